@@ -1,0 +1,5 @@
+"""``python -m flashvideo``."""
+
+from .cli import main
+
+raise SystemExit(main())

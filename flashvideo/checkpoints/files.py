@@ -1,0 +1,221 @@
+"""Opening weight files of every kind behind one small interface, tensors mapped from disk one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .pickles import PickledFile, TensorRef
+
+_CONTAINERS = ("module", "state_dict", "model")
+_SAFETENSORS_DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool, "U8": torch.uint8},
+    **{"I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64},
+}
+DTYPE_NAMES = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+    torch.float8_e4m3fn: "fp8_e4m3",
+    torch.float8_e5m2: "fp8_e5m2",
+    torch.float64: "fp64",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Shape, dtype and the way to read one tensor. ``read()`` may return a view of the mapped file: copy it to keep it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    read: Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """An opened checkpoint.
+
+    Attributes:
+        path: file or folder that was asked for.
+        kind: ``safetensors`` or ``pickle``.
+        tensors: name -> :class:`TensorInfo`, in file order.
+        metadata: safetensors' header metadata.
+        config: contents of the folder's ``config.json``, if there is one.
+        files: the files that the tensors come from.
+        container: key of a pickle that the tensors were under (``module``, ``state_dict``), "" if none.
+    """
+
+    path: Path
+    kind: str
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+    container: str = ""
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: info.shape for name, info in self.tensors.items()}
+
+    def main_dtype(self) -> torch.dtype:
+        """The floating dtype that most elements have."""
+        counts: dict[torch.dtype, int] = {}
+        for info in self.tensors.values():
+            if info.dtype.is_floating_point:
+                counts[info.dtype] = counts.get(info.dtype, 0) + max(1, torch.Size(info.shape).numel())
+        return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
+
+
+def open_weights(path: str | Path) -> WeightFile:
+    """Open a checkpoint: a safetensors file, a torch zip file, or a folder as diffusers and transformers save it.
+
+    Only headers are read here. Pickles are never executed.
+
+    Raises:
+        ValueError: no such file, a web page or pointer instead of weights, a truncated or damaged file, unsafe content.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.is_file():
+        raise ValueError(
+            f"There is no file {path}. Give the path of a checkpoint (.safetensors, .pt) or of its folder."
+        )
+    with path.open("rb") as stream:
+        head = stream.read(512)
+    _refuse_impostors(path, head)
+    if head[:4] == b"PK\x03\x04":
+        return _open_pickle(path)
+    if head[:1] == b"\x80":
+        return _open_legacy(path)
+    return _open_safetensors(path)
+
+
+def _refuse_impostors(path: Path, head: bytes) -> None:
+    text = head.lstrip().lower()
+    if not head:
+        raise ValueError(f"{path} is empty. Download or copy it again.")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise ValueError(
+            f"{path} is a web page, not weights: the download gave a login or error page. Download the file itself."
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a Git LFS pointer, not weights. Run `git lfs pull` in its folder.")
+
+
+def _open_safetensors(path: Path) -> WeightFile:
+    try:
+        handle = safe_open(path, framework="pt", device="cpu")
+        tensors = {}
+        for name in handle.keys():  # noqa: SIM118 (not a dict)
+            view = handle.get_slice(name)
+            dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
+            if dtype is None:
+                raise ValueError(f"{path} has a tensor {name} of the unsupported type {view.get_dtype()}.")
+            tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, lambda n=name: handle.get_tensor(n))
+        return WeightFile(path, "safetensors", tensors, dict(handle.metadata() or {}), files=(path,))
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is no readable safetensors file ({error}): it is truncated, damaged or of another kind. "
+            "Download or copy it again."
+        ) from error
+
+
+def _find_container(tree: Any) -> tuple[str, dict[str, TensorRef]]:
+    """The dictionary of tensors in a checkpoint's object tree, and the key it was under."""
+    if not isinstance(tree, dict):
+        return "", {}
+    candidates = [("", tree), *((key, tree[key]) for key in _CONTAINERS if isinstance(tree.get(key), dict))]
+    candidates += [
+        (str(key), value) for key, value in tree.items() if isinstance(value, dict) and key not in _CONTAINERS
+    ]
+    best: tuple[str, dict[str, TensorRef]] = ("", {})
+    for key, value in candidates:
+        found = {str(name): ref for name, ref in value.items() if isinstance(ref, TensorRef)}
+        if len(found) > len(best[1]):
+            best = (key, found)
+    return best
+
+
+def _open_pickle(path: Path) -> WeightFile:
+    pickled = PickledFile(path)
+    container, refs = _find_container(pickled.tree)
+    if not refs:
+        raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
+    tensors = {name: TensorInfo(ref.shape, ref.dtype, lambda r=ref: pickled.tensor(r)) for name, ref in refs.items()}
+    return WeightFile(path, "pickle", tensors, files=(path,), container=container)
+
+
+def _open_legacy(path: Path) -> WeightFile:
+    """torch's format before 1.6, which cannot be mapped: read whole, by torch's own restricted reader."""
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is an old or foreign pickle that cannot be read safely, and it was not executed. "
+            "Save it again with a current torch, or get it as .safetensors."
+        ) from error
+    for key in ("", *_CONTAINERS):
+        found = tree if not key else tree.get(key, {}) if isinstance(tree, dict) else {}
+        plain = {name: t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
+        if plain:
+            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, lambda t=t: t) for n, t in plain.items()}
+            return WeightFile(path, "pickle", tensors, files=(path,), container=key)
+    raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = sorted(folder.glob("*.safetensors.index.json"))
+    if index:
+        try:
+            names = sorted(set(json.loads(index[0].read_text())["weight_map"].values()))
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{index[0]} is no index of shards ({error}). Download the folder again.") from error
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Download them too.")
+        return [folder / name for name in names]
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _open_folder(folder: Path) -> WeightFile:
+    for part in ("", "transformer"):
+        files = _weight_files(folder / part)
+        if files:
+            break
+    else:
+        raise ValueError(
+            f"{folder} has no .safetensors weights, neither itself nor in transformer/. Give their folder."
+        )
+    if len(files) > 1 and not sorted((folder / part).glob("*.safetensors.index.json")):
+        raise ValueError(f"{folder / part} has several .safetensors files and no index: name the one to load.")
+    opened = [open_weights(file) for file in files]
+    tensors = {name: info for weights in opened for name, info in weights.tensors.items()}
+    config_file = folder / part / "config.json"
+    config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+    return WeightFile(folder, "safetensors", tensors, opened[0].metadata, config, tuple(files))
+
+
+def sha256(files: tuple[Path, ...]) -> str:
+    """SHA-256 of the files' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        for block in _blocks(file):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(file: Path, size: int = 1 << 22) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        while block := stream.read(size):
+            yield block

@@ -1,0 +1,69 @@
+"""What our safetensors files say of themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from .files import WeightFile
+
+FORMAT_VERSION = "1"
+_PREFIX = "flashvideo."
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """Header of a native file.
+
+    Attributes:
+        kind: ``stage1``, ``stage2``, ``vae``, ``lora``; "" for files that are not ours.
+        version: of the format.
+        dtype: of the weights: fp32, bf16, fp16, fp8_e4m3.
+        source_sha256: of the file that it was converted from.
+        latent_scale: model space = latents times this, where the checkpoint has its own.
+        config: the network's constructor keywords.
+    """
+
+    kind: str = ""
+    version: str = FORMAT_VERSION
+    dtype: str = ""
+    source_sha256: str = ""
+    latent_scale: float | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def header(self) -> dict[str, str]:
+        """Entries for a safetensors header."""
+        entries = {"kind": self.kind, "version": self.version, "dtype": self.dtype, "source_sha256": self.source_sha256}
+        if self.latent_scale is not None:
+            entries["latent_scale"] = repr(float(self.latent_scale))
+        if self.config:
+            entries["config"] = json.dumps(self.config, sort_keys=True)
+        return {"format": "pt", **{_PREFIX + key: value for key, value in entries.items()}}
+
+
+def read_metadata(weights: WeightFile) -> CheckpointMetadata:
+    """The header of ``weights``; empty for files that are not ours.
+
+    Raises:
+        ValueError: a header of a newer format, or a damaged one.
+    """
+    entries = {k[len(_PREFIX) :]: v for k, v in weights.metadata.items() if k.startswith(_PREFIX)}
+    if not entries.get("kind"):
+        return CheckpointMetadata()
+    if entries.get("version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise ValueError(
+            f"{weights.path} has format version {entries['version']}, this program reads {FORMAT_VERSION}. Update it."
+        )
+    try:
+        scale = entries.get("latent_scale")
+        config = json.loads(entries.get("config", "{}"))
+        return CheckpointMetadata(
+            kind=entries["kind"],
+            dtype=entries.get("dtype", ""),
+            source_sha256=entries.get("source_sha256", ""),
+            latent_scale=None if scale is None else float(scale),
+            config=config,
+        )
+    except (json.JSONDecodeError, ValueError) as error:
+        raise ValueError(f"{weights.path} has a damaged header ({error}). Convert or download it again.") from error

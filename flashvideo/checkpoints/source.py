@@ -1,0 +1,268 @@
+"""A transformer file seen through native names: what it is, what is missing, and each parameter assembled on demand."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.network import FlashVideoNetwork
+from .files import WeightFile, open_weights
+from .layouts import DetectedLayout, Layout, Piece, detect_transformer, infer_transformer_config, transformer_layout
+from .metadata import read_metadata
+
+log = logging.getLogger(__name__)
+
+_BALLAST = re.compile(
+    r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\.|(^|\.)scaled_fp8$"
+)
+_NAMES_SHOWN = 12
+_NETWORK_KEYWORDS = {
+    *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
+    *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
+    *("use_noise_step_embedding", "use_frame_count_embedding"),
+}
+
+LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A
+
+
+def name_list(names: Any) -> str:
+    """Names for an error message, shortened."""
+    names = sorted(names)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file's tensors for one piece of one native parameter."""
+
+    name: str
+    rows: tuple[tuple[int, int], ...]
+    scale: str | None = None
+    lora: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class TransformerSource:
+    """An opened transformer checkpoint.
+
+    Attributes:
+        weights: the file.
+        layout: what its names are.
+        config: constructor keywords of the network.
+        latent_scale: the checkpoint's own, if it carries one.
+        parts: native parameter -> its pieces; those whose pieces the file lacks are left out.
+        missing, unexpected, ballast, outside: names; ``outside`` is what lies beside the model's prefix.
+    """
+
+    weights: WeightFile
+    layout: DetectedLayout
+    config: dict[str, Any]
+    latent_scale: float | None
+    parts: dict[str, tuple[_Part, ...]]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    ballast: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    shape_errors: tuple[str, ...] = field(default=())
+
+    @property
+    def kind(self) -> str:
+        """``stage2`` if it has one of Stage II's extra embeddings, else ``stage1``."""
+        extra = self.config["use_noise_step_embedding"] or self.config["use_frame_count_embedding"]
+        return "stage2" if extra else "stage1"
+
+    @cached_property
+    def lora_rank(self) -> int:
+        """Rank of the LoRA that the file carries unmerged, 0 if none."""
+        pairs = [pair for parts in self.parts.values() for part in parts for pair in part.lora]
+        return self.weights.tensors[pairs[0][0]].shape[0] if pairs else 0
+
+    def compute_dtype(self) -> torch.dtype:
+        """The file's dtype; bf16 for fp8, which is storage only."""
+        dtype = self.weights.main_dtype()
+        return torch.bfloat16 if dtype.itemsize == 1 else dtype
+
+    def check(self) -> None:
+        """Raise ValueError that names missing, unexpected and wrongly shaped keys; log what is skipped."""
+        path = self.weights.path
+        problems = []
+        if self.missing:
+            problems.append(f"missing: {name_list(self.missing)}")
+        if self.unexpected:
+            problems.append(f"unexpected: {name_list(self.unexpected)}")
+        if self.shape_errors:
+            problems.append(f"wrong shape: {name_list(self.shape_errors)}")
+        if problems:
+            raise ValueError(
+                f"{path} does not hold a whole {self.kind} transformer ({self.layout.kind} layout). "
+                f"{'; '.join(problems)}. Use an unchanged checkpoint, or convert the right file."
+            )
+        skipped = [*self.ballast, *self.outside]
+        if skipped:
+            log.info(
+                "%s: skipped %d entries that the model does not use (%s)", path.name, len(skipped), name_list(skipped)
+            )
+
+    def read(self, name: str, dtype: torch.dtype, lora: LoraPairs | None = None) -> Tensor:
+        """One native parameter in its own memory.
+
+        The file's LoRA and ``lora`` are merged in fp32 and the sum is rounded once.
+        """
+        parts = self.parts[name]
+        module, _, leaf = name.rpartition(".")
+        extra = (lora or {}).get(module) if leaf == "weight" else None
+        plain = len(parts) == 1 and not parts[0].lora and not parts[0].scale and extra is None
+        if plain:
+            return self._stored(parts[0].name).to(dtype, copy=True).contiguous()
+        pieces = [(part, self._merged(part)) for part in parts]
+        if len(pieces) == 1:
+            whole = pieces[0][1]
+        else:
+            total = sum(tensor.shape[0] for _, tensor in pieces)
+            whole = torch.empty(total, *pieces[0][1].shape[1:], dtype=pieces[0][1].dtype)
+            for part, tensor in pieces:
+                sections = tensor.split([stop - start for start, stop in part.rows])
+                for (start, stop), section in zip(part.rows, sections, strict=True):
+                    whole[start:stop] = section
+        if extra is not None:
+            down, up = (tensor.float() for tensor in extra)
+            whole = whole.float().addmm(up, down)
+        return whole.to(dtype).contiguous()
+
+    def _stored(self, name: str) -> Tensor:
+        tensor = self.weights.tensors[name].read()
+        return tensor.flatten(1) if tensor.ndim == 4 else tensor  # the published patch embedding is a convolution
+
+    def _merged(self, part: _Part) -> Tensor:
+        stored = self._stored(part.name)
+        if part.scale is None and not part.lora:
+            return stored
+        whole = stored.float()
+        if part.scale:
+            whole = whole * self.weights.tensors[part.scale].read().float()
+        if part.lora:
+            # W + (1/r) concat_i(B_i A_i): alpha is 1 in the published files
+            downs, ups = zip(
+                *((self.weights.tensors[n].read().float() for n in pair) for pair in part.lora), strict=True
+            )
+            delta = torch.cat([up @ down for down, up in zip(downs, ups, strict=True)])
+            whole = whole + delta / downs[0].shape[0]
+        return whole
+
+
+def open_transformer(path: str | Path) -> TransformerSource:
+    """Open a transformer checkpoint of any supported layout; nothing but headers is read.
+
+    Raises:
+        ValueError: an unreadable file or one without a FlashVideo transformer in it.
+    """
+    weights = open_weights(path)
+    detected = detect_transformer(list(weights.tensors))
+    if detected is None or detected.num_layers == 0:
+        raise ValueError(
+            f"{path} has no FlashVideo or CogVideoX transformer in it ({len(weights.tensors)} tensors, for example "
+            f"{name_list(list(weights.tensors)[:3])}). Give stage1, stage2 or a file converted from them."
+        )
+    metadata = read_metadata(weights)
+    layout = transformer_layout(detected.kind, detected.num_layers)
+    native = {
+        f"{module}.{leaf}": shape
+        for module, pieces in layout.items()
+        for leaf in ("weight", "bias")
+        if len(pieces) == 1 and (shape := weights.shapes.get(f"{detected.prefix}{pieces[0].module}.{leaf}")) is not None
+    }
+    config = infer_transformer_config(native, detected.num_layers)
+    stored = {**metadata.config, **(weights.config if detected.kind == "native" else {})}
+    config.update({k: v for k, v in stored.items() if k in _NETWORK_KEYWORDS and k not in config})
+    if detected.kind == "published" and config["use_noise_step_embedding"] != config["use_frame_count_embedding"]:
+        config["use_noise_step_embedding"] = config["use_frame_count_embedding"] = True  # Stage II has both
+    for embedding, keyword in (
+        ("noise_step_embedding", "use_noise_step_embedding"),
+        ("frame_count_embedding", "use_frame_count_embedding"),
+    ):
+        if not config[keyword]:
+            layout = {module: pieces for module, pieces in layout.items() if not module.startswith(embedding)}
+    latent_scale = metadata.latent_scale or stored.get("latent_scale")
+    return _account(weights, detected, layout, config, latent_scale)
+
+
+def _account(
+    weights: WeightFile, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
+) -> TransformerSource:
+    """Match the file's names with the network's parameters."""
+    network = FlashVideoNetwork(**config, device="meta")
+    expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    parts: dict[str, tuple[_Part, ...]] = {}
+    used: set[str] = set()
+    missing, wrong = [], []
+    for name, shape in expected.items():
+        module, _, leaf = name.rpartition(".")
+        found = [_find_part(weights, detected.prefix + piece.module, piece, leaf, shape[0]) for piece in layout[module]]
+        absent = [
+            f"{detected.prefix}{p.module}.{leaf}" for p, part in zip(layout[module], found, strict=True) if part is None
+        ]
+        missing += absent
+        present = tuple(part for part in found if part is not None)
+        used.update(
+            n for part in present for n in (part.name, part.scale, *(x for pair in part.lora for x in pair)) if n
+        )
+        if not absent:
+            parts[name] = present
+            wrong += _wrong_shapes(weights, present, shape)
+    rest = [n for n in weights.tensors if n not in used]
+    ballast = [n for n in rest if _BALLAST.search(n)]
+    rest = [n for n in rest if not _BALLAST.search(n)]
+    return TransformerSource(
+        weights,
+        detected,
+        config,
+        latent_scale,
+        parts,
+        missing=tuple(missing),
+        unexpected=tuple(n for n in rest if n.startswith(detected.prefix)),
+        ballast=tuple(ballast),
+        outside=tuple(n for n in rest if not n.startswith(detected.prefix)),
+        shape_errors=tuple(wrong),
+    )
+
+
+def _find_part(weights: WeightFile, module: str, piece: Piece, leaf: str, rows: int) -> _Part | None:
+    tensors, ranges = weights.tensors, tuple(piece.row_ranges(rows))
+    for name in (f"{module}.{leaf}", f"{module}.original.{leaf}"):
+        if name not in tensors:
+            continue
+        if leaf != "weight":
+            return _Part(name, ranges)
+        scale = next((s for s in (f"{module}.weight_scale", f"{module}.scale_weight") if s in tensors), None)
+        pairs = []
+        while f"{module}.matrix_A.{len(pairs)}" in tensors and f"{module}.matrix_B.{len(pairs)}" in tensors:
+            pairs.append((f"{module}.matrix_A.{len(pairs)}", f"{module}.matrix_B.{len(pairs)}"))
+        return _Part(name, ranges, scale, tuple(pairs))
+    return None
+
+
+def _wrong_shapes(weights: WeightFile, parts: tuple[_Part, ...], expected: tuple[int, ...]) -> list[str]:
+    wrong = []
+    for part in parts:
+        shape = weights.tensors[part.name].shape
+        flat = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) == 4 else tuple(shape)
+        want = (sum(stop - start for start, stop in part.rows), *expected[1:])
+        if flat != want:
+            wrong.append(f"{part.name} is {list(shape)}, expected {list(want)}")
+        if part.lora:
+            downs = [weights.tensors[down].shape for down, _ in part.lora]
+            ups = [weights.tensors[up].shape for _, up in part.lora]
+            ranks = {s[0] for s in downs} | {s[1] for s in ups if len(s) == 2}
+            fits = all(s[1:] == want[1:] for s in downs) and sum(s[0] for s in ups) == want[0] and len(ranks) == 1
+            if not fits:
+                wrong.append(f"{part.lora[0][0]} and its kin are {downs} and {ups}, expected a LoRA of {list(want)}")
+    return wrong

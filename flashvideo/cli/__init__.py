@@ -1,0 +1,48 @@
+"""The command line: ``flashvideo generate | refine | decode | convert | inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from . import checkpoints, generate
+
+EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flashvideo", description="Two-stage video generation: a small preview first, then full resolution."
+    )
+    parser.add_argument("--version", action="version", version=f"flashvideo {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="tell more of what happens")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    generate.add_commands(commands)
+    checkpoints.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code (2: bad input, 1: a failure, 130: interrupted)."""
+    options = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.WARNING,
+        format="%(levelname)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return int(options.run(options) or 0)
+    except ValueError as error:
+        sys.stderr.write(f"\nerror: {error}\n")
+        return EXIT_USAGE
+    except (OSError, MemoryError, RuntimeError) as error:  # a full disk, no memory left on the device
+        sys.stderr.write(f"\nfailed: {type(error).__name__}: {error}\n")
+        if options.verbose:
+            raise
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted: nothing half-written is left; files that were finished are kept.\n")
+        return EXIT_INTERRUPTED

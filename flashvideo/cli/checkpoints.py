@@ -1,0 +1,103 @@
+"""``flashvideo convert`` and ``flashvideo inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints.convert import KINDS, OUTPUT_DTYPES, convert_checkpoint
+from ..checkpoints.inspect import Inspection, inspect_checkpoint
+from .progress import say
+
+_KIND_NAMES = {
+    "stage1": "Stage I transformer",
+    "stage2": "Stage II transformer",
+    "vae": "3D VAE",
+    "lora": "LoRA",
+    "text": "T5 text encoder",
+    "preview": "preview file (latents with prompt and settings)",
+    "unknown": "nothing that FlashVideo knows",
+}
+_SHOWN = 10
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser("convert", help="a checkpoint to native safetensors")
+    parser.add_argument("source", type=Path, help="stage1.pt, stage2.pt, 3d-vae.pt, a diffusers folder, a LoRA ...")
+    parser.add_argument("output", type=Path, help="the .safetensors to write")
+    parser.add_argument("--kind", choices=KINDS, help="what the source must be (default: what it is)")
+    parser.add_argument("--dtype", choices=OUTPUT_DTYPES, help="of the weights (default: the source's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=run_convert)
+
+    parser = commands.add_parser("inspect", help="what is this checkpoint, does it fit, what is missing")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--quick", action="store_true", help="headers only; do not look for NaN in the values")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run_inspect)
+
+
+def run_convert(options: argparse.Namespace) -> None:
+    path = convert_checkpoint(
+        options.source, options.output, kind=options.kind, dtype=options.dtype, overwrite=options.overwrite
+    )
+    found = inspect_checkpoint(path, values=False)
+    say(f"{path}: {_KIND_NAMES[found.kind]}, {found.file_bytes / 1e9:.3f} GB")
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    found = inspect_checkpoint(options.file, values=not options.quick)
+    if options.json:
+        say(json.dumps({**asdict(found), "path": str(found.path), "sound": found.sound}, indent=2))
+    else:
+        for line in describe(found, values=not options.quick):
+            say(line)
+    return 0 if found.sound else 1
+
+
+def describe(found: Inspection, *, values: bool) -> list[str]:
+    """The findings in words."""
+    lines = [f"{found.path}: {_KIND_NAMES[found.kind]}" + (f", {found.layout} layout" if found.layout else "")]
+    stored = ", ".join(f"{count:,} in {name}" for name, count in found.dtypes.items())
+    where = f" under '{found.container}'" if found.container else ""
+    lines.append(f"  size:         {found.file_bytes / 1e9:.3f} GB; {stored}{where}")
+    if found.config:
+        lines.append(f"  architecture: {', '.join(f'{key} {value}' for key, value in found.config.items())}")
+    if found.lora_rank:
+        lines.append(
+            f"  LoRA:         rank {found.lora_rank}" + (", merged on loading" if found.kind == "stage1" else "")
+        )
+    if found.metadata.kind:
+        lines.append(f"  converted:    {found.metadata.dtype}, from a file with SHA-256 {found.metadata.source_sha256}")
+    lines += _numbered("skipped", found.ballast)
+    lines += _numbered("problem", found.problems)
+    lines += _numbered("NaN or infinite values in", found.damaged)
+    if found.kind in ("stage1", "stage2", "vae"):
+        lines.append(f"  memory:       {found.bytes_bf16 / 1e9:.2f} GB in bf16; {_room(found.bytes_bf16)}")
+    if found.sound:
+        lines.append("  sound:        " + ("nothing missing, all values finite" if values else "nothing missing"))
+    else:
+        lines.append("  NOT SOUND:    it will not load as it is" if found.problems else "  NOT SOUND")
+    return lines
+
+
+def _numbered(label: str, names: tuple[str, ...]) -> list[str]:
+    more = [f"  {label}: ... and {len(names) - _SHOWN} more"] if len(names) > _SHOWN else []
+    return [f"  {label}: {name}" for name in names[:_SHOWN]] + more
+
+
+def _room(needed: int) -> str:
+    """Does it fit? Free memory of the GPU, or of the machine."""
+    if torch.cuda.is_available():
+        free, place = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
+    elif hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free, place = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "this machine"
+    else:
+        return "free memory unknown here"
+    return f"{'fits into' if needed < free else 'does NOT fit into'} the {free / 1e9:.1f} GB free on {place}"

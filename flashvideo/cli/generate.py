@@ -1,0 +1,298 @@
+"""``flashvideo generate``, ``refine`` and ``decode``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import generation
+from ..checks import check_positive
+from ..config import Stage1Settings, Stage2Settings
+from ..model_store import ModelStore
+from ..preview import Preview, load_preview
+from ..video_io import JOINT_CRF, VideoWriter, check_output, side_by_side
+from .jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process
+from .options import (
+    add_model_options,
+    add_stage1_options,
+    add_stage2_options,
+    model_store,
+    stage1_settings,
+    stage2_settings,
+)
+from .progress import Bars, say
+
+log = logging.getLogger(__name__)
+
+_ASPECT_TOLERANCE = 1.1
+
+
+def add_commands(commands: Any) -> None:
+    parser = commands.add_parser("generate", help="a prompt, or a file of prompts, to video")
+    parser.add_argument("prompt", nargs="?", help="60 to 130 words work best")
+    parser.add_argument(
+        "--prompts", metavar="FILE", type=Path, help="many prompts, one a line; finished ones are skipped"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the video, or with --prompts a folder")
+    parser.add_argument("--num-previews", type=int, default=1, metavar="K", help="previews of K seeds, from --seed on")
+    parser.add_argument("--preview-only", action="store_true", help="stop after Stage I; `flashvideo refine` goes on")
+    _add_output_options(parser)
+    add_stage1_options(parser)
+    add_stage2_options(parser, defaults=True)
+    add_model_options(parser)
+    parser.set_defaults(run=run_generate)
+
+    parser = commands.add_parser("refine", help="Stage II of a saved preview")
+    parser.add_argument("preview", type=Path, help="a .preview.safetensors, or a .degraded.safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the video")
+    parser.add_argument(
+        "--allow-other-noise-step",
+        action="store_true",
+        help="refine degraded latents with another noise step than theirs",
+    )
+    _add_output_options(parser)
+    add_stage2_options(parser, defaults=False)
+    add_model_options(parser)
+    parser.set_defaults(run=run_refine)
+
+    parser = commands.add_parser("decode", help="latents of any file that this program wrote to video")
+    parser.add_argument("latents", type=Path, help="a .preview, .degraded or .refined .safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the video")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    add_model_options(parser)
+    parser.set_defaults(run=run_decode)
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    parser.add_argument("--joint", action="store_true", help="also write preview and final side by side")
+    parser.add_argument(
+        "--keep-degraded", action="store_true", help="keep Stage II's start, to try other settings faster"
+    )
+    parser.add_argument("--keep-latents", action="store_true", help="keep the refined latents")
+
+
+def _wanted(options: argparse.Namespace) -> Wanted:
+    final = not getattr(options, "preview_only", False)
+    return Wanted(
+        final=final,
+        joint=options.joint and final,
+        degraded=options.keep_degraded and final,
+        refined=options.keep_latents and final,
+    )
+
+
+def run_generate(options: argparse.Namespace) -> None:
+    stage1 = stage1_settings(options)
+    stage2 = stage2_settings(options, Stage2Settings()).with_seed(stage1.seed)
+    check_positive("--num-previews", options.num_previews)
+    if not 0 < options.fps <= 1000:
+        raise ValueError(f"--fps is {options.fps}; expected more than 0 and at most 1000 frames a second.")
+    if (options.prompt is None) == (options.prompts is None):
+        raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
+    _warn_of_stretching(stage1, stage2)
+    wanted = _wanted(options)
+    needed = ("text", "stage1", "vae", *(("stage2",) if wanted.final else ()))
+    if options.prompts is not None:
+        _generate_many(options, stage1, stage2, wanted, needed)
+        return
+    if not options.prompt.strip():
+        raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
+    jobs = seed_jobs(options.prompt, stage1, stage2, options.output.expanduser(), options.num_previews)
+    for job in jobs:
+        wanted.check(job.outputs, overwrite=options.overwrite)
+        check_output(job.outputs.video, overwrite=True)
+    store = model_store(options, needed)
+    _run_jobs(store, jobs, wanted, options.fps, options.overwrite)
+
+
+def _generate_many(
+    options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted, needed: tuple[str, ...]
+) -> None:
+    prompts = read_prompts(options.prompts.expanduser())
+    folder = options.output.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file; with --prompts the output is a folder.")
+    if not folder.parent.is_dir():
+        raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
+    store = model_store(options, needed)
+    folder.mkdir(exist_ok=True)
+    rank, processes = this_process()
+    every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, store.describe())
+    for position in range(rank, len(prompts), processes):
+        jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
+        todo = [job for job in jobs if options.overwrite or not _finished(job, wanted)]
+        if not todo:
+            say(f"[{position + 1}/{len(prompts)}] finished already: {jobs[0].outputs.video.name}")
+            continue
+        say(f"[{position + 1}/{len(prompts)}] {todo[0].prompt[:70]}")
+        _run_jobs(store, todo, wanted, options.fps, overwrite=True, resume=not options.overwrite)
+
+
+def _finished(job: Job, wanted: Wanted) -> bool:
+    outputs = job.outputs
+    files = [outputs.video] if wanted.final else [outputs.preview, outputs.preview_video]
+    files += [outputs.joint] if wanted.joint else []
+    return all(path.exists() for path in files)
+
+
+def _run_jobs(
+    store: ModelStore, jobs: list[Job], wanted: Wanted, fps: float, overwrite: bool, resume: bool = False
+) -> None:
+    """All previews first, then Stage II of each: the looking comes before the paying."""
+    made: list[tuple[Job, Preview, Tensor | None]] = []
+    embeds: tuple[Tensor, Tensor] | None = None
+    with Bars() as progress:
+        for job in jobs:
+            if resume and job.outputs.preview.exists() and job.outputs.preview_video.exists():
+                made.append((job, load_preview(job.outputs.preview), None))
+                continue
+            if embeds is None:
+                embeds = generation.encode_prompt(store, job.prompt, job.stage2.motion, progress)
+            preview = generation.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
+            preview.save(job.outputs.preview, overwrite=overwrite)
+            video = _write_preview(store, preview, job.outputs, overwrite, progress)
+            say(f"preview: {job.outputs.preview_video} (latents: {job.outputs.preview.name})")
+            made.append((job, preview, video if len(jobs) == 1 else None))
+        for job, preview, video in made if wanted.final else ():
+            refine_to_file(store, preview, job.stage2, job.outputs, wanted, overwrite, progress, video=video)
+
+
+def _write_preview(
+    store: ModelStore, preview: Preview, outputs: Outputs, overwrite: bool, progress: generation.Progress
+) -> Tensor:
+    video = generation.decode_preview(store, preview, progress)
+    with VideoWriter(outputs.preview_video, preview.fps, metadata=_embedded(preview), overwrite=overwrite) as writer:
+        writer.write(video)
+    return video
+
+
+def refine_to_file(
+    store: ModelStore,
+    preview: Preview,
+    stage2: Stage2Settings,
+    outputs: Outputs,
+    wanted: Wanted,
+    overwrite: bool,
+    progress: generation.Progress,
+    *,
+    video: Tensor | None = None,
+    allow_other_noise_step: bool = False,
+) -> None:
+    """Stage II, and the decoding straight into the file.
+
+    Refined latents are on disk while they are decoded: should the decoding fail, `flashvideo decode` goes on from there.
+    """
+    if wanted.joint and video is None and preview.content == "preview":
+        video = generation.decode_preview(store, preview, progress)
+
+    def keep(start: Preview) -> None:
+        if wanted.degraded and preview.content == "preview":
+            start.save(outputs.degraded, overwrite=overwrite)
+            say(f"Stage II's start: {outputs.degraded}")
+
+    refined = generation.refine_preview(
+        store,
+        preview,
+        stage2,
+        progress,
+        video=video,
+        allow_other_noise_step=allow_other_noise_step,
+        on_degraded=keep,
+    )
+    refined.save(outputs.refined, overwrite=overwrite or not wanted.refined)
+    try:
+        _decode_to_file(store, refined, outputs, wanted.joint, video, overwrite, progress)
+    except BaseException:
+        log.warning("The refined latents are kept: `flashvideo decode %s` makes the video of them.", outputs.refined)
+        raise
+    if not wanted.refined:
+        outputs.refined.unlink()
+    say(f"video: {outputs.video}")
+
+
+def _decode_to_file(
+    store: ModelStore,
+    refined: Preview,
+    outputs: Outputs,
+    joint: bool,
+    small: Tensor | None,
+    overwrite: bool,
+    progress: generation.Progress,
+) -> None:
+    metadata = _embedded(refined)
+    with ExitStack() as stack:
+        writer = stack.enter_context(VideoWriter(outputs.video, refined.fps, metadata=metadata, overwrite=overwrite))
+        beside = None
+        if joint and small is not None:
+            beside = stack.enter_context(
+                VideoWriter(outputs.joint, refined.fps, JOINT_CRF, metadata=metadata, overwrite=overwrite)
+            )
+        position = 0
+        for frames in generation.decode_frames(store, refined, progress):
+            writer.write(frames)
+            if beside is not None and small is not None:
+                beside.write(side_by_side(small[:, :, position : position + frames.shape[2]], frames))
+            position += frames.shape[2]
+
+
+def _embedded(preview: Preview) -> dict[str, str]:
+    return {"comment": preview.prompt, "flashvideo": json.dumps(preview.description())}
+
+
+def run_refine(options: argparse.Namespace) -> None:
+    preview = load_preview(options.preview)
+    stage2 = stage2_settings(options, preview.stage2)
+    if preview.content == "refined":
+        raise ValueError(f"{options.preview} is refined already: `flashvideo decode` makes a video of it.")
+    if preview.content == "degraded":
+        if options.joint:
+            raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
+        generation.check_degraded(preview, stage2, options.allow_other_noise_step)
+    outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
+    wanted.check(outputs, overwrite=options.overwrite, preview=False)
+    if not options.overwrite and not wanted.refined and outputs.refined.exists():
+        raise ValueError(f"{outputs.refined} is left from an earlier run: decode it, remove it, or pass --overwrite.")
+    if stage2.motion != preview.stage2.motion:
+        raise ValueError(
+            "The preview file holds Stage II's prompt with its own motion; make a preview with another one."
+        )
+    store = model_store(options, ("stage2", "vae"))
+    with Bars() as progress:
+        refine_to_file(
+            store,
+            preview,
+            stage2,
+            outputs,
+            wanted,
+            options.overwrite,
+            progress,
+            allow_other_noise_step=options.allow_other_noise_step,
+        )
+
+
+def run_decode(options: argparse.Namespace) -> None:
+    preview = load_preview(options.latents)
+    outputs = Outputs(options.output.expanduser())
+    check_output(outputs.video, options.overwrite)
+    store = model_store(options, ("vae",))
+    with Bars() as progress:
+        _decode_to_file(store, preview, outputs, False, None, options.overwrite, progress)
+    say(f"video: {outputs.video}")
+
+
+def _warn_of_stretching(stage1: Stage1Settings, stage2: Stage2Settings) -> None:
+    ratio = (stage1.width / stage1.height) / (stage2.width / stage2.height)
+    if stage2.resize == "stretch" and max(ratio, 1 / ratio) > _ASPECT_TOLERANCE:
+        log.warning(
+            "The preview (%dx%d) has another shape than the video (%dx%d) and will be stretched by %.0f %%. "
+            "Use --preview-size of the same shape, or --resize crop.",
+            *(stage1.width, stage1.height, stage2.width, stage2.height),
+            100 * (max(ratio, 1 / ratio) - 1),
+        )

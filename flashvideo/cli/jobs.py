@@ -1,0 +1,124 @@
+"""What a run writes and where: one prompt, several seeds, or a file of prompts spread over processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..checkpoints.writing import check_writable
+from ..config import Stage1Settings, Stage2Settings
+from ..video_io import check_output
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of one video, all beside each other."""
+
+    video: Path
+
+    def _sibling(self, ending: str) -> Path:
+        return self.video.with_name(self.video.stem + ending)
+
+    @property
+    def preview_video(self) -> Path:
+        return self._sibling(".preview.mp4")
+
+    @property
+    def preview(self) -> Path:
+        return self._sibling(".preview.safetensors")
+
+    @property
+    def degraded(self) -> Path:
+        return self._sibling(".degraded.safetensors")
+
+    @property
+    def refined(self) -> Path:
+        return self._sibling(".refined.safetensors")
+
+    @property
+    def joint(self) -> Path:
+        return self._sibling(".joint.mp4")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video of one prompt and seed."""
+
+    prompt: str
+    stage1: Stage1Settings
+    stage2: Stage2Settings
+    outputs: Outputs
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files a run is to write."""
+
+    final: bool = True
+    joint: bool = False
+    degraded: bool = False
+    refined: bool = False
+
+    def check(self, outputs: Outputs, *, overwrite: bool, preview: bool = True) -> None:
+        """Raise ValueError if one of the files cannot be written or exists already."""
+        videos = [outputs.preview_video] if preview else []
+        videos += [outputs.video] if self.final else []
+        videos += [outputs.joint] if self.joint else []
+        for path in videos:
+            check_output(path, overwrite)
+        others = [outputs.preview] if preview else []
+        others += [outputs.degraded] if self.degraded else []
+        others += [outputs.refined] if self.refined else []
+        for path in others:
+            check_writable(path, overwrite=overwrite, option="--overwrite")
+
+
+def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, output: Path, count: int) -> list[Job]:
+    """Jobs for ``count`` seeds from ``stage1.seed`` on: the first is ``output``, the others have their seed in the name."""
+    jobs = []
+    for seed in range(stage1.seed, stage1.seed + count):
+        path = output if seed == stage1.seed else output.with_name(f"{output.stem}.seed{seed}{output.suffix}")
+        jobs.append(Job(prompt, replace(stage1, seed=seed), stage2.with_seed(seed), Outputs(path)))
+    return jobs
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts of a text file, one a line; blank lines and those that begin with # do not count.
+
+    Raises:
+        ValueError: no such file, or no prompt in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The prompts of {path} cannot be read ({error}). Give a UTF-8 text file, one prompt a line."
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise ValueError(f"{path} has no prompts in it. Write one a line.")
+    return prompts
+
+
+def prompt_jobs(
+    prompts: list[str], stage1: Stage1Settings, stage2: Stage2Settings, folder: Path, count: int, models: dict[str, str]
+) -> list[Job]:
+    """Jobs of all prompts. A file's name says which line, prompt and settings it is of, so that a changed prompt or
+    setting makes a new file and a finished one can be told from it.
+    """
+    jobs = []
+    for index, prompt in enumerate(prompts):
+        identity = json.dumps([prompt, stage1.to_dict(), stage2.to_dict(), models], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+        jobs += seed_jobs(prompt, stage1, stage2, folder / f"{index:04d}-{slug}-{digest}.mp4", count)
+    return jobs
+
+
+def this_process() -> tuple[int, int]:
+    """(rank, number) of the processes that ``accelerate launch`` or ``torchrun`` started; (0, 1) without them."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

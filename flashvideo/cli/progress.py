@@ -1,0 +1,45 @@
+"""Progress bars of the command line."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+
+def say(text: str) -> None:
+    """A line on the standard output that does not tear a progress bar."""
+    tqdm.write(text, file=sys.stdout)
+
+
+class Bars:
+    """One bar after the other: what is running, steps, time left. Call it as ``bars(what, done, total)``."""
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self._bar is None or self._what != what or self._bar.n > done:
+            self.close()
+            self._what = what
+            self._bar = tqdm(total=total, desc=f"{self.prefix}{what}", file=sys.stderr, dynamic_ncols=True)
+        self._bar.update(done - self._bar.n)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

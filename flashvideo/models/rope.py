@@ -1,0 +1,62 @@
+"""3D rotary positions on plain integers (paper section 3.3): no interpolation, no scaling with the size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ROPE_BASE = 10000.0
+_ROTATION_CHUNK = 1 << 22  # elements rotated at a time: bounds the fp32 temporaries of half-precision models
+
+
+def rope_axis_dims(head_dim: int) -> tuple[int, int, int]:
+    """Channels of a head given to time, height and width: 16, 24, 24 of 64."""
+    time, space = head_dim // 4, 3 * head_dim // 8
+    if time + 2 * space != head_dim or time % 2 or space % 2:
+        raise ValueError(
+            f"attention_head_dim {head_dim} cannot be split into time/height/width parts of 1/4, 3/8, 3/8 with even "
+            "sizes: use a multiple of 16."
+        )
+    return time, space, space
+
+
+def rotary_table(frames: int, height: int, width: int, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """Angles' cosines and sines for a grid of tokens ordered t, h, w.
+
+    Args:
+        frames, height, width: the grid in latent patches.
+        head_dim: channels of one attention head.
+
+    Returns:
+        ``[2, frames * height * width, head_dim // 2]`` fp32: cosines, then sines, one per channel pair.
+        Computed in double precision on the CPU (some devices have none), then moved.
+    """
+    angles = []
+    for axis, (size, dim) in enumerate(zip((frames, height, width), rope_axis_dims(head_dim), strict=True)):
+        frequencies = ROPE_BASE ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
+        shape = [1, 1, 1, -1]
+        shape[axis] = size
+        grid = torch.outer(torch.arange(size, dtype=torch.float64), frequencies).view(shape)
+        angles.append(grid.expand(frames, height, width, -1))
+    table = torch.cat(angles, dim=-1).flatten(0, 2)
+    return torch.stack((table.cos(), table.sin())).float().to(device)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate channel pairs (2i, 2i+1) of ``x`` ``[B, N, heads, head_dim]`` by a :func:`rotary_table` of N tokens.
+
+    Without autograd the result overwrites ``x``; with it a new tensor is returned.
+    """
+    cos, sin = table[:, None, :, None, :]
+    if torch.is_grad_enabled():
+        return _rotated(x, cos, sin)
+    tokens = max(1, _ROTATION_CHUNK // max(1, x[:, 0].numel()))
+    for start in range(0, x.shape[1], tokens):
+        part = x[:, start : start + tokens]
+        part.copy_(_rotated(part, cos[:, start : start + tokens], sin[:, start : start + tokens]))
+    return x

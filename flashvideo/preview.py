@@ -1,0 +1,119 @@
+"""Preview files: Stage I's latents with everything that Stage II needs later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints.files import open_weights
+from .checkpoints.writing import write_safetensors
+from .checks import check_latents, check_noise_step
+from .config import DEFAULT_FPS, Stage1Settings, Stage2Settings
+
+PREVIEW_FORMAT = "1"
+_KEY = "flashvideo.preview"
+CONTENTS = ("preview", "degraded", "refined")
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Latents with their history.
+
+    Attributes:
+        latents: ``[1, 16, T, h, w]`` in VAE space, fp32.
+        content: ``preview`` (Stage I's result), ``degraded`` (Stage II's start, at full size) or ``refined``.
+        noise_step: what the latents were degraded with; ``None`` for those that were not.
+        prompt: as given, without Stage II's motion prefix.
+        stage1_embeds, stage2_embeds: ``[1, 226, D]`` of both stages' prompts.
+        stage1, stage2: settings; Stage II's are those that the run was asked for.
+        fps: frames per second of the video.
+        models: what made it, for information: name -> description.
+    """
+
+    latents: Tensor
+    prompt: str
+    stage1_embeds: Tensor
+    stage2_embeds: Tensor
+    stage1: Stage1Settings = field(default_factory=Stage1Settings)
+    stage2: Stage2Settings = field(default_factory=Stage2Settings)
+    fps: float = DEFAULT_FPS
+    content: str = "preview"
+    noise_step: int | None = None
+    models: dict[str, str] = field(default_factory=dict)
+
+    def as_degraded(self, latents: Tensor, stage2: Stage2Settings) -> Preview:
+        """The same history with degraded latents in place of the preview's."""
+        return replace(self, latents=latents, stage2=stage2, content="degraded", noise_step=stage2.noise_step)
+
+    def as_refined(self, latents: Tensor, stage2: Stage2Settings) -> Preview:
+        """The same history with refined latents, which carry no noise step."""
+        return replace(self, latents=latents, stage2=stage2, content="refined", noise_step=None)
+
+    def description(self) -> dict[str, Any]:
+        """All settings, as they are embedded in video files."""
+        return {
+            "format": PREVIEW_FORMAT,
+            "content": self.content,
+            "prompt": self.prompt,
+            "fps": self.fps,
+            "noise_step": self.noise_step,
+            "stage1": self.stage1.to_dict(),
+            "stage2": self.stage2.to_dict(),
+            "models": self.models,
+        }
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write as safetensors, atomically.
+
+        Raises:
+            ValueError: an output that cannot be written.
+        """
+        tensors = {"latents": self.latents.float().cpu()}
+        tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
+        plan = {name: (tensor.shape, tensor.dtype, lambda t=tensor: t) for name, tensor in tensors.items()}
+        return write_safetensors(
+            path, plan, {"format": "pt", _KEY: json.dumps(self.description())}, overwrite=overwrite
+        )
+
+
+def load_preview(path: str | Path) -> Preview:
+    """Read a preview file.
+
+    Raises:
+        ValueError: no preview file, or a damaged one.
+    """
+    weights = open_weights(path)
+    text = weights.metadata.get(_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path} is no preview file of FlashVideo (its header has no {_KEY}). Give a .preview.safetensors that "
+            "`flashvideo generate` wrote."
+        )
+    try:
+        values = json.loads(text)
+        read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
+        preview = Preview(
+            prompt=values["prompt"],
+            stage1=Stage1Settings.from_dict(values["stage1"]),
+            stage2=Stage2Settings.from_dict(values["stage2"]),
+            fps=values["fps"],
+            content=values["content"],
+            noise_step=values["noise_step"],
+            models=values.get("models", {}),
+            **read,
+        )
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is a damaged preview file ({error!r}). Make the preview again.") from error
+    if values.get("format") != PREVIEW_FORMAT or preview.content not in CONTENTS:
+        raise ValueError(f"{path} was written by a newer version (format {values.get('format')}). Update this program.")
+    check_latents(f"the latents of {path}", preview.latents)
+    if preview.noise_step is not None:
+        check_noise_step(preview.noise_step)
+    if not torch.isfinite(preview.latents).all():
+        raise ValueError(f"{path} has NaN or infinite latents. Make the preview again.")
+    return preview

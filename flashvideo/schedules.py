@@ -1,0 +1,95 @@
+"""Noise schedule of both stages and time grid of Stage II."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .checks import NOISE_STEPS, check_positive
+
+BETA_START, BETA_END = 0.00085, 0.012
+
+
+@lru_cache(maxsize=1)
+def _alphas_cumprod() -> Tensor:
+    """Cumulative products of 1 - beta, beta linear in its square root: ``[1000]`` double."""
+    betas = torch.linspace(BETA_START**0.5, BETA_END**0.5, NOISE_STEPS, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def _zero_terminal_snr(alphas_cumprod: Tensor, shift_scale: float) -> Tensor:
+    """sqrt(alpha_bar), ascending in noise, moved and stretched so that the last is 0 and the first stays."""
+    shifted = (alphas_cumprod / (shift_scale + (1 - shift_scale) * alphas_cumprod)).float()
+    roots = shifted.sqrt()
+    first, last = roots[0].clone(), roots[-1].clone()
+    return (roots - last) * (first / (first - last))
+
+
+def zero_snr_table(shift_scale: float = 1.0) -> Tensor:
+    """sqrt(alpha_bar) of the 1000 noise steps, ``[1000]`` fp32: index 0 is clean, 999 exactly 0 (pure noise).
+
+    Scaled-linear betas 0.00085 to 0.012 with the zero-terminal-SNR rescale of arXiv 2305.08891. ``shift_scale`` other
+    than 1 shifts the signal-to-noise ratio first; neither stage uses it.
+    """
+    return _zero_terminal_snr(_alphas_cumprod(), shift_scale)
+
+
+@dataclass(frozen=True)
+class Stage1Schedule:
+    """Noise levels of a Stage I run, in step order.
+
+    Attributes:
+        timesteps: ``[n]`` integers that the transformer is told, 999 first.
+        alphas: ``[n + 1]`` sqrt(alpha_bar) of the solver, 0 first, 1 last. The zero-terminal-SNR rescale is done
+            after sub-sampling, so these are not entries of the table of 1000.
+        snapped: ``[n]`` nearest entries of that table, used to turn v into x0.
+        snapped_index: ``[n]`` their indices.
+    """
+
+    timesteps: Tensor
+    alphas: Tensor
+    snapped: Tensor
+    snapped_index: Tensor
+
+
+def stage1_schedule(num_steps: int, shift_scale: float = 1.0) -> Stage1Schedule:
+    """Noise levels for ``num_steps`` evaluations: equally spaced from 999 towards 0, 0 excluded.
+
+    Raises:
+        ValueError: fewer than one step or more than 1000.
+    """
+    check_positive("num_steps", num_steps)
+    if num_steps > NOISE_STEPS:
+        raise ValueError(f"num_steps is {num_steps}; the schedule has {NOISE_STEPS} steps. Use fewer.")
+    points = np.linspace(NOISE_STEPS - 1, 0, num_steps, endpoint=False).astype(np.int64)
+    timesteps = torch.from_numpy(points)
+    if num_steps == 1:  # one level is both the first and the last: only pure noise is left of it
+        noisy = torch.zeros(1)
+    else:
+        noisy = _zero_terminal_snr(_alphas_cumprod()[timesteps.flip(0)], shift_scale).flip(0)
+    table = zero_snr_table(shift_scale)
+    index = (noisy[:, None] - table[None]).abs().argmin(dim=1)
+    return Stage1Schedule(timesteps, torch.cat((noisy, torch.ones(1))), table[index], index)
+
+
+def flow_times(num_steps: int, shift: float = 2.5, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Stage II's times, 0 = low resolution to 1 = high: ``[num_steps + 1]``.
+
+    ``t' = 1 - shift (1 - t) / (1 + (shift - 1)(1 - t))`` on a uniform ``t``: steps grow towards the end for shift > 1;
+    1 gives the paper's uniform grid (Algorithm 2).
+
+    Args:
+        dtype: the arithmetic's; ``torch.bfloat16`` gives the grid of the authors' production run.
+
+    Raises:
+        ValueError: no step, or a shift that is not positive.
+    """
+    check_positive("num_steps", num_steps)
+    if not shift > 0:
+        raise ValueError(f"shift is {shift}; expected a positive number (2.5 by default, 1 for uniform steps).")
+    uniform = torch.linspace(0, 1, num_steps + 1, dtype=dtype)
+    return 1 - shift * (1 - uniform) / (1 + (shift - 1) * (1 - uniform))

@@ -1,0 +1,53 @@
+"""How much memory there is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+MARGIN = 512 << 20
+"""Bytes left free on a device beside what is in use: the context of its libraries, other programs."""
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that may still be allocated on `device`, a margin kept back."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return max(0, free + idle - MARGIN)
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory() - MARGIN)
+    return free_on_host()
+
+
+def free_on_host() -> int:
+    """Bytes of host memory that may still be allocated, the limits of a container respected, a margin kept back."""
+    found = [_available()]
+    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    if limit is not None and used is not None:
+        found.append(limit - used)
+    return max(0, min(found) - MARGIN)
+
+
+def _available() -> int:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import psutil
+    except ImportError:
+        # Half of all memory, where nothing tells how much of it is in use.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2 if hasattr(os, "sysconf") else 4 << 30
+    return int(psutil.virtual_memory().available)
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None

@@ -1,0 +1,136 @@
+"""A VAE's layers in the order they run, read from any module tree with CogVideoX's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+Module = Any  # layers are known by their attribute names, not by their class
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A GroupNorm and, in the decoder, the two 1x1x1 convolutions of the latents that scale and shift its output."""
+
+    group: Module
+    scale: Module | None = None
+    shift: Module | None = None
+
+
+@dataclass(frozen=True)
+class ConvLayer:
+    """Norm, SiLU and a causal 3x3x3 convolution, then the residual block's sum if it ends one.
+
+    `grid` is the number of pixels per latent, along each side, of what the layer reads and writes.
+    """
+
+    name: str
+    conv: Module
+    grid: int
+    norm: Norm | None = None
+    starts_block: bool = False
+    ends_block: bool = False
+    shortcut: Module | None = None
+    measured: bool = True  # a norm follows, so the output's statistics are taken
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.conv.in_channels, self.conv.out_channels
+
+
+@dataclass(frozen=True)
+class ResampleLayer:
+    """Two times more or fewer rows and columns, perhaps frames, and a 3x3 convolution frame by frame.
+
+    `grid` is the number of pixels per latent, along each side, of what the layer reads.
+    """
+
+    name: str
+    conv: Module
+    grid: int
+    up: bool
+    time: bool
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        return self.conv.in_channels, self.conv.out_channels
+
+
+Layer = ConvLayer | ResampleLayer
+
+
+def decoder_layers(vae: nn.Module) -> tuple[Layer, ...]:
+    """The decoder of `vae`, latents in, frames out."""
+    decoder = _child(vae, "decoder")
+    layers: list[Layer] = [ConvLayer("conv_in", _child(decoder, "conv_in.conv"), 1)]
+    layers += _blocks("mid_block", _child(decoder, "mid_block.resnets"), 1)
+    grid = 1
+    for index, block in enumerate(_child(decoder, "up_blocks")):
+        layers += _blocks(f"up_blocks.{index}", _child(block, "resnets"), grid)
+        for upsampler in getattr(block, "upsamplers", None) or ():
+            layers.append(_resample(f"up_blocks.{index}.upsampler", upsampler, grid, up=True))
+            grid *= 2
+    return (*layers, _last(decoder, grid))
+
+
+def encoder_layers(vae: nn.Module) -> tuple[Layer, ...]:
+    """The encoder of `vae`, frames in, moments out."""
+    encoder = _child(vae, "encoder")
+    blocks = list(_child(encoder, "down_blocks"))
+    grid = 2 ** sum(1 for block in blocks if getattr(block, "downsamplers", None))
+    layers: list[Layer] = [ConvLayer("conv_in", _child(encoder, "conv_in.conv"), grid)]
+    for index, block in enumerate(blocks):
+        layers += _blocks(f"down_blocks.{index}", _child(block, "resnets"), grid)
+        for downsampler in getattr(block, "downsamplers", None) or ():
+            layers.append(_resample(f"down_blocks.{index}.downsampler", downsampler, grid, up=False))
+            grid //= 2
+    layers += _blocks("mid_block", _child(encoder, "mid_block.resnets"), grid)
+    return (*layers, _last(encoder, grid))
+
+
+def _blocks(name: str, resnets: Iterable[Module], grid: int) -> list[Layer]:
+    layers: list[Layer] = []
+    for index, resnet in enumerate(resnets):
+        activation = getattr(resnet, "nonlinearity", None)
+        if not isinstance(activation, nn.SiLU | None):
+            raise ValueError(
+                f"the VAE's {name}.resnets.{index} uses {type(activation).__name__}; CogVideoX's VAE uses SiLU, "
+                "and only that is supported: load the published VAE"
+            )
+        own = f"{name}.{index}"
+        norm1, norm2 = _norm(_child(resnet, "norm1")), _norm(_child(resnet, "norm2"))
+        shortcut = getattr(resnet, "conv_shortcut", None)
+        conv1, conv2 = _child(resnet, "conv1.conv"), _child(resnet, "conv2.conv")
+        layers.append(ConvLayer(f"{own}.conv1", conv1, grid, norm1, starts_block=True))
+        layers.append(ConvLayer(f"{own}.conv2", conv2, grid, norm2, ends_block=True, shortcut=shortcut))
+    return layers
+
+
+def _last(half: Module, grid: int) -> ConvLayer:
+    conv, norm = _child(half, "conv_out.conv"), _norm(_child(half, "norm_out"))
+    return ConvLayer("conv_out", conv, grid, norm, measured=False)
+
+
+def _resample(name: str, module: Module, grid: int, up: bool) -> ResampleLayer:
+    return ResampleLayer(name, _child(module, "conv"), grid, up, bool(_child(module, "compress_time")))
+
+
+def _norm(module: Module) -> Norm:
+    if not hasattr(module, "norm_layer"):
+        return Norm(module)
+    return Norm(module.norm_layer, _child(module, "conv_y.conv"), _child(module, "conv_b.conv"))
+
+
+def _child(module: object, path: str) -> Any:
+    found: object = module
+    for name in path.split("."):
+        if not hasattr(found, name):
+            raise ValueError(
+                f"the VAE's {type(module).__name__} has no {path!r}: expected the module names of "
+                "AutoencoderKLCogVideoX, from diffusers or ComfyUI"
+            )
+        found = getattr(found, name)
+    return cast(Any, found)

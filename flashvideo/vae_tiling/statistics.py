@@ -1,0 +1,106 @@
+"""GroupNorm statistics gathered tile by tile, and the scale and shift they amount to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Rows ([voxels, C]) summed in one go: few enough that fp32 sums stay exact to 1e-7 and that a half-precision
+# tile is never copied to fp32 as a whole, many enough that a GPU is kept busy.
+ROWS_ON_CPU = 4096
+ROWS_ELSEWHERE = 1 << 16
+
+
+def math_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Precision of sums and of the normalisation itself: fp32 for fp32 and halves, fp64 for fp64."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class Statistics:
+    """Count, mean and sum of squared deviations of every channel, over any number of parts (Chan's rule)."""
+
+    def __init__(self) -> None:
+        self._counts: list[int] = []
+        self._means: list[Tensor] = []
+        self._squares: list[Tensor] = []
+
+    def add(self, part: Statistics) -> None:
+        self._counts += part._counts
+        self._means += part._means
+        self._squares += part._squares
+
+    def group(self, groups: int) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of each group, `[groups]` each."""
+        counts, means, squares = self._merged(_wide(self._means[0]))
+        per_group = means.unflatten(0, (groups, -1))
+        mean = per_group.mean(1)
+        within = squares.unflatten(0, (groups, -1)).mean(1) / counts
+        return mean, within + (per_group - mean[:, None]).square().mean(1)
+
+    def merge(self) -> None:
+        """Replace the parts by their sum, so that a plane of many tiles keeps three small vectors."""
+        if len(self._counts) > 1:
+            counts, means, squares = self._merged(_wide(self._means[0]))
+            self._counts, self._means, self._squares = [counts], [means], [squares]
+
+    def _merged(self, dtype: torch.dtype) -> tuple[int, Tensor, Tensor]:
+        device = self._means[0].device
+        total = sum(self._counts)
+        weights = torch.tensor(self._counts, dtype=dtype, device=device)[:, None]
+        means = torch.stack([mean.to(dtype) for mean in self._means])
+        mean = (means * (weights / total)).sum(0)
+        squares = torch.stack([square.to(dtype) for square in self._squares]).sum(0)
+        return total, mean, squares + (weights * (means - mean).square()).sum(0)
+
+
+def measure(values: Tensor, weight: int = 1) -> Statistics:
+    """Statistics of `values` `[..., C]`, every voxel counted `weight` times."""
+    found = Statistics()
+    rows = values.reshape(-1, values.shape[-1])
+    limit = ROWS_ON_CPU if values.device.type == "cpu" else ROWS_ELSEWHERE
+    for part in rows.split(limit):
+        part = part.to(math_dtype(part.dtype))
+        mean, variance = _mean_and_variance(part)
+        found._counts.append(weight * len(part))
+        found._means.append(mean)
+        found._squares.append(variance * (weight * len(part)))
+    found.merge()
+    return found
+
+
+def _mean_and_variance(rows: Tensor) -> tuple[Tensor, Tensor]:
+    if rows.device.type in ("cpu", "cuda"):
+        # The statistics kernel of batch norm: several times faster than var_mean along the outer dimension.
+        return torch.batch_norm_update_stats(rows, None, None, 0.0)
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
+    return mean, variance
+
+
+def _wide(sample: Tensor) -> torch.dtype:
+    return torch.float32 if sample.device.type == "mps" else torch.float64
+
+
+def affine(group_norm: Any, statistics: Statistics, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """`(scale, shift)`, `[C]` each in `dtype`: the norm of x is `x * scale + shift`."""
+    mean, variance = statistics.group(group_norm.num_groups)
+    weight, bias = norm_weights(group_norm, mean.device, mean.dtype)
+    inverse = (variance + group_norm.eps).rsqrt()
+    each = len(weight) // group_norm.num_groups
+    scale = weight * inverse.repeat_interleave(each)
+    return scale.to(dtype), (bias - mean.repeat_interleave(each) * scale).to(dtype)
+
+
+def norm_weights(group_norm: Any, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a GroupNorm, the only weights that are read instead of used by calling their module.
+
+    ComfyUI streams weights when a module is called and may not have them in place before. There the norm is called on
+    -1, 0 and 1, whose outputs tell both.
+    """
+    if not getattr(group_norm, "comfy_cast_weights", False):
+        return group_norm.weight.to(device, dtype), group_norm.bias.to(device, dtype)
+    probe = torch.tensor([-1.0, 0.0, 1.0], device=device).expand(1, group_norm.num_channels, 3)
+    low, bias, high = group_norm(probe).to(dtype)[0].unbind(1)
+    return (high - low) / 2 * math.sqrt(2 / 3 + group_norm.eps), bias.clone()

@@ -1,0 +1,172 @@
+"""Where activations and causal caches wait: on the device while there is room, else in host memory, else in a file."""
+
+from __future__ import annotations
+
+import logging
+import math
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .statistics import Statistics
+
+log = logging.getLogger(__name__)
+
+LENT = "lent"  # the place of a plane whose memory belongs to the caller
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is a device's or the host's refusal to allocate."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        return True
+    message = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that waiting tensors may take: on the device, then on the host, then in a scratch file without limit.
+
+    On a CPU the device is the host, so `device` is 0. `caches_on_device` is set when everything fits there: caches are
+    touched once a chunk, so they are the first to leave.
+    """
+
+    device: int = 0
+    host: int = 1 << 62
+    caches_on_device: bool = False
+    scratch: Path | None = None
+
+
+@dataclass
+class Plane:
+    """One layer's whole output, `data` `[frames, rows, columns, C]`, and its statistics once a norm will need them.
+
+    A plane that is written over another one's memory names that one in `over`.
+    """
+
+    data: Tensor
+    place: str
+    statistics: Statistics = field(default_factory=Statistics)
+    over: Plane | None = None
+
+    @property
+    def frames(self) -> int:
+        return self.data.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.data.shape[1], self.data.shape[2]
+
+    @property
+    def bytes(self) -> int:
+        return storage_bytes(self.data)
+
+
+def storage_bytes(tensor: Tensor) -> int:
+    """Bytes of the memory behind `tensor`, which a narrowed view keeps whole."""
+    return tensor.untyped_storage().nbytes()
+
+
+class Store:
+    """Allocates planes within `Limits` and counts them. `close` frees everything, files included.
+
+    Attributes:
+        used: bytes by place (`device`, `host`, `file`) now.
+        peak: the most of each so far.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype, limits: Limits) -> None:
+        self.device, self.dtype, self.limits, self.host = device, dtype, limits, torch.device("cpu")
+        self.used = {"device": 0, "host": 0, "file": 0}
+        self.peak = dict(self.used)
+        self._spare: list[Tensor] = []
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+        self._files = 0
+        self._device_is_full = False
+
+    def allocate(self, frames: int, size: tuple[int, int], channels: int, cache: bool = False) -> Plane:
+        """A plane with undefined contents, `[frames, *size, channels]`, in the first place with room for it."""
+        shape = (frames, *size, channels)
+        needed = math.prod(shape) * self.dtype.itemsize
+        if self._fits_device(needed, cache):
+            try:
+                return self._counted(Plane(self._new("device", shape), "device"))
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                log.warning("no room for %.2f GiB on %s; activations wait in host memory", needed / 2**30, self.device)
+                self._device_is_full = True
+        for index, spare in enumerate(self._spare):
+            if storage_bytes(spare) == needed:
+                return self._counted(Plane(self._spare.pop(index).view(shape), "host"))
+        self._spare.clear()
+        place = "file" if self.used["host"] + needed > self.limits.host else "host"
+        return self._counted(Plane(self._new(place, shape), place))
+
+    def _fits_device(self, needed: int, cache: bool) -> bool:
+        if self.device.type == self.host.type or self._device_is_full or (cache and not self.limits.caches_on_device):
+            return False
+        return self.used["device"] + needed <= self.limits.device
+
+    def _new(self, place: str, shape: tuple[int, ...]) -> Tensor:
+        if place == "file":
+            return self._in_file(shape)
+        return torch.empty(shape, dtype=self.dtype, device=self.device if place == "device" else self.host)
+
+    def _in_file(self, shape: tuple[int, ...]) -> Tensor:
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(
+                prefix="flashvideo-", dir=self.limits.scratch, ignore_cleanup_errors=True
+            )
+            log.info("host memory limit reached; activations wait in a scratch file in %s", self._scratch.name)
+        self._files += 1
+        path = Path(self._scratch.name) / f"{self._files}.bin"
+        count = math.prod(shape)
+        mapped = torch.from_file(str(path), shared=True, size=count, dtype=self.dtype).view(shape)
+        # The mapping keeps the file alive; where a mapped file cannot be removed, `close` does it.
+        try:
+            path.unlink()
+        except OSError:
+            log.debug("scratch file %s is removed at the end", path)
+        return mapped
+
+    def release(self, plane: Plane) -> None:
+        """Free a plane. Host memory is kept for the next plane of the same size, if that comes at once."""
+        if plane.place == LENT:
+            return
+        self.used[plane.place] -= plane.bytes
+        data = plane.data
+        plane.data = data.new_empty(0)
+        if plane.place == "host" and data.device.type != "meta" and data.is_contiguous():
+            flat = data.view(-1)
+            if storage_bytes(data) == flat.numel() * flat.element_size():
+                self._spare = [flat]
+
+    def hand_over(self, plane: Plane) -> Tensor:
+        """A plane's values, from now on the caller's."""
+        if plane.place != LENT:
+            self.used[plane.place] -= plane.bytes
+        return plane.data
+
+    def _counted(self, plane: Plane) -> Plane:
+        self.used[plane.place] += plane.bytes
+        self.peak[plane.place] = max(self.peak[plane.place], self.used[plane.place])
+        return plane
+
+    def close(self) -> None:
+        """Forget spare memory and remove scratch files; planes still referenced elsewhere stay valid until dropped."""
+        self._spare.clear()
+        self.used = dict.fromkeys(self.used, 0)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+
+class PaperStore(Store):
+    """Counts like a store and allocates nothing: its planes have shapes only."""
+
+    def _new(self, place: str, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty(shape, dtype=self.dtype, device="meta")
