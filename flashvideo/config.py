@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from .checks import check_finite_number, check_noise_step, check_positive, check_size, latent_frames
+from .guidance import check_guidance
 from .schedules import NOISE_STEPS
+from .stage1 import stage1_guidance
 from .stage2 import get_solver
 
 # name -> (height, width) in pixels: the nominal sizes floored to multiples of 16, as the authors run them
@@ -20,6 +22,7 @@ SIZES = {
     "4k": (2160, 3840),
 }
 DEFAULT_FPS = 8
+MAX_FPS = 1000
 RESIZE_MODES = ("stretch", "crop", "pad")
 _SettingsType = TypeVar("_SettingsType", "Stage1Settings", "Stage2Settings")
 
@@ -65,7 +68,15 @@ class Stage1Settings:
         check_positive("steps of Stage I", self.num_steps)
         if self.num_steps > NOISE_STEPS:
             raise ValueError(f"{self.num_steps} steps of Stage I: the schedule has {NOISE_STEPS}. Use fewer.")
-        check_finite_number("guidance scale of Stage I", self.guidance_scale)
+        check_guidance(self.guidance_scale)
+        stage1_guidance(
+            self.guidance_curve,  # type: ignore[arg-type]
+            0,
+            NOISE_STEPS - 1,
+            self.num_steps,
+            self.guidance_scale,
+            self.guidance_exponent,
+        )
         check_seed(self.seed)
 
     @property
@@ -113,8 +124,9 @@ class Stage2Settings:
         check_noise_step(self.noise_step)
         check_positive("steps of Stage II", self.num_steps)
         get_solver(self.solver)
-        check_finite_number("guidance scale of Stage II", self.guidance_scale)
-        if not self.shift > 0:
+        check_guidance(self.guidance_scale)
+        check_finite_number("shift", self.shift)
+        if self.shift <= 0:
             raise ValueError(f"shift is {self.shift}; expected a positive number (2.5 by default).")
         if self.rounding not in (None, "bf16"):
             raise ValueError(f"rounding is {self.rounding!r}; expected nothing (exact) or 'bf16'.")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .config import Stage1Settings, Stage2Settings
 from .degradation import STAGE2_LATENT_SCALE, degrade_latents
-from .models.text import encode_prompts, stage2_prompt
+from .models.text import check_prompt, encode_prompts, stage2_prompt
 from .preview import Preview
 from .resize import resize_video
 from .seeds import generator_for
@@ -30,7 +30,7 @@ class Models(Protocol):
     """Where a run gets its models from."""
 
     def use(self, name: str) -> AbstractContextManager[Any]:
-        """``stage1``, ``stage2``, ``vae`` or ``text`` (a (model, tokenizer, length) triple), on its device meanwhile."""
+        """``stage1``, ``stage2``, ``vae`` or ``text`` (model, tokenizer and length), on its device meanwhile."""
         ...
 
     def latent_scale(self, name: str) -> float | None:
@@ -63,12 +63,15 @@ def encode_prompt(models: Models, prompt: str, motion: str, progress: Progress =
         ValueError: an empty prompt.
     """
     progress("Prompt", 0, 1)
+    long_prompt = stage2_prompt(prompt, motion)
     with models.use("text") as (encoder, tokenizer, length):
-        both = [
-            encode_prompts(encoder, tokenizer, [text], length).cpu() for text in (prompt, stage2_prompt(prompt, motion))
-        ]
+        first = encode_prompts(encoder, tokenizer, [prompt], length)  # warns of what is odd about it, once
+        second = encode_prompts(encoder, tokenizer, [long_prompt], length, warn=False)
+        cut = check_prompt(tokenizer, long_prompt, length, warn=False).cut
+    if cut:
+        log.warning("Stage II's prompt, with %r in front, is too long: it loses %r.", motion, cut)
     progress("Prompt", 1, 1)
-    return both[0], both[1]
+    return first.cpu(), second.cpu()
 
 
 def make_preview(
@@ -135,7 +138,7 @@ def degrade_preview(
         generator=generator_for(stage2.seed, "degradation"),
         latent_scale=models.latent_scale("stage2") or STAGE2_LATENT_SCALE,
     )
-    return preview.as_degraded(degraded.cpu(), stage2)
+    return preview.as_degraded(degraded.cpu(), stage2, models.describe())
 
 
 def refine_preview(
@@ -182,7 +185,7 @@ def refine_preview(
             sequential_guidance=sequential_guidance(start.latents.shape),
             callback=_steps(progress, "Stage II"),
         )
-    return start.as_refined(latents.cpu(), stage2)
+    return start.as_refined(latents.cpu(), stage2, models.describe())
 
 
 def check_degraded(preview: Preview, stage2: Stage2Settings, allow_other_noise_step: bool) -> None:

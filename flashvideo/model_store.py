@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 
 from .checkpoints.files import DTYPE_NAMES, open_weights
-from .checkpoints.load import load_stage1, load_stage2, load_vae, open_stage, vae_names
+from .checkpoints.load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
 from .checkpoints.source import TransformerSource
-from .models.text import load_text_encoder
+from .models.t5_layout import read_layout
+from .models.text import MAX_TOKENS, load_text_encoder
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,14 @@ class ModelPaths:
     tokenizer: Path | None = None
 
 
-def find_models(folder: str | Path | None, given: dict[str, str | None], needed: tuple[str, ...]) -> ModelPaths:
+def find_models(
+    folder: str | Path | None,
+    given: dict[str, str | None],
+    needed: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+) -> ModelPaths:
     """Paths of the needed parts: those given, the rest looked for in ``folder`` (``tiny``: the bundled model).
+    Optional parts are left out if they are not there.
 
     Raises:
         ValueError: parts that are not found, with the names that were looked for.
@@ -56,7 +63,7 @@ def find_models(folder: str | Path | None, given: dict[str, str | None], needed:
         )
     found: dict[str, Path] = {}
     missing = []
-    for name in needed:
+    for name in (*needed, *optional):
         if given.get(name):
             found[name] = Path(str(given[name])).expanduser()
             if not found[name].exists():
@@ -65,15 +72,18 @@ def find_models(folder: str | Path | None, given: dict[str, str | None], needed:
         matches = [path for pattern in _CANDIDATES[name] for path in sorted(root.glob(pattern))] if root else []
         if matches:
             found[name] = matches[0]
-        else:
+        elif name in needed:
             missing.append(f"{name} ({', '.join(_CANDIDATES[name])})")
     if missing:
         place = f"in {root}" if root else "since no models folder was given"
         raise ValueError(
-            f"Not found {place}: {'; '.join(missing)}. Give --models FOLDER (or the environment variable "
-            f"FLASHVIDEO_MODELS), or each with --stage1, --stage2, --vae, --text-encoder. '--models {BUNDLED}' is bundled."
+            f"Not found {place}: {'; '.join(missing)}. Give --models FOLDER (or the environment "
+            f"variable FLASHVIDEO_MODELS), or each with --stage1, --stage2, --vae, --text-encoder. "
+            f"'--models {BUNDLED}' is bundled."
         )
     tokenizer = given.get("tokenizer")
+    if tokenizer and not Path(tokenizer).expanduser().exists():
+        raise ValueError(f"There is no {tokenizer}, which was given for the tokenizer.")
     return ModelPaths(**found, tokenizer=Path(tokenizer).expanduser() if tokenizer else None)
 
 
@@ -107,12 +117,42 @@ class ModelStore:
         self._sources: dict[str, TransformerSource] = {}
 
     def check(self) -> None:
-        """Open every file's header: wrong, damaged and unsafe files are found before anything is loaded."""
+        """Open every file's header: wrong, damaged, unsafe and ill-matched files are found before anything is loaded.
+
+        Raises:
+            ValueError: such a file.
+        """
         for name in ("stage1", "stage2"):
-            if (path := getattr(self.paths, name)) is not None:
-                self._sources[name] = open_stage(path, name)
+            if getattr(self.paths, name) is not None:
+                self._source(name)
+        if self.paths.stage1 is not None:
+            fitting_lora(self.lora, self.lora_scale, self._source("stage1"))
         if self.paths.vae is not None:
-            vae_names(open_weights(self.paths.vae))
+            open_vae(self.paths.vae)
+        if self.paths.text is not None:
+            folder = self.paths.text / "text_encoder"
+            layout = read_layout(open_weights(folder if folder.is_dir() else self.paths.text))
+            self.check_text_width(layout.config["d_model"], str(self.paths.text))
+
+    def check_text_width(self, width: int, origin: str) -> None:
+        """Raise ValueError unless both stages take prompt embeddings of this width."""
+        for name, source in self._sources.items():
+            expected = source.config["text_embed_dim"]
+            if expected != width:
+                raise ValueError(
+                    f"{origin} gives prompt embeddings of width {width}, {name} ({source.weights.path}) takes "
+                    f"{expected}. Give the text encoder that both stages were trained with."
+                )
+
+    def _source(self, name: str) -> TransformerSource:
+        if name not in self._sources:
+            self._sources[name] = open_stage(getattr(self.paths, name), name)
+        return self._sources[name]
+
+    def _text_length(self) -> int:
+        return next(
+            (int(source.config.get("max_text_seq_length", MAX_TOKENS)) for source in self._sources.values()), MAX_TOKENS
+        )
 
     def _load(self, name: str) -> Any:
         path = getattr(self.paths, name)
@@ -138,7 +178,7 @@ class ModelStore:
         if self.offload == "cpu":
             module.to(self.device)
         try:
-            yield (held.model, held.tokenizer, held.max_length) if name == "text" else held
+            yield (held.model, held.tokenizer, self._text_length()) if name == "text" else held
         finally:
             if self.offload == "cpu":
                 module.to("cpu")
@@ -149,16 +189,17 @@ class ModelStore:
 
     def latent_scale(self, name: str) -> float | None:
         """The scale that a stage's checkpoint carries, if it does."""
-        if name not in self._sources:
-            self._sources[name] = open_stage(getattr(self.paths, name), name)
-        return self._sources[name].latent_scale
+        return self._source(name).latent_scale
 
     def describe(self) -> dict[str, str]:
-        """File names and dtypes, for the record in previews and videos."""
+        """File names, LoRA and dtypes, for the record in previews and videos."""
         parts = {name: getattr(self.paths, name) for name in ("stage1", "stage2", "vae", "text")}
         record = {name: path.name for name, path in parts.items() if path is not None}
-        if self.dtype is not None:
-            record["dtype"] = DTYPE_NAMES[self.dtype]
+        if self.lora is not None and self.paths.stage1 is not None:
+            record["lora"] = f"{Path(self.lora).name} x {self.lora_scale:g}"
+        for name, dtype in (("dtype", self.dtype), ("vae_dtype", self.vae_dtype)):
+            if dtype is not None:
+                record[name] = DTYPE_NAMES[dtype]
         return record
 
 

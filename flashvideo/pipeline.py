@@ -13,7 +13,8 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from . import generation
-from .config import DEFAULT_FPS, Stage1Settings, Stage2Settings
+from .checks import check_prompt_embeds
+from .config import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 from .model_store import release_memory
 from .models.transformer import FlashVideoTransformer3DModel
 from .preview import Preview
@@ -66,14 +67,18 @@ class FlashVideoPipeline(DiffusionPipeline):
         self.to("cpu")
         return self
 
+    def _require(self, *names: str) -> None:
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise ValueError(
+                f"This pipeline was made without {', '.join(missing)}. Pass it to the constructor, or leave out the "
+                "step that needs it (preview_only=True, prompt_embeds=...)."
+            )
+
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
         """A part, on its device meanwhile; see :class:`flashvideo.generation.Models`."""
-        module: nn.Module | None = getattr(self, "text_encoder" if name == "text" else name)
-        if module is None:
-            raise ValueError(
-                f"This pipeline was made without {name}. Pass it to the constructor, or leave that step out."
-            )
+        module: nn.Module = getattr(self, "text_encoder" if name == "text" else name)
         if self._offload_device is not None:
             module.to(self._offload_device)
         try:
@@ -125,11 +130,17 @@ class FlashVideoPipeline(DiffusionPipeline):
             first, second = replace(first, seed=seed), second.with_seed(seed)
         first.check()
         second.check()
+        if not 0 < fps <= MAX_FPS:
+            raise ValueError(f"fps is {fps}; expected more than 0 and at most {MAX_FPS}.")
+        self._require("stage1", "vae", *(() if preview_only else ("stage2",)))
         report = progress or self._bars()
         if prompt_embeds is None:
             if prompt is None:
                 raise ValueError("Give a prompt, or prompt_embeds of both stages.")
+            self._require("text_encoder", "tokenizer")
             prompt_embeds = generation.encode_prompt(self, prompt, second.motion, report)
+        for name, embeds in zip(("stage1", "stage2"), prompt_embeds, strict=True):
+            check_prompt_embeds(f"prompt_embeds of {name}", embeds, 1, getattr(self, name))
         preview = generation.make_preview(self, prompt or "", prompt_embeds, first, second, fps, report)
         small = generation.decode_preview(self, preview, report)
         frames = small if preview_only else self.refine(preview, second, video=small, progress=report)
@@ -149,6 +160,8 @@ class FlashVideoPipeline(DiffusionPipeline):
             stage2: settings; default: those that the preview was made for.
             video: the preview's decoded video, if it is at hand.
         """
+        self._require("stage2", "vae")
+        check_prompt_embeds("the preview's stage2_embeds", preview.stage2_embeds, 1, self.stage2)
         report = progress or self._bars()
         refined = generation.refine_preview(self, preview, stage2 or preview.stage2, report, video=video)
         return torch.cat(list(generation.decode_frames(self, refined, report)), dim=2)

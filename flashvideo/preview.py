@@ -13,11 +13,12 @@ from torch import Tensor
 from .checkpoints.files import open_weights
 from .checkpoints.writing import write_safetensors
 from .checks import check_latents, check_noise_step
-from .config import DEFAULT_FPS, Stage1Settings, Stage2Settings
+from .config import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 
 PREVIEW_FORMAT = "1"
 _KEY = "flashvideo.preview"
 CONTENTS = ("preview", "degraded", "refined")
+_STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,41 @@ class Preview:
     noise_step: int | None = None
     models: dict[str, str] = field(default_factory=dict)
 
-    def as_degraded(self, latents: Tensor, stage2: Stage2Settings) -> Preview:
-        """The same history with degraded latents in place of the preview's."""
-        return replace(self, latents=latents, stage2=stage2, content="degraded", noise_step=stage2.noise_step)
+    def as_degraded(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+        """The same history with degraded latents in place of the preview's; ``models`` are those of this run."""
+        return replace(
+            self,
+            latents=latents,
+            stage2=stage2,
+            content="degraded",
+            noise_step=stage2.noise_step,
+            models=self._with_stage2(models),
+        )
 
-    def as_refined(self, latents: Tensor, stage2: Stage2Settings) -> Preview:
-        """The same history with refined latents, which carry no noise step."""
-        return replace(self, latents=latents, stage2=stage2, content="refined", noise_step=None)
+    def as_refined(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+        """The same history with refined latents, which carry no noise step; ``models`` are those of this run."""
+        return replace(
+            self, latents=latents, stage2=stage2, content="refined", noise_step=None, models=self._with_stage2(models)
+        )
+
+    def _with_stage2(self, models: dict[str, str]) -> dict[str, str]:
+        return {**models, **{name: text for name, text in self.models.items() if name in _STAGE1_MODELS}}
+
+    def check(self, name: str) -> None:
+        """Raise ValueError for contents that cannot be refined or decoded; ``name`` is what messages call it."""
+        check_latents(f"the latents of {name}", self.latents)
+        if self.content == "degraded":
+            check_noise_step(-1 if self.noise_step is None else self.noise_step)
+        if not 0 < self.fps <= MAX_FPS:
+            raise ValueError(f"{name} has {self.fps} frames a second; expected more than 0 and at most {MAX_FPS}.")
+        self.stage1.check()
+        self.stage2.check()
+        for part in ("latents", "stage1_embeds", "stage2_embeds"):
+            tensor = getattr(self, part)
+            if part != "latents" and (tensor.ndim != 3 or not tensor.is_floating_point()):
+                raise ValueError(f"{name} has {part} of shape {list(tensor.shape)}; expected floating [1, 226, D].")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} has NaN or infinite {part}. Make the preview again.")
 
     def description(self) -> dict[str, Any]:
         """All settings, as they are embedded in video files."""
@@ -64,7 +93,7 @@ class Preview:
             "noise_step": self.noise_step,
             "stage1": self.stage1.to_dict(),
             "stage2": self.stage2.to_dict(),
-            "models": self.models,
+            "models": dict(sorted(self.models.items())),
         }
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -96,6 +125,11 @@ def load_preview(path: str | Path) -> Preview:
         )
     try:
         values = json.loads(text)
+        if values["format"] != PREVIEW_FORMAT or values["content"] not in CONTENTS:
+            raise ValueError(
+                f"{path} was written by another version (format {values['format']}, content {values['content']!r}); "
+                f"this program reads format {PREVIEW_FORMAT}. Update it."
+            )
         read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
         preview = Preview(
             prompt=values["prompt"],
@@ -107,13 +141,7 @@ def load_preview(path: str | Path) -> Preview:
             models=values.get("models", {}),
             **read,
         )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        preview.check(str(path))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is a damaged preview file ({error!r}). Make the preview again.") from error
-    if values.get("format") != PREVIEW_FORMAT or preview.content not in CONTENTS:
-        raise ValueError(f"{path} was written by a newer version (format {values.get('format')}). Update this program.")
-    check_latents(f"the latents of {path}", preview.latents)
-    if preview.noise_step is not None:
-        check_noise_step(preview.noise_step)
-    if not torch.isfinite(preview.latents).all():
-        raise ValueError(f"{path} has NaN or infinite latents. Make the preview again.")
     return preview

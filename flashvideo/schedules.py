@@ -92,4 +92,6 @@ def flow_times(num_steps: int, shift: float = 2.5, dtype: torch.dtype = torch.fl
     if not shift > 0:
         raise ValueError(f"shift is {shift}; expected a positive number (2.5 by default, 1 for uniform steps).")
     uniform = torch.linspace(0, 1, num_steps + 1, dtype=dtype)
-    return 1 - shift * (1 - uniform) / (1 + (shift - 1) * (1 - uniform))
+    times = 1 - shift * (1 - uniform) / (1 + (shift - 1) * (1 - uniform))
+    times[0] = 0  # exactly, whatever the rounding
+    return times

@@ -24,6 +24,7 @@ from .vae_tiling import plan
 from .vae_tiling.estimate import Estimate, Job
 from .vae_tiling.panels import Panel, authors_frames, authors_panels, whole_frame
 from .vae_tiling.session import (
+    Counter,
     Progress,
     Resources,
     Session,
@@ -133,7 +134,8 @@ def decode_stream(
         decode_job(vae, chunks, (latents.shape[3], p.right - p.left), len(latents), resources.device) for p in panels
     ]
     _check_latents(latents, jobs[0])
-    sessions = [Session(job, resources, progress) for job in jobs]
+    counter = Counter(jobs, progress)
+    sessions = [Session(job, resources, counter) for job in jobs]
     return _decoded(latents, sessions, panels, callback)
 
 
@@ -229,7 +231,7 @@ def encode_video(
         raise ValueError(f"noise has shape {list(noise.shape)}; the latents, and so the noise, have {list(shape)}")
     latents = torch.empty(shape, device=job.device)
     start = 0
-    with contextlib.closing(_encoded(video, Session(job, resources, progress))) as parts:
+    with contextlib.closing(_encoded(video, Session(job, resources, Counter([job], progress)))) as parts:
         for index, moments in enumerate(parts):
             here = slice(start, start + moments.shape[2])
             start = here.stop
@@ -254,7 +256,7 @@ def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, til
     """
     _check_video(video)
     job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), None)
-    return torch.cat(list(_encoded(video, Session(job, Resources(tile), None))), dim=2)
+    return torch.cat(list(_encoded(video, Session(job, Resources(tile), Counter([job], None)))), dim=2)
 
 
 def _encoded(video: Tensor, session: Session) -> Generator[Tensor, None, None]:

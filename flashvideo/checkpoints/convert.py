@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .files import DTYPE_NAMES, WeightFile, open_weights, sha256
-from .load import source_shape, vae_names, vae_overrides
+from .load import vae_names, vae_overrides
 from .lora import is_lora, read_lora, save_lora
 from .metadata import CheckpointMetadata, read_metadata
 from .source import TransformerSource, open_transformer
@@ -134,7 +134,7 @@ def _convert_transformer(source: TransformerSource, dst: Path, dtype: torch.dtyp
     plan: dict[str, Any] = {}
     quantized: dict[str, dict[str, str]] = {}
     for name in source.parts:
-        shape = source_shape(source, name)
+        shape = source.shape(name)
         module, _, leaf = name.rpartition(".")
         if dtype == FP8 and leaf == "weight" and module.startswith("layers.") and module.endswith(_LINEARS):
             quantizer = _Fp8Weight(source, name)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ DTYPE_NAMES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape, dtype and the way to read one tensor. ``read()`` may return a view of the mapped file: copy it to keep it."""
+    """Shape, dtype and the way to read one tensor. ``read()`` may give a view of the file: copy it to keep it."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -91,8 +91,11 @@ def open_weights(path: str | Path) -> WeightFile:
         raise ValueError(
             f"There is no file {path}. Give the path of a checkpoint (.safetensors, .pt) or of its folder."
         )
-    with path.open("rb") as stream:
-        head = stream.read(512)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}). Check its permissions and its disk.") from error
     _refuse_impostors(path, head)
     if head[:4] == b"PK\x03\x04":
         return _open_pickle(path)
@@ -122,7 +125,7 @@ def _open_safetensors(path: Path) -> WeightFile:
             dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
             if dtype is None:
                 raise ValueError(f"{path} has a tensor {name} of the unsupported type {view.get_dtype()}.")
-            tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, lambda n=name: handle.get_tensor(n))
+            tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, partial(handle.get_tensor, name))
         return WeightFile(path, "safetensors", tensors, dict(handle.metadata() or {}), files=(path,))
     except SafetensorError as error:
         raise ValueError(
@@ -152,7 +155,9 @@ def _open_pickle(path: Path) -> WeightFile:
     container, refs = _find_container(pickled.tree)
     if not refs:
         raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
-    tensors = {name: TensorInfo(ref.shape, ref.dtype, lambda r=ref: pickled.tensor(r)) for name, ref in refs.items()}
+    for ref in refs.values():
+        pickled.check(ref)
+    tensors = {name: TensorInfo(ref.shape, ref.dtype, partial(pickled.tensor, ref)) for name, ref in refs.items()}
     return WeightFile(path, "pickle", tensors, files=(path,), container=container)
 
 
@@ -160,18 +165,22 @@ def _open_legacy(path: Path) -> WeightFile:
     """torch's format before 1.6, which cannot be mapped: read whole, by torch's own restricted reader."""
     try:
         tree = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle makes the unpickler raise anything
         raise ValueError(
             f"{path} is an old or foreign pickle that cannot be read safely, and it was not executed. "
             "Save it again with a current torch, or get it as .safetensors."
         ) from error
     for key in ("", *_CONTAINERS):
         found = tree if not key else tree.get(key, {}) if isinstance(tree, dict) else {}
-        plain = {name: t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
+        plain = {str(name): t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
         if plain:
-            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, lambda t=t: t) for n, t in plain.items()}
+            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t)) for n, t in plain.items()}
             return WeightFile(path, "pickle", tensors, files=(path,), container=key)
     raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -202,7 +211,10 @@ def _open_folder(folder: Path) -> WeightFile:
     opened = [open_weights(file) for file in files]
     tensors = {name: info for weights in opened for name, info in weights.tensors.items()}
     config_file = folder / part / "config.json"
-    config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+    try:
+        config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config_file} is no JSON ({error}). Download the folder again.") from error
     return WeightFile(folder, "safetensors", tensors, opened[0].metadata, config, tuple(files))
 
 

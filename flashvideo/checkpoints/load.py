@@ -58,20 +58,19 @@ def _load_transformer(
 
     check_compute_dtype(dtype)
     source = open_stage(path, kind)
-    pairs = _lora_pairs(lora, lora_scale, source)
+    pairs = fitting_lora(lora, lora_scale, source)
     model = FlashVideoTransformer3DModel(**source.config, latent_scale=source.latent_scale, device="meta")
     dtype = dtype or source.compute_dtype()
     fill_parameters(model, {name: lambda n=name: source.read(n, dtype, pairs) for name in source.parts}, device)
     return model.eval()
 
 
-def _lora_pairs(lora: str | Path | LoraPairs | None, scale: float, source: TransformerSource) -> LoraPairs | None:
+def fitting_lora(lora: str | Path | LoraPairs | None, scale: float, source: TransformerSource) -> LoraPairs | None:
+    """A LoRA times ``scale``, checked against a transformer's shapes."""
     if lora is None:
         return None
     pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
-    shapes = {
-        name.removesuffix(".weight"): source_shape(source, name) for name in source.parts if name.endswith("weight")
-    }
+    shapes = {name.removesuffix(".weight"): source.shape(name) for name in source.parts if name.endswith("weight")}
     wrong = [
         module
         for module, (down, up) in pairs.items()
@@ -83,13 +82,6 @@ def _lora_pairs(lora: str | Path | LoraPairs | None, scale: float, source: Trans
             "Use a LoRA that was made for this model."
         )
     return {module: (down, up * scale) for module, (down, up) in pairs.items()}
-
-
-def source_shape(source: TransformerSource, name: str) -> tuple[int, ...]:
-    """Shape of a native parameter, from the file's headers."""
-    first = source.weights.tensors[source.parts[name][0].name].shape
-    rows = sum(source.weights.tensors[part.name].shape[0] for part in source.parts[name])
-    return (rows, *([torch.Size(first[1:]).numel()] if len(first) > 1 else []))
 
 
 def fill_parameters(model: nn.Module, readers: dict[str, Any], device: torch.device | str) -> None:
@@ -172,6 +164,15 @@ def load_vae(
         ValueError: a file that is damaged, unsafe, incomplete or no CogVideoX VAE.
     """
     check_compute_dtype(dtype)
+    weights, vae, mapping = open_vae(path)
+    dtype = dtype or weights.main_dtype()
+    readers = {n: lambda s=s: weights.tensors[s].read().to(dtype, copy=True).contiguous() for n, s in mapping.items()}
+    fill_parameters(vae, readers, device)
+    return vae.eval()
+
+
+def open_vae(path: str | Path) -> tuple[WeightFile, AutoencoderKLCogVideoX, dict[str, str]]:
+    """Open a VAE and check that it is whole: (file, model on the meta device, parameter names -> the file's names)."""
     path = Path(path).expanduser()
     weights = open_weights(path / "vae" if (path / "vae").is_dir() else path)
     config, mapping = vae_names(weights)
@@ -183,13 +184,11 @@ def load_vae(
     wrong = [n for n in set(expected) & set(mapping) if weights.tensors[mapping[n]].shape != expected[n]]
     if missing or surplus or wrong:
         raise ValueError(
-            f"{path} does not hold a whole VAE: missing {name_list(missing) or 'none'}; unexpected "
-            f"{name_list(surplus) or 'none'}; wrong shape {name_list(wrong) or 'none'}. Use an unchanged VAE checkpoint."
+            f"{path} does not hold a whole VAE: missing {name_list(missing) or 'none'}; "
+            f"unexpected {name_list(surplus) or 'none'}; wrong shape {name_list(wrong) or 'none'}. "
+            "Use an unchanged VAE checkpoint."
         )
-    dtype = dtype or weights.main_dtype()
-    readers = {n: lambda s=s: weights.tensors[s].read().to(dtype, copy=True).contiguous() for n, s in mapping.items()}
-    fill_parameters(vae, readers, device)
-    return vae.eval()
+    return weights, vae, mapping
 
 
 def meta_vae(config: dict[str, Any]) -> AutoencoderKLCogVideoX:

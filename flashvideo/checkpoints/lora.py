@@ -136,7 +136,10 @@ def _assemble(path: Path, found: dict[tuple[str, Piece, int], dict[str, Tensor]]
             )
         alpha = 1.0 if "published" in entry else float(entry.get("alpha", torch.tensor(float(rank))))
         grouped.setdefault(native, []).append((piece, index, down, up * (alpha / rank)))
-    return {native: _fuse(path, native, sorted(parts, key=lambda p: p[1])) for native, parts in sorted(grouped.items())}
+    return {
+        native: _fuse(path, native, sorted(parts, key=lambda p: (p[1], p[0].rows)))
+        for native, parts in sorted(grouped.items())
+    }
 
 
 def _fuse(path: Path, native: str, parts: list[tuple[Piece, int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -23,21 +24,9 @@ _SAFE_BUILTINS |= {"float": float, "bool": bool, "str": str, "bytes": bytes, "co
 # Functions of these modules have no place in a checkpoint: a file that names them is refused, not only defused.
 _CODE_MODULES = {
     *("__builtin__", "_pickle", "_thread", "asyncio", "builtins", "code", "codeop", "commands", "ctypes", "http"),
-    *(
-        "importlib",
-        "inspect",
-        "marshal",
-        "multiprocessing",
-        "nt",
-        "operator",
-        "os",
-        "pickle",
-        "pip",
-        "pkgutil",
-        "popen2",
-    ),
-    *("posix", "posixpath", "pty", "runpy", "shutil", "signal", "site", "smtplib", "socket", "subprocess", "sys"),
-    *("tempfile", "threading", "timeit", "urllib", "webbrowser"),
+    *("importlib", "inspect", "marshal", "multiprocessing", "nt", "operator", "os", "pickle", "pip", "pkgutil"),
+    *("popen2", "posix", "posixpath", "pty", "runpy", "shutil", "signal", "site", "smtplib", "socket", "subprocess"),
+    *("sys", "tempfile", "threading", "timeit", "urllib", "webbrowser"),
 }
 
 
@@ -167,28 +156,24 @@ class PickledFile:
                 self._prefix = name[: -len("data.pkl")]
                 self._check_byte_order(archive, records)
                 with archive.open(name) as stream:
-                    self.tree: Any = _TensorUnpickler(stream).load()
+                    self.tree = self._load(stream)
             self._records = {
                 n[len(self._prefix) + 5 :]: i for n, i in records.items() if n.startswith(self._prefix + "data/")
             }
             size = path.stat().st_size
             self._bytes = self._map(size)
-        except zipfile.BadZipFile as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise ValueError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
-        except ValueError:
+
+    def _load(self, stream: IO[bytes]) -> Any:
+        try:
+            return _TensorUnpickler(stream).load()
+        except zipfile.BadZipFile:
             raise
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            AttributeError,
-            IndexError,
-            KeyError,
-            TypeError,
-            OverflowError,
-        ) as error:
+        except Exception as error:  # a damaged pickle makes the unpickler raise anything
             raise ValueError(
-                f"{path} cannot be read as a checkpoint: {error}. Nothing in it was executed. Get the file from a "
-                "source that you trust, in .safetensors form if there is one."
+                f"{self.path} cannot be read as a checkpoint: {error or type(error).__name__}. Nothing in it was "
+                "executed. Get the file from a source that you trust, in .safetensors form if there is one."
             ) from error
 
     def _check_byte_order(self, archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo]) -> None:
@@ -198,34 +183,39 @@ class PickledFile:
 
     def _map(self, size: int) -> Tensor:
         storage = torch.UntypedStorage.from_file(str(self.path), False, size)
-        return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[call-overload, no-any-return]
+        return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[arg-type]
 
-    def _record(self, key: str) -> Tensor:
-        info = self._records.get(key)
+    def check(self, ref: TensorRef) -> None:
+        """Raise ValueError unless a tensor lies inside of a record of the archive."""
+        info = self._records.get(ref.storage.key)
         if info is None:
-            raise ValueError(f"{self.path} is damaged: its storage {key!r} is missing. Download or copy it again.")
+            raise ValueError(
+                f"{self.path} is damaged: its storage {ref.storage.key!r} is missing. Download or copy it again."
+            )
         if info.compress_type != zipfile.ZIP_STORED:
             raise ValueError(
                 f"{self.path} has compressed tensors, which torch does not write. Save it again with torch."
             )
+        inside = min((ref.offset, *ref.shape, *ref.stride)) >= 0 and len(ref.shape) == len(ref.stride)
+        if inside and 0 not in ref.shape:
+            last = ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
+            inside = (last + 1) * ref.dtype.itemsize <= info.file_size
+        if not inside:
+            raise ValueError(
+                f"{self.path} is damaged: a tensor lies outside of its storage. Download or copy it again."
+            )
+
+    def _record(self, key: str) -> Tensor:
+        info = self._records[key]
         header = bytes(self._bytes[info.header_offset : info.header_offset + _LOCAL_HEADER.size].tolist())
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
         start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
         return self._bytes[start : start + info.file_size]
 
     def tensor(self, ref: TensorRef) -> Tensor:
-        """The tensor, read-only in spirit: a view of the mapped file.
-
-        Raises:
-            ValueError: a reference that points outside of its storage.
-        """
+        """A tensor that :meth:`check` found sound, read-only in spirit: a view of the mapped file."""
         record, size = self._record(ref.storage.key), ref.dtype.itemsize
         if record.storage_offset() % size:
             record = record.clone()
         elements = record[: record.numel() // size * size].view(ref.dtype)
-        span = 0 if 0 in ref.shape else 1 + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
-        if min((ref.offset, *ref.shape, *ref.stride)) < 0 or ref.offset + span > elements.numel():
-            raise ValueError(
-                f"{self.path} is damaged: a tensor lies outside of its storage. Download or copy it again."
-            )
         return elements.as_strided(ref.shape, ref.stride, elements.storage_offset() + ref.offset)

@@ -24,6 +24,7 @@ _BALLAST = re.compile(
     r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\.|(^|\.)scaled_fp8$"
 )
 _NAMES_SHOWN = 12
+_BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bounds the fp32 temporaries
 _NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
@@ -112,51 +113,54 @@ class TransformerSource:
                 "%s: skipped %d entries that the model does not use (%s)", path.name, len(skipped), name_list(skipped)
             )
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a native parameter, from the file's header."""
+        shapes = [self.weights.tensors[part.name].shape for part in self.parts[name]]
+        rest = [torch.Size(shapes[0][1:]).numel()] if len(shapes[0]) > 1 else []
+        return (sum(shape[0] for shape in shapes), *rest)
+
     def read(self, name: str, dtype: torch.dtype, lora: LoraPairs | None = None) -> Tensor:
         """One native parameter in its own memory.
 
-        The file's LoRA and ``lora`` are merged in fp32 and the sum is rounded once.
+        The file's LoRA and ``lora`` are added in fp32 and the sum is rounded once, a block of rows at a time.
         """
-        parts = self.parts[name]
         module, _, leaf = name.rpartition(".")
-        extra = (lora or {}).get(module) if leaf == "weight" else None
-        plain = len(parts) == 1 and not parts[0].lora and not parts[0].scale and extra is None
-        if plain:
-            return self._stored(parts[0].name).to(dtype, copy=True).contiguous()
-        pieces = [(part, self._merged(part)) for part in parts]
-        if len(pieces) == 1:
-            whole = pieces[0][1]
-        else:
-            total = sum(tensor.shape[0] for _, tensor in pieces)
-            whole = torch.empty(total, *pieces[0][1].shape[1:], dtype=pieces[0][1].dtype)
-            for part, tensor in pieces:
-                sections = tensor.split([stop - start for start, stop in part.rows])
-                for (start, stop), section in zip(part.rows, sections, strict=True):
-                    whole[start:stop] = section
-        if extra is not None:
-            down, up = (tensor.float() for tensor in extra)
-            whole = whole.float().addmm(up, down)
-        return whole.to(dtype).contiguous()
+        added = (lora or {}).get(module) if leaf == "weight" else None
+        out = torch.empty(self.shape(name), dtype=dtype)
+        for part in self.parts[name]:
+            stored = self._stored(part.name)
+            scale = self.weights.tensors[part.scale].read().float() if part.scale else None
+            own = self._own_lora(part)
+            taken = 0
+            for start, stop in part.rows:
+                for row in range(start, stop, _block_rows(out)):
+                    end = min(stop, row + _block_rows(out))
+                    source = slice(taken + row - start, taken + end - start)
+                    block = stored[source]
+                    if scale is not None:
+                        block = block.float() * scale
+                    if own is not None:
+                        block = block.float().add(own[1][source] @ own[0])
+                    if added is not None:
+                        block = block.float().add(added[1][row:end].float() @ added[0].float())
+                    out[row:end] = block
+                taken += stop - start
+        return out
 
     def _stored(self, name: str) -> Tensor:
         tensor = self.weights.tensors[name].read()
         return tensor.flatten(1) if tensor.ndim == 4 else tensor  # the published patch embedding is a convolution
 
-    def _merged(self, part: _Part) -> Tensor:
-        stored = self._stored(part.name)
-        if part.scale is None and not part.lora:
-            return stored
-        whole = stored.float()
-        if part.scale:
-            whole = whole * self.weights.tensors[part.scale].read().float()
-        if part.lora:
-            # W + (1/r) concat_i(B_i A_i): alpha is 1 in the published files
-            downs, ups = zip(
-                *((self.weights.tensors[n].read().float() for n in pair) for pair in part.lora), strict=True
-            )
-            delta = torch.cat([up @ down for down, up in zip(downs, ups, strict=True)])
-            whole = whole + delta / downs[0].shape[0]
-        return whole
+    def _own_lora(self, part: _Part) -> tuple[Tensor, Tensor] | None:
+        """The file's own LoRA of a piece as (A, B) with its scale: W + (1/r) concat_i(B_i A_i), alpha being 1."""
+        if not part.lora:
+            return None
+        downs, ups = zip(*((self.weights.tensors[n].read().float() for n in pair) for pair in part.lora), strict=True)
+        return torch.cat(downs), torch.block_diag(*ups) / downs[0].shape[0]
+
+
+def _block_rows(out: Tensor) -> int:
+    return max(1, _BLOCK_ELEMENTS // max(1, out[0].numel()))
 
 
 def open_transformer(path: str | Path) -> TransformerSource:

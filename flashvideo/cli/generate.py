@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .. import generation
+from ..checkpoints.writing import check_writable
 from ..checks import check_positive
-from ..config import Stage1Settings, Stage2Settings
+from ..config import MAX_FPS, Stage1Settings, Stage2Settings, check_seed
 from ..model_store import ModelStore
 from ..preview import Preview, load_preview
 from ..video_io import JOINT_CRF, VideoWriter, check_output, side_by_side
@@ -92,39 +93,55 @@ def run_generate(options: argparse.Namespace) -> None:
     stage1 = stage1_settings(options)
     stage2 = stage2_settings(options, Stage2Settings()).with_seed(stage1.seed)
     check_positive("--num-previews", options.num_previews)
-    if not 0 < options.fps <= 1000:
-        raise ValueError(f"--fps is {options.fps}; expected more than 0 and at most 1000 frames a second.")
+    check_seed(stage1.seed + options.num_previews - 1)
+    if not 0 < options.fps <= MAX_FPS:
+        raise ValueError(f"--fps is {options.fps}; expected more than 0 and at most {MAX_FPS} frames a second.")
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
     _warn_of_stretching(stage1, stage2)
     wanted = _wanted(options)
-    needed = ("text", "stage1", "vae", *(("stage2",) if wanted.final else ()))
     if options.prompts is not None:
-        _generate_many(options, stage1, stage2, wanted, needed)
+        _generate_many(options, stage1, stage2, wanted)
         return
     if not options.prompt.strip():
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
+    rank, processes = this_process()
     jobs = seed_jobs(options.prompt, stage1, stage2, options.output.expanduser(), options.num_previews)
+    _check_outputs(jobs, wanted, options.overwrite)
+    store = _store_for(options, wanted)
+    _run_jobs(store, jobs[rank::processes], wanted, options.fps, options.overwrite)
+
+
+def _check_outputs(jobs: list[Job], wanted: Wanted, overwrite: bool) -> None:
+    """Raise ValueError unless all files of all jobs can be written, the disk's room included."""
     for job in jobs:
-        wanted.check(job.outputs, overwrite=options.overwrite)
+        wanted.check(job.outputs, overwrite=overwrite)
         check_output(job.outputs.video, overwrite=True)
-    store = model_store(options, needed)
-    _run_jobs(store, jobs, wanted, options.fps, options.overwrite)
+    check_writable(jobs[0].outputs.video, overwrite=True, size=sum(job.bytes_on_disk(wanted) for job in jobs))
 
 
-def _generate_many(
-    options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted, needed: tuple[str, ...]
-) -> None:
+def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
+    """The models of a run. Stage II's is looked for even without need: the preview tells what it was made for."""
+    parts = ("text", "stage1", "vae")
+    return model_store(options, (*parts, "stage2")) if wanted.final else model_store(options, parts, ("stage2",))
+
+
+def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> None:
     prompts = read_prompts(options.prompts.expanduser())
     folder = options.output.expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; with --prompts the output is a folder.")
     if not folder.parent.is_dir():
         raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
-    store = model_store(options, needed)
-    folder.mkdir(exist_ok=True)
     rank, processes = this_process()
-    every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, store.describe())
+    store = _store_for(options, wanted)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"The folder {folder} cannot be made ({error.strerror}). Choose another place.") from error
+    identity = {**store.describe(), "fps": f"{options.fps:g}"}
+    every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
+    _check_outputs(every, wanted, overwrite=True)
     for position in range(rank, len(prompts), processes):
         jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
         todo = [job for job in jobs if options.overwrite or not _finished(job, wanted)]
@@ -139,6 +156,8 @@ def _finished(job: Job, wanted: Wanted) -> bool:
     outputs = job.outputs
     files = [outputs.video] if wanted.final else [outputs.preview, outputs.preview_video]
     files += [outputs.joint] if wanted.joint else []
+    files += [outputs.degraded] if wanted.degraded else []
+    files += [outputs.refined] if wanted.refined else []
     return all(path.exists() for path in files)
 
 
@@ -150,18 +169,22 @@ def _run_jobs(
     embeds: tuple[Tensor, Tensor] | None = None
     with Bars() as progress:
         for job in jobs:
-            if resume and job.outputs.preview.exists() and job.outputs.preview_video.exists():
-                made.append((job, load_preview(job.outputs.preview), None))
-                continue
-            if embeds is None:
-                embeds = generation.encode_prompt(store, job.prompt, job.stage2.motion, progress)
-            preview = generation.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
-            preview.save(job.outputs.preview, overwrite=overwrite)
-            video = _write_preview(store, preview, job.outputs, overwrite, progress)
-            say(f"preview: {job.outputs.preview_video} (latents: {job.outputs.preview.name})")
+            video = None
+            if resume and job.outputs.preview.exists():
+                preview = load_preview(job.outputs.preview)
+            else:
+                if embeds is None:
+                    embeds = generation.encode_prompt(store, job.prompt, job.stage2.motion, progress)
+                preview = generation.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
+                preview.save(job.outputs.preview, overwrite=overwrite)
+            if not (resume and job.outputs.preview_video.exists()):
+                video = _write_preview(store, preview, job.outputs, overwrite, progress)
+                say(f"preview: {job.outputs.preview_video} (latents: {job.outputs.preview.name})")
             made.append((job, preview, video if len(jobs) == 1 else None))
         for job, preview, video in made if wanted.final else ():
-            refine_to_file(store, preview, job.stage2, job.outputs, wanted, overwrite, progress, video=video)
+            refine_to_file(
+                store, preview, job.stage2, job.outputs, wanted, overwrite, progress, video=video, resume=resume
+            )
 
 
 def _write_preview(
@@ -184,10 +207,12 @@ def refine_to_file(
     *,
     video: Tensor | None = None,
     allow_other_noise_step: bool = False,
+    resume: bool = False,
 ) -> None:
     """Stage II, and the decoding straight into the file.
 
-    Refined latents are on disk while they are decoded: should the decoding fail, `flashvideo decode` goes on from there.
+    Refined latents are on disk while they are decoded: should the decoding fail, `flashvideo decode` goes on from
+    there, and so does ``resume``.
     """
     if wanted.joint and video is None and preview.content == "preview":
         video = generation.decode_preview(store, preview, progress)
@@ -197,16 +222,19 @@ def refine_to_file(
             start.save(outputs.degraded, overwrite=overwrite)
             say(f"Stage II's start: {outputs.degraded}")
 
-    refined = generation.refine_preview(
-        store,
-        preview,
-        stage2,
-        progress,
-        video=video,
-        allow_other_noise_step=allow_other_noise_step,
-        on_degraded=keep,
-    )
-    refined.save(outputs.refined, overwrite=overwrite or not wanted.refined)
+    if resume and outputs.refined.exists() and (outputs.degraded.exists() or not wanted.degraded):
+        refined = load_preview(outputs.refined)
+    else:
+        refined = generation.refine_preview(
+            store,
+            preview,
+            stage2,
+            progress,
+            video=video,
+            allow_other_noise_step=allow_other_noise_step,
+            on_degraded=keep,
+        )
+        refined.save(outputs.refined, overwrite=overwrite)
     try:
         _decode_to_file(store, refined, outputs, wanted.joint, video, overwrite, progress)
     except BaseException:
@@ -257,13 +285,10 @@ def run_refine(options: argparse.Namespace) -> None:
         generation.check_degraded(preview, stage2, options.allow_other_noise_step)
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
     wanted.check(outputs, overwrite=options.overwrite, preview=False)
-    if not options.overwrite and not wanted.refined and outputs.refined.exists():
-        raise ValueError(f"{outputs.refined} is left from an earlier run: decode it, remove it, or pass --overwrite.")
-    if stage2.motion != preview.stage2.motion:
-        raise ValueError(
-            "The preview file holds Stage II's prompt with its own motion; make a preview with another one."
-        )
+    job = Job(preview.prompt, preview.stage1, stage2, outputs)
+    check_writable(outputs.video, overwrite=True, size=job.bytes_on_disk(wanted))
     store = model_store(options, ("stage2", "vae"))
+    store.check_text_width(preview.stage2_embeds.shape[-1], str(options.preview))
     with Bars() as progress:
         refine_to_file(
             store,

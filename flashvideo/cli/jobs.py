@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +13,10 @@ from pathlib import Path
 from ..checkpoints.writing import check_writable
 from ..config import Stage1Settings, Stage2Settings
 from ..video_io import check_output
+
+_PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
+_RANK_NAMES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # torchrun, then MPI's kinds
+_SIZE_NAMES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,17 @@ class Job:
     stage2: Stage2Settings
     outputs: Outputs
 
+    def bytes_on_disk(self, wanted: Wanted) -> int:
+        """About what the job's files take, refined latents included, which lie there until they are decoded."""
+        stage1, stage2 = self.stage1, self.stage2
+        latents = math.prod(stage1.latent_shape)
+        pixels = stage1.num_frames * stage1.height * stage1.width
+        if wanted.final:
+            frames, area = stage1.latent_shape[2], stage2.height * stage2.width
+            latents += (1 + wanted.degraded) * 16 * frames * area // 64
+            pixels += (1 + wanted.joint) * stage1.num_frames * area
+        return 4 * latents + pixels // _PIXELS_A_BYTE
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -75,10 +91,15 @@ class Wanted:
         others += [outputs.refined] if self.refined else []
         for path in others:
             check_writable(path, overwrite=overwrite, option="--overwrite")
+        if self.final and not overwrite and outputs.refined.exists():
+            raise ValueError(
+                f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
+                "Decode it, remove it, or pass --overwrite."
+            )
 
 
 def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, output: Path, count: int) -> list[Job]:
-    """Jobs for ``count`` seeds from ``stage1.seed`` on: the first is ``output``, the others have their seed in the name."""
+    """Jobs for ``count`` seeds from ``stage1.seed`` on: the first is ``output``, the others name their seed."""
     jobs = []
     for seed in range(stage1.seed, stage1.seed + count):
         path = output if seed == stage1.seed else output.with_name(f"{output.stem}.seed{seed}{output.suffix}")
@@ -93,7 +114,7 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: no such file, or no prompt in it.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"The prompts of {path} cannot be read ({error}). Give a UTF-8 text file, one prompt a line."
@@ -120,5 +141,18 @@ def prompt_jobs(
 
 
 def this_process() -> tuple[int, int]:
-    """(rank, number) of the processes that ``accelerate launch`` or ``torchrun`` started; (0, 1) without them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    """(rank, number) of the processes that ``accelerate launch``, ``torchrun`` or ``mpirun`` started; else (0, 1).
+
+    Raises:
+        ValueError: environment variables that make no sense.
+    """
+    rank, processes = (
+        next((os.environ[name] for name in names if os.environ.get(name)), default)
+        for names, default in ((_RANK_NAMES, "0"), (_SIZE_NAMES, "1"))
+    )
+    if not (rank.isdecimal() and processes.isdecimal() and int(rank) < int(processes)):
+        raise ValueError(
+            f"The environment says that this is process {rank} of {processes}; expected RANK from 0 to WORLD_SIZE - 1. "
+            "Set both, or neither."
+        )
+    return int(rank), int(processes)

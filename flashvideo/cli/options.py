@@ -24,7 +24,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--models",
         default=os.environ.get("FLASHVIDEO_MODELS"),
-        help="folder with stage1, stage2, the VAE and the text encoder; 'tiny' is bundled (default: $FLASHVIDEO_MODELS)",
+        help="folder of stage1, stage2, the VAE and the text encoder; 'tiny' is bundled (default: $FLASHVIDEO_MODELS)",
     )
     for name in ("stage1", "stage2", "vae", "text-encoder", "tokenizer"):
         group.add_argument(f"--{name}", metavar="PATH", help=f"{name.replace('-', ' ')}: file or folder")
@@ -132,13 +132,15 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {name!r} cannot be used ({str(error).splitlines()[0]}). Use auto or cpu.") from error
+        raise ValueError(
+            f"device {name!r} cannot be used ({str(error).splitlines()[0]:.120}). Use auto or cpu."
+        ) from error
     return device
 
 
-def model_store(options: argparse.Namespace, needed: tuple[str, ...]) -> ModelStore:
+def model_store(options: argparse.Namespace, needed: tuple[str, ...], optional: tuple[str, ...] = ()) -> ModelStore:
     """The models that a command needs, found and checked by their headers.
 
     Raises:
@@ -156,7 +158,7 @@ def model_store(options: argparse.Namespace, needed: tuple[str, ...]) -> ModelSt
         raise ValueError(f"There is no LoRA file {options.lora}.")
     vae_dtype = _DTYPES[options.vae_dtype] if options.vae_dtype else None
     store = ModelStore(
-        find_models(options.models, given, needed),
+        find_models(options.models, given, needed, optional),
         device=device,
         dtype=_DTYPES[options.dtype] if options.dtype else None,
         vae_dtype=vae_dtype or (torch.bfloat16 if device.type != "cpu" and options.dtype is None else None),

@@ -31,6 +31,7 @@ _BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
 _SCALES = (".scale_weight", ".weight_scale")  # ComfyUI's two names for the factor of an fp8 weight
 _BALLAST = re.compile(r"^(decoder\.|lm_head\.|logit_scale$|spiece_model$)")
 _QUANTIZATION_NOTES = re.compile(r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale)$")
+_SCALED_AT_ONCE = 1 << 20  # elements, so that the fp32 products of fp8 weights stay small in memory
 _FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -60,9 +61,10 @@ class T5Layout:
             if name in expected and info.shape != tuple(expected[name])
         ]
         wrong += [
-            f"the scale of {name} is {list(info.shape)}, expected one value or one a row"
+            f"the scale of {name} is {list(info.shape)}, expected one value or one a row of a matrix"
             for name, info in self.scales.items()
-            if torch.Size(info.shape).numel() not in (1, expected.get(name, (1,))[0])
+            if len(expected.get(name, (1, 1))) != 2
+            or torch.Size(info.shape).numel() not in (1, expected.get(name, (1,))[0])
         ]
         wrong += [f"{n} is {i.dtype}" for n, i in self.tensors.items() if not i.dtype.is_floating_point]
         problems = {
@@ -80,10 +82,14 @@ class T5Layout:
     def read_into(self, name: str, target: Tensor) -> None:
         """Copy one parameter into ``target``, converted to its dtype and with the fp8 scale applied."""
         value = self.tensors[name].read()
-        if name in self.scales:
-            scale = self.scales[name].read().float()
-            value = value.float() * (scale.reshape(-1, 1) if scale.numel() > 1 else scale.reshape(()))
-        target.copy_(value)
+        if name not in self.scales:
+            target.copy_(value)
+            return
+        scale = self.scales[name].read().float().reshape(-1, 1).expand(len(value), 1)
+        rows = max(1, _SCALED_AT_ONCE // value[0].numel())
+        for start in range(0, len(value), rows):
+            part = slice(start, start + rows)
+            target[part] = value[part].float().mul_(scale[part])
 
 
 def read_layout(weights: WeightFile) -> T5Layout:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU
-from .mover import Mover
+from .mover import SLOTS, Mover
 from .network import ConvLayer, Layer, ResampleLayer
 from .store import LENT, Limits, PaperStore, Plane
 from .walker import PaperWalker, Tiler
@@ -66,7 +66,7 @@ class Estimate:
         tile: rows and columns of a tile, in latents.
         working_bytes: the largest tile's working set on the computing device.
         device_bytes: working set and what waits on the device (on a CPU: the working set).
-        host_bytes: what waits in host memory.
+        host_bytes: what waits in host memory, pinned buffers included.
         file_bytes: what waits in a scratch file.
         limits: where waiting tensors go.
     """
@@ -125,6 +125,17 @@ def _resampling_bytes(
     return after * (rows + 1) * (columns + 1) * channels * item, after * rows * columns // 4 * out * item, copied
 
 
+def _largest_piece(job: Job, tile: Size) -> int:
+    """Bytes of the largest tile of any plane, with its halo: what one pinned buffer holds."""
+    frames = 4 * max(job.chunks) if not job.encode else max(job.chunks)
+    sides = ((layer.grid * min(tile[0], job.size[0]), layer.grid * min(tile[1], job.size[1])) for layer in job.layers)
+    areas = (
+        (rows + 2) * (columns + 2) * max(layer.channels)
+        for (rows, columns), layer in zip(sides, job.layers, strict=True)
+    )
+    return frames * max(areas) * job.dtype.itemsize
+
+
 def _resampled(frames: int, layer: ResampleLayer, first_alone: bool) -> int:
     if not layer.time:
         return frames
@@ -154,7 +165,9 @@ def stored_bytes(job: Job, limits: Limits) -> dict[str, int]:
 def forecast(job: Job, tile: Size, limits: Limits) -> Estimate:
     """The estimate for given tiles and limits."""
     working, stored = working_bytes(job, tile), stored_bytes(job, limits)
-    return Estimate(tile, working, working + stored["device"], stored["host"], stored["file"], limits)
+    copies = job.device.type == "cuda" and stored["host"] + stored["file"] > 0
+    ring = SLOTS * _largest_piece(job, tile) if copies else 0
+    return Estimate(tile, working, working + stored["device"], stored["host"] + ring, stored["file"], limits)
 
 
 def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limits) -> Estimate:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from .plan import Region
-from .store import Plane
+from .store import Plane, is_out_of_memory
 
 ALL_FRAMES = slice(None)
+SLOTS = 4  # pinned buffers, each as large as the largest piece of a tile
 
 
 class Want(NamedTuple):
@@ -75,7 +76,7 @@ class CudaMover(Mover):
     back the same way; they are scattered into their plane when their slot is needed again, at the latest in `flush`.
     """
 
-    SLOTS = 4
+    SLOTS = SLOTS
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
@@ -85,9 +86,14 @@ class CudaMover(Mover):
         self._fetched: dict[tuple[int, Region], tuple[Tensor, torch.cuda.Event]] = {}
 
     def ahead(self, wanted: Iterable[Want]) -> None:
-        for plane, region in wanted:
-            if plane.data.device != self.device and (id(plane), region) not in self._fetched:
-                self._fetched[id(plane), region] = self._fetch(plane, region)
+        try:
+            for plane, region in wanted:
+                if plane.data.device != self.device and (id(plane), region) not in self._fetched:
+                    self._fetched[id(plane), region] = self._fetch(plane, region)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._fetched.clear()  # the next tile fetches for itself, or is halved
 
     def read(self, plane: Plane, region: Region) -> Tensor:
         if plane.data.device == self.device:

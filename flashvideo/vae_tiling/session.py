@@ -77,22 +77,28 @@ def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: torch.de
     return device, weight.dtype
 
 
-class Session:
-    """One decode or encode: its forecast, its store and a walker per video."""
+class Counter:
+    """Adds up what is done of `jobs` and reports it; work is counted in latents passed over, so tiles do not matter."""
 
-    def __init__(self, job: Job, resources: Resources, progress: Progress | None) -> None:
-        self.job, self._report = job, progress
-        self.estimate = plan_run(job, resources)
-        self.store = Store(job.device, job.dtype, self.estimate.limits)
-        self.tiler = Tiler(job.size, self.estimate.tile)
-        self._done = 0
-        self._total = passes(job.layers) * job.size[0] * job.size[1] * len(job.chunks) * job.batch
-        self.walkers = [Walker(job.layers, self.store, self.tiler, self._advance) for _ in range(job.batch)]
+    def __init__(self, jobs: list[Job], report: Progress | None) -> None:
+        self._report, self._done = report, 0
+        self._total = sum(passes(job.layers) * job.size[0] * job.size[1] * len(job.chunks) * job.batch for job in jobs)
 
-    def _advance(self, area: int) -> None:
+    def __call__(self, area: int) -> None:
         self._done += area
         if self._report is not None:
             self._report(self._done, self._total)
+
+
+class Session:
+    """One decode or encode: its forecast, its store and a walker per video."""
+
+    def __init__(self, job: Job, resources: Resources, advance: Callable[[int], None]) -> None:
+        self.job = job
+        self.estimate = plan_run(job, resources)
+        self.store = Store(job.device, job.dtype, self.estimate.limits)
+        self.tiler = Tiler(job.size, self.estimate.tile)
+        self.walkers = [Walker(job.layers, self.store, self.tiler, advance) for _ in range(job.batch)]
 
     def close(self) -> None:
         """Free everything."""

@@ -99,9 +99,9 @@ class Store:
                     raise
                 log.warning("no room for %.2f GiB on %s; activations wait in host memory", needed / 2**30, self.device)
                 self._device_is_full = True
-        for index, spare in enumerate(self._spare):
-            if storage_bytes(spare) == needed:
-                return self._counted(Plane(self._spare.pop(index).view(shape), "host"))
+        fitting = [index for index, spare in enumerate(self._spare) if storage_bytes(spare) == needed]
+        if fitting:
+            return self._counted(Plane(self._spare.pop(fitting[0]).view(shape), "host"))
         self._spare.clear()
         place = "file" if self.used["host"] + needed > self.limits.host else "host"
         return self._counted(Plane(self._new(place, shape), place))

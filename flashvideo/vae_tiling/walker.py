@@ -198,14 +198,14 @@ class Walker:
             # Frames that nearest neighbour repeats are convolved once and written twice.
             alone = source.frames if not layer.time else int(first)
             once, twice = result[:alone], result[alone:]
-            for part, weight in ((once, 1), (twice, 2)):
-                if len(part):
-                    target.statistics.add(measure(part, weight))
+            found = [measure(part, weight) for part, weight in ((once, 1), (twice, 2)) if len(part)]
             if len(once):
                 self._mover.write(target, into, once, slice(0, alone))
             if len(twice):
                 self._mover.write(target, into, twice, slice(alone, None, 2))
                 self._mover.write(target, into, twice, slice(alone + 1, None, 2))
+            for part in found:
+                target.statistics.add(part)
 
         return wants, compute
 

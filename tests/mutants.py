@@ -1,0 +1,199 @@
+"""Injects the known mistakes of a re-implementation, one at a time, and checks that a test fails for each.
+
+The mistakes are those of the golden data's list (and a few more of the same kind). Each is a change of one place in a
+copy of the package; the tests named with it run against that copy.
+
+    python -m tests.mutants [NAME ...]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake: ``old`` becomes ``new`` in ``file`` (once), and ``tests`` must notice."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+_TRANSFORMER = "tests/unit/test_golden_transformer.py"
+_SAMPLERS = "tests/unit/test_golden_samplers.py"
+_PIPELINE = "tests/unit/test_golden_pipeline.py"
+_NETWORK = "flashvideo/models/network.py"
+_SOURCE = "flashvideo/checkpoints/source.py"
+
+MUTANTS = (
+    Mutant("lora-ignored", _SOURCE, "if not part.lora:\n", "if True:\n", _TRANSFORMER),
+    Mutant(
+        "lora-not-in-modulation",
+        _SOURCE,
+        "if not part.lora:\n",
+        'if not part.lora or "adaLN" in part.name:\n',
+        _TRANSFORMER,
+    ),
+    Mutant("final-norm-skipped", _NETWORK, "self.out_norm(self.final_norm(", "self.out_norm((", _TRANSFORMER),
+    Mutant(
+        "rotary-axes-swapped",
+        "flashvideo/models/rope.py",
+        "enumerate(zip((frames, height, width), rope_axis_dims(head_dim), strict=True))",
+        "zip((0, 2, 1), zip((frames, width, height), rope_axis_dims(head_dim), strict=True), strict=True)",
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "exact-gelu",
+        _NETWORK,
+        'gelu_(hidden, approximate="tanh")',
+        'gelu_(hidden, approximate="none")',
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "small-eps-in-block-norms",
+        "flashvideo/models/transformer.py",
+        "norm_eps=norm_eps,",
+        "norm_eps=1e-6,",
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "no-frame-count-embedding",
+        _NETWORK,
+        "if self.frame_count_embedding is not None:",
+        "if False:",
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "wrong-frame-count",
+        _NETWORK,
+        "torch.full_like(timestep, frame_count,",
+        "torch.full_like(timestep, 3 * frame_count,",
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "no-noise-step-embedding",
+        _NETWORK,
+        "embedding = embedding + self.noise_step_embedding(noise_step, dtype)",
+        "pass",
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "guidance-from-the-step-counter",
+        "flashvideo/stage1.py",
+        "return dynamic_guidance(timestep, num_steps, scale, exponent)",
+        "return smooth_guidance(step, num_steps, scale, exponent)",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "guidance-in-single-precision",
+        "flashvideo/guidance.py",
+        "math.cos(math.pi * progress**exponent)",
+        "float(torch.cos(torch.tensor(math.pi) * torch.tensor(progress) ** exponent))",
+        _SAMPLERS,
+    ),
+    Mutant("no-snapping", "flashvideo/stage1.py", "float(schedule.snapped[i])", "alphas[i]", _SAMPLERS),
+    Mutant(
+        "table-indexed-by-the-timestep",
+        "flashvideo/schedules.py",
+        "index = (noisy[:, None] - table[None]).abs().argmin(dim=1)",
+        "index = timesteps",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "one-draw-a-step",
+        _SAMPLERS,
+        "return [draws[0], *draws[2::2]]",
+        "return list(draws[: (len(draws) + 1) // 2])",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "degradation-with-the-shift-3-table",
+        "flashvideo/degradation.py",
+        "zero_snr_table()[",
+        "zero_snr_table(3.0)[",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "latent-scales-swapped",
+        "flashvideo/degradation.py",
+        "STAGE2_LATENT_SCALE = 1.15258426",
+        "STAGE2_LATENT_SCALE = 0.7",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "flow-backwards",
+        "flashvideo/stage2.py",
+        "float(1000 - 1000 * t)",
+        "float(1000 * t)",
+        _SAMPLERS,
+    ),
+    Mutant(
+        "rounded-noise-step-not-told",
+        "flashvideo/stage2.py",
+        'if rounding == "bf16" else float(noise_step)',
+        "if False else float(noise_step)",
+        _SAMPLERS,
+    ),
+    Mutant("posterior-mean", "flashvideo/vae.py", "if sample and noise is not None:", "if False:", _PIPELINE),
+    Mutant(
+        "one-shot-decode",
+        "flashvideo/vae_tiling/plan.py",
+        "    first = 2 + latent_frames % 2\n",
+        "    first = latent_frames\n",
+        _PIPELINE,
+    ),
+    Mutant(
+        "eight-bit-preview-before-the-resize",
+        "flashvideo/resize.py",
+        "_resize_frame(video[:, :, index].float(),",
+        "_resize_frame((video[:, :, index].float() * 255).round() / 255,",
+        _PIPELINE,
+    ),
+)
+
+
+def run_mutant(mutant: Mutant, folder: Path) -> bool:
+    """Whether a test failed, as it should, with the mistake in a copy of the package in ``folder``."""
+    source = (ROOT / mutant.file).read_text()
+    if source.count(mutant.old) != 1:
+        raise ValueError(
+            f"{mutant.name}: {mutant.file} has the text {mutant.old!r} {source.count(mutant.old)} times, not once"
+        )
+    for name in ("flashvideo", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / mutant.file).write_text(source.replace(mutant.old, mutant.new))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", mutant.tests]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"{mutant.name}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    survivors = []
+    for mutant in MUTANTS:
+        if names and mutant.name not in names:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            noticed = run_mutant(mutant, Path(folder))
+        print(f"{'noticed ' if noticed else 'SURVIVED'}  {mutant.name}", flush=True)
+        survivors += [] if noticed else [mutant.name]
+    print(f"{len(survivors)} survived{': ' + ', '.join(survivors) if survivors else ''}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
