@@ -23,7 +23,8 @@ def latent_frames(num_frames: int) -> int:
     if num_frames < 1 or (num_frames - 1) % TEMPORAL_FACTOR:
         below = max(1, (num_frames - 1) // TEMPORAL_FACTOR * TEMPORAL_FACTOR + 1)
         raise ValueError(
-            f"{num_frames} frames: the VAE takes 1, 5, 9, ... (4n + 1) frames. Use {below} or {below + TEMPORAL_FACTOR}."
+            f"{num_frames} frames: the VAE takes 1, 5, 9, ... (4n + 1) frames. "
+            f"Use {below} or {below + TEMPORAL_FACTOR}."
         )
     return (num_frames - 1) // TEMPORAL_FACTOR + 1
 

@@ -24,8 +24,8 @@ def dynamic_guidance(timestep: float, num_steps: int = 51, scale: float = 8.0, e
     """Stage I's guidance at a timestep (999..0), as the authors' code computes it.
 
     ``1 + scale (1 - cos(pi (k / num_steps)^exponent)) / 2`` with ``k = num_steps - timestep``: k is not a step counter,
-    so the value swings between 1 and 1 + scale over most of a run. The model was sampled with exactly that. The cosine's
-    argument reaches 7e6: double precision matters.
+    so the value swings between 1 and 1 + scale over most of a run. The model was sampled with exactly that. The
+    cosine's argument reaches 7e6: double precision matters.
     """
     check_positive("num_steps", num_steps)
     return _cosine_ramp((num_steps - float(timestep)) / num_steps, scale, exponent)

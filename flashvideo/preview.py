@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .checkpoints.files import open_weights
-from .checkpoints.writing import write_safetensors
+from .checkpoints.writing import tensor_plan, write_safetensors
 from .checks import check_latents, check_noise_step
 from .config import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 
@@ -104,10 +104,8 @@ class Preview:
         """
         tensors = {"latents": self.latents.float().cpu()}
         tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
-        plan = {name: (tensor.shape, tensor.dtype, lambda t=tensor: t) for name, tensor in tensors.items()}
-        return write_safetensors(
-            path, plan, {"format": "pt", _KEY: json.dumps(self.description())}, overwrite=overwrite
-        )
+        header = {"format": "pt", _KEY: json.dumps(self.description())}
+        return write_safetensors(path, tensor_plan(tensors), header, overwrite=overwrite)
 
 
 def load_preview(path: str | Path) -> Preview:

@@ -6,7 +6,6 @@ PyAV is imported at first use, so that importing the package stays light.
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints.writing import check_writable
+from .outputs import check_writable, naming_disk_errors, replacing
 from .resize import as_clip, contact_sheet, side_by_side
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "contact_sheet",
     "read_metadata",
     "read_video",
-    "replacing",
     "side_by_side",
     "write_image",
     "write_video",
@@ -69,34 +67,6 @@ def check_output(
         )
     check_writable(path, overwrite=overwrite)
     return path
-
-
-@contextlib.contextmanager
-def naming_disk_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block into one that names the output and says what became of it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno or 0,
-            f"writing {path} failed: {error.strerror or error}. Nothing half-written was left behind. "
-            "Free some space, or write to another disk",
-        ) from error
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give the path of a temporary file beside ``path``, which takes the place of ``path`` if the block ends well.
-
-    On any exception, an interrupt too, the temporary file is removed and ``path`` stays as it was.
-    """
-    partial = path.with_name(f".flashvideo-{secrets.token_hex(6)}.part")
-    try:
-        yield partial
-        with naming_disk_errors(path):
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class VideoWriter:

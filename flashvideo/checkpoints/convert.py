@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..outputs import check_writable
 from .files import DTYPE_NAMES, WeightFile, open_weights, sha256
 from .load import vae_names, vae_overrides
 from .lora import is_lora, read_lora, save_lora
 from .metadata import CheckpointMetadata, read_metadata
 from .source import TransformerSource, open_transformer
 from .vae_layout import is_diffusers_vae, is_published_vae
-from .writing import TensorPlan, check_writable, write_safetensors
+from .writing import TensorPlan, write_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,13 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     Raises:
         ValueError: another one.
     """
-    if dtype is None or dtype in OUTPUT_DTYPES.values():
-        return dtype  # type: ignore[return-value]
-    names = {**OUTPUT_DTYPES, **{str(value).removeprefix("torch."): value for value in OUTPUT_DTYPES.values()}}
-    if dtype not in names:
+    if dtype is None:
+        return None
+    names = {str(value).removeprefix("torch."): value for value in OUTPUT_DTYPES.values()}
+    chosen = {**OUTPUT_DTYPES, **names}.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
         raise ValueError(f"dtype {dtype!r} is not supported; expected one of {', '.join(OUTPUT_DTYPES)}.")
-    return names[dtype]  # type: ignore[index]
+    return chosen
 
 
 def detect_kind(weights: WeightFile) -> str:
@@ -67,8 +69,8 @@ def convert_checkpoint(
 ) -> Path:
     """Convert a checkpoint to native safetensors, written atomically, one tensor in memory at a time.
 
-    Transformers get native names with LoRA merged, one whole contiguous tensor a parameter; the VAE gets diffusers' names
-    (ComfyUI's are the same); LoRAs get native names. The header says what the file is and what it came from.
+    Transformers get native names with LoRA merged, one whole contiguous tensor a parameter; the VAE gets diffusers'
+    names (ComfyUI's are the same); LoRAs get native names. The header says what the file is and what it came from.
 
     Args:
         src: any supported file or folder.

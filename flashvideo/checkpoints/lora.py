@@ -20,7 +20,7 @@ from torch import Tensor
 from .files import WeightFile, open_weights
 from .layouts import Piece, transformer_layout
 from .metadata import CheckpointMetadata
-from .writing import write_safetensors
+from .writing import tensor_plan, write_safetensors
 
 if TYPE_CHECKING:
     from ..models.transformer import FlashVideoTransformer3DModel
@@ -85,7 +85,8 @@ def _alphas(weights: WeightFile, folder: Path) -> tuple[float | None, dict[str, 
 def read_lora(path: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
     """Read a LoRA of diffusers/PEFT, Kohya, published or native naming.
 
-    Without an alpha the scale is 1, as diffusers has it; with one it is ``alpha / rank``; published files have 1 / rank.
+    Without an alpha the scale is 1, as diffusers has it; with one it is ``alpha / rank``; published files have
+    ``1 / rank``.
 
     Raises:
         ValueError: names that match nothing, incomplete or ill-shaped pairs, or another kind of adapter.
@@ -219,9 +220,7 @@ def save_lora(
         if naming == "native"
         else {"format": "pt"}
     )
-    return write_safetensors(
-        path, {n: (t.shape, t.dtype, lambda t=t: t) for n, t in state.items()}, header, overwrite=overwrite
-    )
+    return write_safetensors(path, tensor_plan(state), header, overwrite=overwrite)
 
 
 def add_lora(
@@ -237,15 +236,15 @@ def add_lora(
     wrong = [
         m
         for m, (down, up) in pairs.items()
-        if getattr(modules.get(m), "weight", up).shape != (up.shape[0], down.shape[1])
+        if m not in modules or tuple(modules[m].get_parameter("weight").shape) != (up.shape[0], down.shape[1])
     ]
-    wrong += [m for m in pairs if m not in modules]
     if wrong:
         raise ValueError(f"The LoRA does not fit this transformer: {', '.join(sorted(set(wrong))[:12])}.")
     state = {}
     for module, (down, up) in pairs.items():
         state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = down, up * scale
-    model.load_lora_adapter(state, prefix=None, adapter_name=name)
+    adapted: Any = model  # the method is diffusers'
+    adapted.load_lora_adapter(state, prefix=None, adapter_name=name)
 
 
 def lora_of(model: FlashVideoTransformer3DModel, name: str = "default") -> dict[str, tuple[Tensor, Tensor]]:

@@ -247,7 +247,7 @@ def _find_part(weights: WeightFile, module: str, piece: Piece, leaf: str, rows: 
         if leaf != "weight":
             return _Part(name, ranges)
         scale = next((s for s in (f"{module}.weight_scale", f"{module}.scale_weight") if s in tensors), None)
-        pairs = []
+        pairs: list[tuple[str, str]] = []
         while f"{module}.matrix_A.{len(pairs)}" in tensors and f"{module}.matrix_B.{len(pairs)}" in tensors:
             pairs.append((f"{module}.matrix_A.{len(pairs)}", f"{module}.matrix_B.{len(pairs)}"))
         return _Part(name, ranges, scale, tuple(pairs))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import struct
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import IO
 
 import torch
 from torch import Tensor
+
+from ..outputs import check_writable, naming_disk_errors, replacing
 
 _DTYPE_CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -23,55 +21,13 @@ _DTYPE_CODES = {
 TensorPlan = Mapping[str, tuple[tuple[int, ...] | torch.Size, torch.dtype, Callable[[], Tensor]]]
 
 
-def check_writable(path: Path, *, overwrite: bool, size: int = 0, option: str = "overwrite=True (--overwrite)") -> None:
-    """Raise before any work if ``path`` cannot be written: it exists, its folder is missing or closed, the disk is full.
-
-    Raises:
-        ValueError: with what to do.
-    """
-    folder = path.parent
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the name of a file to write.")
-    if path.exists() and not overwrite:
-        raise ValueError(f"{path} exists already and was kept. Choose another name, or pass {option}.")
-    if not folder.is_dir():
-        raise ValueError(f"The folder {folder} does not exist. Make it first, or choose another place.")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written to ({error.strerror}). Choose another place.") from error
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise ValueError(
-            f"{folder} has {free / 1e9:.2f} GB free, {path.name} takes {size / 1e9:.2f} GB. Make room first."
-        )
+def tensor_plan(tensors: Mapping[str, Tensor]) -> TensorPlan:
+    """The plan of tensors that are in memory already."""
+    return {name: (tensor.shape, tensor.dtype, partial(_given, tensor)) for name, tensor in tensors.items()}
 
 
-@contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that appears under ``path`` whole or not at all, whatever interrupts the writing."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            yield stream
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno, f"{path} could not be written ({error.strerror}); nothing was left behind"
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _given(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def write_safetensors(path: str | Path, plan: TensorPlan, metadata: dict[str, str], *, overwrite: bool = False) -> Path:
@@ -91,7 +47,7 @@ def write_safetensors(path: str | Path, plan: TensorPlan, metadata: dict[str, st
     check_writable(path, overwrite=overwrite, size=position)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_file(path) as stream:
+    with replacing(path) as temporary, naming_disk_errors(path), temporary.open("wb") as stream:
         stream.write(struct.pack("<Q", len(text)) + text)
         for name, (shape, dtype, read) in plan.items():
             tensor = read()

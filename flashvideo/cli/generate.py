@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from .. import generation
-from ..checkpoints.writing import check_writable
 from ..checks import check_positive
 from ..config import MAX_FPS, Stage1Settings, Stage2Settings, check_seed
 from ..model_store import ModelStore
+from ..outputs import check_writable
 from ..preview import Preview, load_preview
 from ..video_io import JOINT_CRF, VideoWriter, check_output, side_by_side
 from .jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process

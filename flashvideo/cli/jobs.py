@@ -10,8 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoints.writing import check_writable
 from ..config import Stage1Settings, Stage2Settings
+from ..outputs import check_writable
 from ..video_io import check_output
 
 _PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
@@ -90,7 +90,7 @@ class Wanted:
         others += [outputs.degraded] if self.degraded else []
         others += [outputs.refined] if self.refined else []
         for path in others:
-            check_writable(path, overwrite=overwrite, option="--overwrite")
+            check_writable(path, overwrite=overwrite)
         if self.final and not overwrite and outputs.refined.exists():
             raise ValueError(
                 f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "

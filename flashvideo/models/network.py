@@ -319,10 +319,11 @@ class FlashVideoNetwork(nn.Module):
             )
         if prepared is None:
             expected = [x.shape[0], self.text_length, self.text_dim]
-            if text is None or list(text.shape) not in (expected, [1, *expected[1:]]):
+            shape = None if text is None else list(text.shape)
+            if shape not in (expected, [1, *expected[1:]]):
                 raise ValueError(
-                    f"encoder_hidden_states has shape {None if text is None else list(text.shape)}; expected {expected}: "
-                    f"pad or cut the prompt to {self.text_length} tokens and use the text encoder of this model."
+                    f"encoder_hidden_states has shape {shape}; expected {expected}: pad or cut the prompt to "
+                    f"{self.text_length} tokens and use the text encoder of this model."
                 )
         if self.noise_step_embedding is None and noise_step is not None:
             raise ValueError(

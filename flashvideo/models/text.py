@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.files import open_weights
-from ..checkpoints.writing import write_safetensors
+from ..checkpoints.writing import tensor_plan, write_safetensors
 from .t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
 
 log = logging.getLogger(__name__)
@@ -261,10 +261,7 @@ def save_embeddings(
         )
     own = {"kind": EMBEDDINGS_KIND, "prompt": prompt}
     header = {**(metadata or {}), "format": "pt", **{_KEY + key: value for key, value in own.items()}}
-    tensor = embeds.detach().cpu()
-    return write_safetensors(
-        path, {"embeds": (tensor.shape, tensor.dtype, lambda: tensor)}, header, overwrite=overwrite
-    )
+    return write_safetensors(path, tensor_plan({"embeds": embeds.detach().cpu()}), header, overwrite=overwrite)
 
 
 def load_embeddings(path: str | Path) -> SavedEmbeddings:

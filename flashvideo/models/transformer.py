@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -41,6 +41,9 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         latent_scale: latents (VAE space) times this is the model space; ``None``: the stage's published value.
         operations, attention, device, dtype: see :class:`~flashvideo.models.network.FlashVideoNetwork`; not saved.
     """
+
+    if TYPE_CHECKING:
+        dtype: torch.dtype  # diffusers' property
 
     config_name = "config.json"
     ignore_for_config = ["operations", "attention", "device", "dtype"]  # noqa: RUF012 (diffusers reads it so)
