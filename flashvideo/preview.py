@@ -74,8 +74,11 @@ class Preview:
             check_noise_step(-1 if self.noise_step is None else self.noise_step)
         if not 0 < self.fps <= MAX_FPS:
             raise ValueError(f"{name} has {self.fps} frames a second; expected more than 0 and at most {MAX_FPS}.")
-        self.stage1.check()
-        self.stage2.check()
+        try:
+            self.stage1.check()
+            self.stage2.check()
+        except ValueError as error:
+            raise ValueError(f"{name} has settings that cannot run: {error}") from error
         for part in ("latents", "stage1_embeds", "stage2_embeds"):
             tensor = getattr(self, part)
             if part != "latents" and (tensor.ndim != 3 or not tensor.is_floating_point()):
@@ -140,6 +143,6 @@ def load_preview(path: str | Path) -> Preview:
             **read,
         )
         preview.check(str(path))
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is a damaged preview file ({error!r}). Make the preview again.") from error
     return preview

@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ..models.t5_layout import read_layout
+from ..models.text import EMBEDDINGS_KIND, meta_encoder
 from .files import DTYPE_NAMES, WeightFile, open_weights
-from .load import missing_vae_names, vae_names
+from .load import open_vae, vae_names
 from .lora import is_lora, read_lora
 from .metadata import CheckpointMetadata, read_metadata
 from .source import TransformerSource, open_transformer
@@ -26,10 +28,10 @@ class Inspection:
     """Findings on a checkpoint.
 
     Attributes:
-        kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview`` or ``unknown``.
-        layout: ``published``, ``diffusers`` or ``native``; "" where there is one only.
+        kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview``, ``embeddings`` or ``unknown``.
+        layout: ``published``, ``diffusers`` or ``native``; of a preview file, what its latents are; else "".
         parameters: elements that the model uses; ``dtypes``: elements in each dtype.
-        config: the architecture.
+        config: the architecture; of a preview file, its settings.
         lora_rank: of a LoRA, or of the one that a file carries unmerged.
         problems: why it would not load; empty for a sound file.
         ballast: entries that are skipped.
@@ -74,13 +76,15 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
     metadata = read_metadata(weights)
     facts: dict[str, Any] = {"kind": "unknown"}
     if "flashvideo.preview" in weights.metadata:
-        facts["kind"] = "preview"
+        facts = _preview_facts(weights)
+    elif metadata.kind == EMBEDDINGS_KIND:
+        facts["kind"] = "embeddings"
     elif is_published_vae(names) or is_diffusers_vae(names):
         facts = _vae_facts(weights)
     elif is_lora(names):
         facts = _lora_facts(weights)
     elif any(name.endswith(_T5_MARK) for name in names):
-        facts["kind"] = "text"
+        facts = _text_facts(weights)
     else:
         facts = _transformer_facts(weights)
     dtypes: dict[str, int] = {}
@@ -103,15 +107,32 @@ def _vae_facts(weights: WeightFile) -> dict[str, Any]:
     layout = "published" if is_published_vae(weights.tensors) else "diffusers"
     facts: dict[str, Any] = {"kind": "vae", "layout": layout}
     try:
-        config, mapping = vae_names(weights)
-        facts["config"] = config
+        facts["config"], mapping = vae_names(weights)
         facts["parameters"] = sum(torch.Size(weights.tensors[name].shape).numel() for name in mapping.values())
-        missing = missing_vae_names(config, mapping)
-        facts["problems"] = (f"missing: {', '.join(missing)}",) if missing else ()
         facts["ballast"] = tuple(sorted(set(weights.tensors) - set(mapping.values())))
+        open_vae(weights.path)
     except ValueError as error:
         facts["problems"] = (str(error),)
     return facts
+
+
+def _preview_facts(weights: WeightFile) -> dict[str, Any]:
+    from ..preview import load_preview
+
+    try:
+        preview = load_preview(weights.path)
+    except ValueError as error:
+        return {"kind": "preview", "problems": (str(error),)}
+    return {"kind": "preview", "layout": preview.content, "config": preview.description()}
+
+
+def _text_facts(weights: WeightFile) -> dict[str, Any]:
+    try:
+        layout = read_layout(weights)
+        meta_encoder(layout)
+    except ValueError as error:
+        return {"kind": "text", "problems": (str(error),)}
+    return {"kind": "text", "config": layout.config}
 
 
 def _lora_facts(weights: WeightFile) -> dict[str, Any]:

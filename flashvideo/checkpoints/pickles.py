@@ -162,7 +162,7 @@ class PickledFile:
             }
             size = path.stat().st_size
             self._bytes = self._map(size)
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
 
     def _load(self, stream: IO[bytes]) -> Any:
@@ -199,7 +199,7 @@ class PickledFile:
         inside = min((ref.offset, *ref.shape, *ref.stride)) >= 0 and len(ref.shape) == len(ref.stride)
         if inside and 0 not in ref.shape:
             last = ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
-            inside = (last + 1) * ref.dtype.itemsize <= info.file_size
+            inside = (last + 1) * ref.dtype.itemsize <= self._record(ref.storage.key).numel()
         if not inside:
             raise ValueError(
                 f"{self.path} is damaged: a tensor lies outside of its storage. Download or copy it again."
@@ -207,9 +207,10 @@ class PickledFile:
 
     def _record(self, key: str) -> Tensor:
         info = self._records[key]
-        header = bytes(self._bytes[info.header_offset : info.header_offset + _LOCAL_HEADER.size].tolist())
+        start = info.header_offset + _LOCAL_HEADER.size
+        header = bytes(self._bytes[info.header_offset : start].tolist()).ljust(_LOCAL_HEADER.size, b"\0")
         _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+        start += name_length + extra_length
         return self._bytes[start : start + info.file_size]
 
     def tensor(self, ref: TensorRef) -> Tensor:

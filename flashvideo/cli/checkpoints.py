@@ -22,6 +22,7 @@ _KIND_NAMES = {
     "lora": "LoRA",
     "text": "T5 text encoder",
     "preview": "preview file (latents with prompt and settings)",
+    "embeddings": "prompt embeddings",
     "unknown": "nothing that FlashVideo knows",
 }
 _SHOWN = 10
@@ -63,12 +64,13 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 def describe(found: Inspection, *, values: bool) -> list[str]:
     """The findings in words."""
-    lines = [f"{found.path}: {_KIND_NAMES[found.kind]}" + (f", {found.layout} layout" if found.layout else "")]
+    lines = [f"{found.path}: {_KIND_NAMES[found.kind]}" + (f", {found.layout}" if found.layout else "")]
     stored = ", ".join(f"{count:,} in {name}" for name, count in found.dtypes.items())
     where = f" under '{found.container}'" if found.container else ""
     lines.append(f"  size:         {found.file_bytes / 1e9:.3f} GB; {stored}{where}")
     if found.config:
-        lines.append(f"  architecture: {', '.join(f'{key} {value}' for key, value in found.config.items())}")
+        label = "settings:     " if found.kind == "preview" else "architecture: "
+        lines.append(f"  {label}{', '.join(f'{key} {value}' for key, value in found.config.items())}")
     if found.lora_rank:
         lines.append(
             f"  LoRA:         rank {found.lora_rank}" + (", merged on loading" if found.kind == "stage1" else "")

@@ -111,18 +111,27 @@ def load_text_encoder(
     return TextEncoder(_build_model(layout, dtype or layout.dtype, torch.device(device)), tokenizer)
 
 
-def _build_model(layout: T5Layout, dtype: torch.dtype, device: torch.device) -> Any:
+def meta_encoder(layout: T5Layout) -> Any:
+    """The encoder on the meta device, without memory, checked against the file.
+
+    Raises:
+        ValueError: missing, unexpected or wrongly shaped tensors.
+    """
     from transformers import T5Config, T5EncoderModel
 
-    if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-        raise ValueError(f"dtype {dtype} cannot be computed in; expected fp32, bf16 or fp16.")
     config = T5Config(**layout.config, dropout_rate=0.0, is_encoder_decoder=False, use_cache=False)
     with torch.device("meta"):
         model = T5EncoderModel(config)
     model.set_input_embeddings(model.shared)  # the encoder's own table is the same one
-    parameters = dict(model.named_parameters())
-    layout.check({name: tuple(parameter.shape) for name, parameter in parameters.items()})
-    for name, parameter in parameters.items():
+    layout.check({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+    return model
+
+
+def _build_model(layout: T5Layout, dtype: torch.dtype, device: torch.device) -> Any:
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        raise ValueError(f"dtype {dtype} cannot be computed in; expected fp32, bf16 or fp16.")
+    model = meta_encoder(layout)
+    for name, parameter in list(model.named_parameters()):
         keep_fp32 = dtype == torch.float16 and name.endswith(".wo.weight")
         value = torch.empty(parameter.shape, dtype=torch.float32 if keep_fp32 else dtype, device=device)
         layout.read_into(name, value)

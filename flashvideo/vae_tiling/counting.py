@@ -16,7 +16,7 @@ from .store import Store
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of tensors that come into being while the mode is on, until they are freed; scratch inside kernels is unseen.
+    """Bytes of tensors made while the mode is on, until they are freed; scratch memory inside kernels is unseen.
 
     Attributes:
         live: bytes now, what a `Store` allocated apart from the rest.

@@ -127,7 +127,8 @@ def _resampling_bytes(
 
 def _largest_piece(job: Job, tile: Size) -> int:
     """Bytes of the largest tile of any plane, with its halo: what one pinned buffer holds."""
-    frames = 4 * max(job.chunks) if not job.encode else max(job.chunks)
+    longest = max(4 * count - 3 * (index == 0) for index, count in enumerate(job.chunks))
+    frames = max(job.chunks) if job.encode else longest
     sides = ((layer.grid * min(tile[0], job.size[0]), layer.grid * min(tile[1], job.size[1])) for layer in job.layers)
     areas = (
         (rows + 2) * (columns + 2) * max(layer.channels)
@@ -185,7 +186,7 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limit
     whole = working_bytes(job, job.size)
     on_cpu = job.device.type == "cpu"
     if not on_cpu and tile in (None, False):
-        roomy = replace(limits, device=1 << 62, caches_on_device=True)
+        roomy = replace(limits, device=1 << 62, cache_share=1.0)
         everything = forecast(job, job.size, roomy)
         if everything.device_bytes <= device_budget:
             return everything
@@ -198,7 +199,7 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limit
         size = job.size if isinstance(tile, bool) else (min(tile[0], job.size[0]), min(tile[1], job.size[1]))
     working = whole if size == job.size else working_bytes(job, size)
     room = 0 if on_cpu else max(0, device_budget - working)
-    return forecast(job, size, replace(limits, device=room, caches_on_device=False))
+    return forecast(job, size, replace(limits, device=room))
 
 
 def largest_tile(job: Job, budget: int) -> Size | None:

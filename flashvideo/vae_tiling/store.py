@@ -30,13 +30,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Limits:
     """Bytes that waiting tensors may take: on the device, then on the host, then in a scratch file without limit.
 
-    On a CPU the device is the host, so `device` is 0. `caches_on_device` is set when everything fits there: caches are
-    touched once a chunk, so they are the first to leave.
+    On a CPU the device is the host, so `device` is 0. Caches are touched once a chunk, so of the device they get
+    `cache_share` only, unless everything fits there.
     """
 
     device: int = 0
     host: int = 1 << 62
-    caches_on_device: bool = False
+    cache_share: float = 0.4
     scratch: Path | None = None
 
 
@@ -51,6 +51,7 @@ class Plane:
     place: str
     statistics: Statistics = field(default_factory=Statistics)
     over: Plane | None = None
+    cache: bool = False
 
     @property
     def frames(self) -> int:
@@ -86,6 +87,7 @@ class Store:
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._files = 0
         self._device_is_full = False
+        self._cached = 0  # bytes of caches on the device
 
     def allocate(self, frames: int, size: tuple[int, int], channels: int, cache: bool = False) -> Plane:
         """A plane with undefined contents, `[frames, *size, channels]`, in the first place with room for it."""
@@ -93,12 +95,15 @@ class Store:
         needed = math.prod(shape) * self.dtype.itemsize
         if self._fits_device(needed, cache):
             try:
-                return self._counted(Plane(self._new("device", shape), "device"))
+                plane = Plane(self._new("device", shape), "device", cache=cache)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 log.warning("no room for %.2f GiB on %s; activations wait in host memory", needed / 2**30, self.device)
                 self._device_is_full = True
+            else:
+                self._cached += needed if cache else 0
+                return self._counted(plane)
         fitting = [index for index, spare in enumerate(self._spare) if storage_bytes(spare) == needed]
         if fitting:
             return self._counted(Plane(self._spare.pop(fitting[0]).view(shape), "host"))
@@ -107,7 +112,9 @@ class Store:
         return self._counted(Plane(self._new(place, shape), place))
 
     def _fits_device(self, needed: int, cache: bool) -> bool:
-        if self.device.type == self.host.type or self._device_is_full or (cache and not self.limits.caches_on_device):
+        if self.device.type == self.host.type or self._device_is_full:
+            return False
+        if cache and self._cached + needed > self.limits.device * self.limits.cache_share:
             return False
         return self.used["device"] + needed <= self.limits.device
 
@@ -138,6 +145,8 @@ class Store:
         if plane.place == LENT:
             return
         self.used[plane.place] -= plane.bytes
+        if plane.cache:
+            self._cached -= plane.bytes
         data = plane.data
         plane.data = data.new_empty(0)
         if plane.place == "host" and data.device.type != "meta" and data.is_contiguous():

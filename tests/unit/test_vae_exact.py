@@ -72,22 +72,25 @@ def test_any_budget(vae, tmp_path_factory, budget, host, size, count):
     assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("tile", [1, (2, 3), 4])
-def test_halves_are_no_worse_than_untiled(dtype, tile):
-    exact = small_vae()
-    half = small_vae().to(dtype)
-    half_as_fp32 = small_vae()
-    half_as_fp32.load_state_dict({name: tensor.float() for name, tensor in half.state_dict().items()})
-    latents = draw(3, 1, 16, 4, 5, 6).to(dtype).float()
-    expected = decode_latents(half_as_fp32, latents, tile=False)
-    error = relative(decode_latents(half, latents, tile=False), expected)
-    assert relative(decode_latents(half, latents, tile=tile), expected) <= 1.05 * error
-    odd = latents[:, :, :3]
-    theirs = (half.decode(odd.to(dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
-    expected = decode_latents(half_as_fp32, odd, tile=False)
-    assert relative(decode_latents(half, odd, tile=tile), expected) <= 1.05 * relative(theirs, expected)
-    assert exact.dtype == torch.float32
+@pytest.mark.parametrize(
+    ("dtype", "tile", "shape"),
+    [
+        (torch.bfloat16, 1, (4, 4, 5)),
+        (torch.bfloat16, (2, 3), (3, 5, 6)),
+        (torch.bfloat16, 4, (3, 5, 6)),
+        (torch.float16, (1, 2), (2, 2, 3)),  # small: processors without fp16 arithmetic are slow
+    ],
+)
+def test_halves_are_no_worse_than_untiled(dtype, tile, shape):
+    half, same_in_fp32 = small_vae().to(dtype), small_vae()
+    same_in_fp32.load_state_dict({name: tensor.float() for name, tensor in half.state_dict().items()})
+    latents = draw(3, 1, 16, *shape).to(dtype).float()
+    expected = decode_latents(same_in_fp32, latents, tile=False)
+    ours = relative(decode_latents(half, latents, tile=tile), expected)
+    assert ours <= 1.05 * relative(decode_latents(half, latents, tile=False), expected)
+    if shape[0] % 2:
+        theirs = (half.decode(latents.to(dtype)).sample.float() / 2 + 0.5).clamp(0, 1)
+        assert ours <= 1.05 * relative(theirs, expected)
 
 
 def test_double_precision_is_exact():
