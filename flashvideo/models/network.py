@@ -58,7 +58,7 @@ def _modulate(normed: Tensor, text_length: int, shift: tuple[Tensor, Tensor], sc
     if torch.is_grad_enabled():
         return torch.cat([torch.addcmul(b, p, 1 + a) for p, b, a in zip(parts, shift, scale, strict=True)], dim=1)
     for part, b, a in zip(parts, shift, scale, strict=True):
-        part.mul_(1 + a).add_(b)
+        torch.addcmul(b, part, 1 + a, out=part)
     return normed
 
 

@@ -1,0 +1,78 @@
+"""Fixtures for tests of the command line: the bundled tiny model at the smallest sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashvideo.cli import main
+
+SMALL = "--models tiny --preview-size 32x32 --size 64x64 --frames 5 --preview-steps 2 --steps 2".split()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command wrote."""
+
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "FLASHVIDEO_MODELS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def run(capsys):
+    """``run("inspect", path, code=1)``: a command in this process; its exit code is checked."""
+
+    def command(*arguments: Any, code: int = 0) -> Said:
+        capsys.readouterr()
+        try:
+            found = main([str(argument) for argument in arguments])
+        except SystemExit as leaving:
+            found = int(leaving.code or 0)
+        said = Said(*capsys.readouterr())
+        assert found == code, f"exit code {found}, expected {code}: {said.err}"
+        return said
+
+    return command
+
+
+@pytest.fixture
+def generate(run):
+    """``generate("a prompt", "-o", path)`` with the tiny model at the smallest size."""
+
+    def command(*arguments: Any, code: int = 0) -> Said:
+        return run("generate", *SMALL, *arguments, code=code)
+
+    return command
+
+
+@pytest.fixture
+def small() -> list[str]:
+    return list(SMALL)
+
+
+def names_in(folder: Path) -> list[str]:
+    """All names in a folder, hidden ones too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def names():
+    return names_in
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """A folder with everything that one run can write, as ``out.*``."""
+    folder = tmp_path_factory.mktemp("made")
+    options = [*SMALL, "--seed", "3", "--joint", "--keep-degraded", "--keep-latents"]
+    assert main(["generate", *options, "a red ball rolls", "-o", str(folder / "out.mp4")]) == 0
+    return folder
