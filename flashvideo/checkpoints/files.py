@@ -99,9 +99,14 @@ def open_weights(path: str | Path) -> WeightFile:
     _refuse_impostors(path, head)
     if head[:4] == b"PK\x03\x04":
         return _open_pickle(path)
-    if head[:1] == b"\x80":
+    if head[:1] == b"\x80" and not _has_safetensors_header(head, path):
         return _open_legacy(path)
     return _open_safetensors(path)
+
+
+def _has_safetensors_header(head: bytes, path: Path) -> bool:
+    """Header lengths may begin with a pickle's first byte too."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
 
 
 def _refuse_impostors(path: Path, head: bytes) -> None:

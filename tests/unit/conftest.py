@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from flashvideo.cli import main
 
-SMALL = "--models tiny --preview-size 32x32 --size 64x64 --frames 5 --preview-steps 2 --steps 2".split()
+SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
+SMALL = ["--models", "tiny", *(f"--{name}={value}" for name, value in SIZES.items())]
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,22 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@contextmanager
+def with_one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from more, and busy machines lose a lot."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    return with_one_thread
+
+
 @pytest.fixture
 def run(capsys):
     """``run("inspect", path, code=1)``: a command in this process; its exit code is checked."""
@@ -34,7 +54,8 @@ def run(capsys):
     def command(*arguments: Any, code: int = 0) -> Said:
         capsys.readouterr()
         try:
-            found = main([str(argument) for argument in arguments])
+            with with_one_thread():
+                found = main([str(argument) for argument in arguments])
         except SystemExit as leaving:
             found = int(leaving.code or 0)
         said = Said(*capsys.readouterr())
@@ -74,5 +95,6 @@ def made(tmp_path_factory) -> Path:
     """A folder with everything that one run can write, as ``out.*``."""
     folder = tmp_path_factory.mktemp("made")
     options = [*SMALL, "--seed", "3", "--joint", "--keep-degraded", "--keep-latents"]
-    assert main(["generate", *options, "a red ball rolls", "-o", str(folder / "out.mp4")]) == 0
+    with with_one_thread():
+        assert main(["generate", *options, "a red ball rolls", "-o", str(folder / "out.mp4")]) == 0
     return folder
