@@ -199,6 +199,11 @@ def meta_vae(config: dict[str, Any]) -> AutoencoderKLCogVideoX:
         return AutoencoderKLCogVideoX(**config)
 
 
+def missing_vae_names(config: dict[str, Any], mapping: dict[str, str]) -> list[str]:
+    """Parameters of the VAE that a file lacks."""
+    return sorted({name for name, _ in meta_vae(config).named_parameters()} - set(mapping))
+
+
 def vae_overrides(weights: WeightFile) -> dict[str, Any]:
     """What a VAE's own configuration tells that shapes do not."""
     stored = {**read_metadata(weights).config, **weights.config}

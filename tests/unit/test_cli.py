@@ -26,7 +26,7 @@ PREVIEW_FILES = ["out.preview.mp4", "out.preview.safetensors"]
 PROMPTS = ["a red ball rolls", "a blue cube turns", "rain falls on a lake"]
 
 
-class Stopped(RuntimeError):
+class StoppedError(RuntimeError):
     pass
 
 
@@ -64,7 +64,7 @@ def test_preview_is_on_disk_before_stage2(generate, names, tmp_path, monkeypatch
 
     def refine(*_, **__):
         seen.extend(names(tmp_path))
-        raise Stopped("Stage II broke")
+        raise StoppedError("Stage II broke")
 
     monkeypatch.setattr(generation, "refine_latents", refine)
     said = generate("a red ball", "-o", tmp_path / "out.mp4", code=1)
@@ -136,7 +136,7 @@ def test_sizes():
     assert parse_size("960x528") == parse_size("960X528") == parse_size("540p") == (528, 960)
     assert all(side % 16 == 0 for size in SIZES.values() for side in size)
     for wrong in ("big", "960", "960x", "0x0", "-16x16", "100x64"):
-        with pytest.raises(ValueError, match="size|height|width"):
+        with pytest.raises(ValueError, match=r"size|height|width"):
             parse_size(wrong)
 
 
@@ -194,7 +194,7 @@ def test_other_noise_step_of_degraded_latents(run, names, made, tmp_path, count)
 
 def test_refined_latents_survive_a_failed_decoding(generate, run, names, made, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "decode_stream", stop(Stopped("no memory")))
+        patch.setattr(generation, "decode_stream", stop(StoppedError("no memory")))
         said = generate("a red ball rolls", "--seed", 3, "-o", tmp_path / "out.mp4", code=1)
     assert names(tmp_path) == [*PREVIEW_FILES, "out.refined.safetensors"]
     assert "no memory" in said.err
@@ -256,7 +256,7 @@ def test_interrupted_prompts_go_on(many, names, tmp_path, monkeypatch, count):
 
 def test_failed_decoding_goes_on_without_stage2(many, tmp_path, monkeypatch, count):
     with monkeypatch.context() as patch:
-        patch.setattr(generation, "decode_stream", stop(Stopped("no memory")))
+        patch.setattr(generation, "decode_stream", stop(StoppedError("no memory")))
         many(code=1)
     stage2 = count("refine_latents")
     many()
@@ -310,16 +310,18 @@ def test_process_of_mpi(monkeypatch):
 
 
 @pytest.mark.parametrize("launcher", [["--multi_gpu"], ["--cpu"]])
-def test_accelerate_launch(small, prompts_file, tmp_path, launcher):
+def test_accelerate_launch(small, prompts_file, tmp_path, made, launcher):
     """--multi_gpu starts the processes as on GPUs; --cpu starts one, which does everything."""
-    threads = str(torch.get_num_threads())  # the bytes depend on it, and launchers set it to 1
     command = [sys.executable, "-m", "accelerate.commands.launch", *launcher, "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "flashvideo", "generate", *small, "--seed", "3", "--device", "cpu", "--preview-only"]
     command += ["--prompts", str(prompts_file), "-o", str(tmp_path / "videos")]
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the runs in this process
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
+    previews = sorted((tmp_path / "videos").glob("*.preview.safetensors"))
+    assert len(previews) == 3
+    assert previews[0].read_bytes() == (made / "out.preview.safetensors").read_bytes()
     assert len(list((tmp_path / "videos").iterdir())) == 6
     assert done.stdout.count("preview: ") == 3
     for index in range(1, 4):
@@ -333,7 +335,11 @@ def test_accelerate_launch(small, prompts_file, tmp_path, launcher):
 def test_interrupt_during_stage2(small, names, tmp_path, which):
     command = [sys.executable, "-m", "flashvideo", "generate", *small, "--steps", "5000", "a red ball"]
     process = subprocess.Popen(
-        [*command, "-o", str(tmp_path / "out.mp4")], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, bufsize=0
+        [*command, "-o", str(tmp_path / "out.mp4")],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        bufsize=0,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert process.stderr is not None
     said = b""
@@ -386,7 +392,7 @@ def test_convert_round_trip(run, names, tmp_path, lora_file, source, kind):
 def lora_file(tmp_path_factory):
     from flashvideo.checkpoints.lora import save_lora
 
-    pairs = {"layers.0.qkv": (torch.randn(4, 128), torch.randn(384, 4))}
+    pairs = {"layers.0.attn_out": (torch.randn(4, 128), torch.randn(128, 4))}
     return save_lora(pairs, tmp_path_factory.mktemp("lora") / "lora.safetensors", naming="diffusers")
 
 
@@ -490,17 +496,18 @@ def test_inspect_names_what_is_missing(run, tmp_path):
 
     shutil.copytree(ASSETS / "text", tmp_path / "text")
     tensors = load_file(tmp_path / "text" / "model.safetensors")
-    gone = tensors.pop("encoder.block.1.layer.0.SelfAttention.v.weight")
+    tensors.pop("encoder.block.1.layer.0.SelfAttention.v.weight")
     save_file(tensors, tmp_path / "text" / "model.safetensors")
     assert "block.1.layer.0.SelfAttention.v.weight" in run("inspect", tmp_path / "text", code=1).out
     for kind, container in (("stage1", "module"), ("3d-vae", "state_dict")):
         tree = torch.load(ASSETS / f"{kind}.pt", weights_only=True)
-        name = next(name for name in reversed(tree[container]) if name.endswith("weight") and "position" not in name)
+        name = next(
+            name for name in reversed(list(tree[container])) if name.endswith("weight") and "position" not in name
+        )
         tree[container].pop(name)
         torch.save(tree, tmp_path / f"{kind}.pt")
         found = json.loads(run("inspect", tmp_path / f"{kind}.pt", "--json", code=1).out)
-        assert any("missing" in problem for problem in found["problems"])
-    assert gone is not None
+        assert any(name in problem for problem in found["problems"])
 
 
 def test_inspect_unknown_weights(run, tmp_path):
