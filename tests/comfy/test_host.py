@@ -1,0 +1,177 @@
+"""The models as ComfyUI's own: its nodes act on them, they survive being unloaded, long nodes can be interrupted."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.comfy.conftest import Bench, saved
+from tests.comfy.server import ComfyServer
+
+STAGE1, STAGE2 = "tiny-stage1.pt (bundled)", "tiny-stage2.pt (bundled)"
+
+
+class Stage1Bench:
+    """Stage I in parts, on which core's model nodes can be put."""
+
+    def __init__(self, bench: Bench, context: torch.Tensor) -> None:
+        self.bench = bench
+        self.model = bench.add("FlashVideoLoadStage1", model_name=STAGE1)
+        self.positive = bench.tensor("ProbeConditioning", context)
+        self.latent = bench.add("FlashVideoEmptyLatent", size="custom", width=48, height=32, length=17)
+
+    def sample(self, model: Any = None, steps: int = 6) -> Any:
+        model = model or self.model
+        return self.bench.save(
+            self.bench.add(
+                "FlashVideoStage1Sampler",
+                **{"model": model, "positive": self.positive, "latent": self.latent, "steps": steps},
+            )
+        )
+
+
+@pytest.fixture
+def stage1(bench: Bench, golden: Any) -> Stage1Bench:
+    return Stage1Bench(bench, golden("sampler_stage1")["context"])
+
+
+@pytest.mark.parametrize(
+    ("node", "settings"),
+    [
+        ("EasyCache", {"reuse_threshold": 3.0, "start_percent": 0.1, "end_percent": 0.95, "verbose": False}),
+        ("LazyCache", {"reuse_threshold": 3.0, "start_percent": 0.1, "end_percent": 0.95, "verbose": False}),
+        ("APG", {"eta": 0.5, "norm_threshold": 2.0, "momentum": 0.0}),
+        ("RescaleCFG", {"multiplier": 0.7}),
+        ("ProbeAttention", {}),
+        ("NAGuidance", {"nag_scale": 5.0, "nag_alpha": 0.5, "nag_tau": 1.5}),
+        (
+            "SkipLayerGuidanceDiT",
+            {"double_layers": "0", "single_layers": "", "scale": 3.0, "start_percent": 0.0, "end_percent": 1.0}
+            | {"rescaling_scale": 0.0},
+        ),
+        (
+            "WanContextWindowsManual",
+            {"context_length": 13, "context_overlap": 5, "context_schedule": "standard_static"}
+            | {"context_stride": 1, "closed_loop": False, "fuse_method": "pyramid"},
+        ),
+    ],
+)
+def test_core_model_nodes_act(stage1: Stage1Bench, node: str, settings: dict[str, Any]) -> None:
+    plain = stage1.sample()
+    changed = stage1.sample(stage1.bench.add(node, model=stage1.model, **settings))
+    again = stage1.sample(stage1.bench.add("ProbeSame", model=stage1.model))
+    stage1.bench.run()
+    assert torch.isfinite(saved(changed)).all()
+    assert (saved(changed) - saved(plain)).abs().max() > 1e-3, f"{node} had no effect"
+    assert torch.equal(saved(again), saved(plain)), f"{node} left something behind"
+
+
+@pytest.mark.parametrize(("sampler", "scheduler"), [("euler", "simple"), ("dpmpp_2m", "sgm_uniform")])
+def test_core_ksampler_runs_both_stages(stage1: Stage1Bench, latents: Any, sampler: str, scheduler: str) -> None:
+    bench = stage1.bench
+    shared = {"positive": stage1.positive, "negative": stage1.positive, "sampler_name": sampler}
+    shared |= {"scheduler": scheduler, "steps": 4, "cfg": 3.0, "seed": 1, "denoise": 1.0}
+    one = bench.save(bench.add("KSampler", model=stage1.model, latent_image=stage1.latent, **shared))
+    stage2 = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+    two = bench.save(bench.add("KSampler", model=stage2, latent_image=bench.latent(latents()), **shared))
+    bench.run()
+    for path in (one, two):
+        assert torch.isfinite(saved(path)).all()
+        assert 0.1 < saved(path).std() < 10
+
+
+def test_split_sigmas_continue_a_run(stage1: Stage1Bench) -> None:
+    """Not the same draws, but a video: the second part takes over the first one's noise level."""
+    bench = stage1.bench
+    sigmas = bench.add("FlashVideoStage1Sigmas", model=stage1.model, steps=8)
+    split = bench.graph.add("SplitSigmas", sigmas=sigmas, step=4)
+    guider = bench.add("FlashVideoStage1Guider", model=stage1.model, positive=stage1.positive, steps=8)
+    solver = bench.add("FlashVideoStage1Solver")
+
+    def part(noise: Any, latent: Any, index: int) -> Any:
+        sockets = {"noise": noise, "latent_image": latent, "sigmas": [split, index]}
+        return bench.add("SamplerCustomAdvanced", guider=guider, sampler=solver, **sockets)
+
+    first = part(bench.add("RandomNoise", noise_seed=3), stage1.latent, 0)
+    path = bench.save(part(bench.add("DisableNoise"), first, 1))
+    whole = stage1.sample(steps=8)
+    bench.run()
+    assert torch.isfinite(saved(path)).all()
+    assert 0.5 < saved(path).std() / saved(whole).std() < 2
+
+
+def test_unloading_changes_nothing(server: ComfyServer, stage1: Stage1Bench) -> None:
+    first = stage1.sample()
+    stage1.bench.run()
+    before = saved(first).clone()
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    run = stage1.bench.run()
+    assert run.executed, "everything came from the cache"
+    assert torch.equal(saved(first), before)
+
+
+def test_interrupting_leaves_the_server_healthy(server: ComfyServer, stage1: Stage1Bench) -> None:
+    stage1.sample(steps=1000)
+    seen = []
+
+    def interrupt(kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data["value"] >= 3 and not seen:
+            seen.append(data["value"])
+            server.post("/interrupt", {})
+
+    run = server.run(stage1.bench.graph, on_event=interrupt)
+    assert run.interrupted
+    after = Stage1Bench(Bench(server, stage1.bench.folder), torch.ones(1, 226, 32))
+    path = after.sample(steps=2)
+    after.bench.run()
+    assert torch.isfinite(saved(path)).all()
+
+
+def test_live_preview_has_the_vaes_colours(stage1: Stage1Bench) -> None:
+    """A stand-in VAE whose colours are a known linear map; the picture of each step shows exactly those."""
+    bench = stage1.bench
+    vae = bench.add("ProbeVae")
+    bench.save(
+        bench.add(
+            "FlashVideoStage1Sampler",
+            **{"model": stage1.model, "positive": stage1.positive, "latent": stage1.latent, "steps": 3, "vae": vae},
+        )
+    )
+    run = bench.run()
+    assert len(run.previews) >= 3
+    factors = bench.add("ProbeColours", vae=vae)
+    error = float(bench.run().outputs[factors[0]]["error"][0])
+    assert error < 1e-4
+
+
+def test_live_preview_with_the_packs_own_vae(stage1: Stage1Bench) -> None:
+    bench = stage1.bench
+    vae = bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)")
+    sockets = {"model": stage1.model, "positive": stage1.positive, "latent": stage1.latent, "vae": vae}
+    bench.save(bench.add("FlashVideoStage1Sampler", **sockets, steps=3))
+    previews = bench.run().previews
+    pictures = [Image.open(BytesIO(data[data.index(b"\xff\xd8") :])) for data in previews]
+    assert len(pictures) >= 3
+    assert pictures[-1].width / pictures[-1].height == pytest.approx(48 / 32, rel=0.01)
+
+
+def test_generation_imports_neither_diffusers_nor_peft(server: ComfyServer, bench: Bench) -> None:
+    """This server has loaded both stages, LoRA and text, and sampled, by now or in this test."""
+    Stage1Bench(bench, torch.ones(1, 226, 32)).sample(steps=1)
+    stage2 = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+    positive = bench.add(
+        "FlashVideoTextEncode",
+        clip=bench.add("FlashVideoLoadTextEncoder", text_encoder_name="tiny-text (bundled)"),
+        prompt="a boat",
+        stage="Stage II",
+    )
+    degraded = bench.add("FlashVideoDegrade", latent=bench.latent(torch.ones(1, 16, 2, 4, 4)))
+    bench.save(bench.add("FlashVideoStage2Refiner", model=stage2, positive=positive, latent=degraded, steps=1))
+    bench.run()
+    bench = Bench(server, bench.folder)
+    probe = bench.add("ProbeModules", names="diffusers peft einops", nonce=1)
+    assert bench.run().outputs[probe[0]]["modules"] == ["einops"]

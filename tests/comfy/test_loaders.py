@@ -1,0 +1,180 @@
+"""Load Stage I / II, Load LoRA: every file kind and naming, through a real server, against the library."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents
+from flashvideo.checkpoints.lora import read_lora, save_lora
+from tests.comfy.conftest import Bench, saved
+from tests.conftest import TINY, assert_within
+
+STAGE2 = "tiny-stage2.pt (bundled)"
+
+
+@pytest.fixture(scope="session")
+def model_files(server: Any, tmp_path_factory: Any) -> dict[str, Path]:
+    """The tiny models in every layout, in the server's model folders; "converted/..." as users' subfolders are."""
+    folder = tmp_path_factory.mktemp("converted")
+    files = {"published.pt": TINY / "stage2.pt"}
+    for dtype in ("fp32", "bf16", "fp8_e4m3"):
+        name = f"stage2-{dtype}.safetensors"
+        files[name] = convert_checkpoint(TINY / "stage2.pt", folder / name, dtype=dtype)
+    files["stage1-fp32.safetensors"] = convert_checkpoint(TINY / "stage1.pt", folder / "s1.safetensors")
+    for name, file in files.items():
+        server.add_model("diffusion_models", file, f"converted/{name}")
+    return files
+
+
+def refined(bench: Bench, model: Any, context: torch.Tensor, given: torch.Tensor) -> Path:
+    sockets = {"model": model, "positive": bench.tensor("ProbeConditioning", context)}
+    latent = bench.latent(given, flashvideo_noise_step=675)
+    return bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=latent, steps=2, cfg=4.0))
+
+
+def library(path: Path, context: torch.Tensor, given: torch.Tensor, **more: Any) -> torch.Tensor:
+    transformer = load_stage2(path, dtype=torch.float32, **more)
+    return refine_latents(transformer, given, context, num_steps=2, guidance_scale=4.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "limit"),
+    [
+        ("published.pt", "default", 1e-4),
+        ("stage2-fp32.safetensors", "default", 1e-4),
+        ("stage2-bf16.safetensors", "default", 1e-4),
+        ("stage2-fp8_e4m3.safetensors", "default", 1e-4),
+        ("stage2-fp8_e4m3.safetensors", "fp32", 2e-2),  # the scaled weights pass through bf16
+        ("stage2-fp32.safetensors", "bf16", 0.05),
+        ("stage2-bf16.safetensors", "fp16", 1e-4),
+    ],
+)
+def test_every_file_gives_the_librarys_result(
+    bench: Bench, golden: Any, latents: Any, model_files: dict[str, Path], name: str, weights: str, limit: float
+) -> None:
+    context, given = golden("sampler_stage2")["context"], latents()
+    model = bench.add("FlashVideoLoadStage2", model_name=f"converted/{name}", weight_dtype=weights)
+    out = refined(bench, model, context, given)
+    probe = bench.add("ProbeModel", model=model)
+    facts = json.loads(bench.run().outputs[probe[0]]["facts"][0])
+    expected = library(model_files[name], context, given)
+    error = (saved(out) - expected).abs().max() / expected.abs().max()
+    assert error <= limit, f"relative error {error:.3g}"
+    assert all(layer.startswith("comfy.ops") for layer in facts["layers"]), "a layer that ComfyUI cannot stream"
+    assert facts["copied"], "a fresh copy has other weights"
+    assert facts["scale"] == pytest.approx(1.15258426)
+    scaled = "fp8" in name and weights == "default"
+    assert ("QuantizedTensor" in facts["weights"]) == scaled
+    if weights == "bf16":
+        assert facts["dtypes"] == ["torch.bfloat16"]
+
+
+def test_fp8_weights_stay_near(bench: Bench, golden: Any, latents: Any, model_files: dict[str, Path]) -> None:
+    """ComfyUI's plain fp8, without scales."""
+    context, given = golden("sampler_stage2")["context"], latents()
+    model = bench.add("FlashVideoLoadStage2", model_name=STAGE2, weight_dtype="fp8_e4m3fn")
+    out = refined(bench, model, context, given)
+    bench.run()
+    expected = library(TINY / "stage2.pt", context, given)
+    assert (saved(out) - expected).norm() / expected.norm() < 0.5
+
+
+def make_lora(folder: Path, naming: str, stage: str = "stage2") -> Path:
+    """A LoRA on q, k, v, the attention's output and an MLP, in one of the namings."""
+    transformer = (load_stage1 if stage == "stage1" else load_stage2)(TINY / f"{stage}.pt")
+    generator, pairs = torch.Generator().manual_seed(5), {}
+    names = dict(transformer.named_modules())
+    for module in ("layers.0.qkv", "layers.1.qkv", "layers.0.attn_out", "layers.1.mlp_up"):
+        rows, columns = names[module].weight.shape
+        ranks = 6 if module.endswith("qkv") else 2
+        up = torch.randn(rows, ranks, generator=generator) * 0.3
+        if module.endswith("qkv"):  # each of q, k, v has its own two ranks, as separate adapters have
+            third = rows // 3
+            mask = torch.zeros(rows, ranks)
+            for i in range(3):
+                mask[i * third : (i + 1) * third, 2 * i : 2 * i + 2] = 1
+            up = up * mask
+        pairs[module] = (torch.randn(ranks, columns, generator=generator) * 0.3, up)
+    return save_lora(pairs, folder / f"{stage}-{naming}.safetensors", naming=naming)
+
+
+@pytest.mark.parametrize("naming", ["native", "diffusers", "kohya"])
+def test_lora_of_any_naming_is_the_merge(
+    bench: Bench, golden: Any, latents: Any, tmp_path: Path, naming: str, model_files: dict[str, Path]
+) -> None:
+    """Full, half and no strength, and off again; the second time in the same server process."""
+    context, given = golden("sampler_stage2")["context"], latents()
+    file = make_lora(tmp_path, naming)
+    name = bench.server.add_model("loras", file, f"{tmp_path.name}-{naming}.safetensors")
+    model = bench.add("FlashVideoLoadStage2", model_name="converted/stage2-fp32.safetensors")
+    outs = {None: refined(bench, model, context, given)}
+    for strength in (1.0, 0.5, 0.0):
+        patched = bench.add("FlashVideoLoadLora", model=model, lora_name=name, strength=strength)
+        outs[strength] = refined(bench, patched, context, given)
+    if naming == "native":
+        core = bench.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0)
+        outs["core"] = refined(bench, core, context, given)
+    outs["again"] = refined(bench, model, context, given)
+    bench.run()
+    plain, merged = library(TINY / "stage2.pt", context, given), library(TINY / "stage2.pt", context, given, lora=file)
+    half = library(TINY / "stage2.pt", context, given, lora=file, lora_scale=0.5)
+    assert (plain - merged).abs().max() > 0.05
+    expected = {None: plain, 1.0: merged, 0.5: half, 0.0: plain, "core": merged, "again": plain}
+    for key, path in outs.items():
+        assert_within(saved(path), expected[key], 2e-4)
+    assert torch.equal(saved(outs[None]), saved(outs["again"]))
+
+
+def test_lora_on_fp8_weights(
+    bench: Bench, golden: Any, latents: Any, tmp_path: Path, model_files: dict[str, Path]
+) -> None:
+    context, given = golden("sampler_stage2")["context"], latents()
+    file = make_lora(tmp_path, "native")
+    name = bench.server.add_model("loras", file, f"{tmp_path.name}-fp8.safetensors")
+    path = "stage2-fp8_e4m3.safetensors"
+    model = bench.add("FlashVideoLoadStage2", model_name=f"converted/{path}")
+    out = refined(bench, bench.add("FlashVideoLoadLora", model=model, lora_name=name), context, given)
+    bench.run()
+    merged = library(model_files[path], context, given, lora=file)
+    assert (saved(out) - merged).norm() / merged.norm() < 0.2  # ComfyUI rounds the sum to fp8 again
+
+
+def test_wrong_files_are_refused_in_words(server: Any, tmp_path: Path, golden: Any) -> None:
+    from safetensors.torch import save_file
+
+    other, damaged = tmp_path / "sdxl.safetensors", tmp_path / "cut.safetensors"
+    save_file({"lora_unet_input_blocks_1.lora_down.weight": torch.ones(2, 4)}, other)
+    whole = convert_checkpoint(TINY / "stage2.pt", tmp_path / "whole.safetensors")
+    from safetensors.torch import load_file
+
+    state = load_file(whole)
+    state["layers.9.extra"] = state.pop("layers.1.qkv.weight")
+    save_file(state, damaged)
+    foreign = make_lora(tmp_path, "native", "stage1")
+    pairs = {name: (a[:, : a.shape[1] // 2], b) for name, (a, b) in read_lora(foreign).items()}
+    narrow = save_lora(pairs, tmp_path / "narrow.safetensors")
+    for folder, file in (("loras", other), ("loras", narrow), ("diffusion_models", damaged)):
+        server.add_model(folder, file, f"{tmp_path.name}-{file.name}")
+
+    def message(kind: str, **inputs: Any) -> str:
+        bench = Bench(server, tmp_path)
+        if kind == "FlashVideoLoadLora":
+            inputs["model"] = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+        bench.add("ProbeModel", model=bench.add(kind, **inputs))
+        return bench.fails()
+
+    assert "match no module" in message("FlashVideoLoadLora", lora_name=f"{tmp_path.name}-sdxl.safetensors")
+    assert "does not fit this model" in message("FlashVideoLoadLora", lora_name=f"{tmp_path.name}-narrow.safetensors")
+    text = message("FlashVideoLoadStage2", model_name=f"{tmp_path.name}-cut.safetensors")
+    assert "missing" in text
+    assert "layers.1.qkv.weight" in text
+
+
+def test_the_other_stage_is_refused(bench: Bench, model_files: dict[str, Path]) -> None:
+    bench.add("ProbeModel", model=bench.add("FlashVideoLoadStage2", model_name="converted/stage1-fp32.safetensors"))
+    assert "Stage I transformer" in bench.fails()

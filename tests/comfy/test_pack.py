@@ -1,0 +1,158 @@
+"""The pack as ComfyUI sees it: what it registers, names and explains, what it costs, what it survives."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.comfy.server import PACK_FOLDER, ROOT, ComfyServer
+
+LANGUAGES = ("en", "zh")
+
+
+@pytest.fixture(scope="module")
+def nodes(server: ComfyServer) -> dict[str, Any]:
+    """The pack's entries of /object_info."""
+    everything = server.get("/object_info")
+    return {name: info for name, info in everything.items() if PACK_FOLDER in info["python_module"]}
+
+
+def inputs(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    groups = info["input"]
+    found = {**groups.get("required", {}), **groups.get("optional", {})}
+    return {name: (spec[1] if len(spec) > 1 else {}) for name, spec in found.items()}
+
+
+def test_nothing_failed_to_load(server: ComfyServer) -> None:
+    log = server.log()
+    assert "IMPORT FAILED" not in log
+    assert "nodes are missing" not in log
+
+
+def test_importing_the_pack_is_quick(server: ComfyServer) -> None:
+    found = re.search(rf"([\d.]+) seconds: \S*{PACK_FOLDER}", server.log())
+    assert found, "ComfyUI logged no import time"
+    assert float(found[1]) < 0.5
+
+
+def test_every_node_is_documented(nodes: dict[str, Any]) -> None:
+    assert len(nodes) >= 14
+    for name, info in nodes.items():
+        assert name.startswith("FlashVideo"), name
+        assert info["category"].split("/")[0] == "FlashVideo", name
+        assert info["display_name"].startswith("FlashVideo"), name
+        assert info["description"], name
+        assert len(info["search_aliases"]) >= 3, name
+        without = [key for key, settings in inputs(info).items() if not settings.get("tooltip")]
+        assert not without, f"{name}: no tooltip on {without}"
+        assert all(info["output_tooltips"]), f"{name}: an output without tooltip"
+        page = ROOT / "js" / "docs" / f"{name}.md"
+        assert page.is_file(), f"no help page {page.name}"
+        text = page.read_text()
+        missing = [key for key in inputs(info) if f"`{key}`" not in text]
+        assert not missing, f"{page.name} says nothing of {missing}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_input_is_named_in_each_language(nodes: dict[str, Any], server: ComfyServer, language: str) -> None:
+    named = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text())
+    assert server.get("/i18n")[language]["nodeDefs"].items() >= named.items()
+    for name, info in nodes.items():
+        entry = named.get(name, {})
+        assert entry.get("display_name"), f"{language}: {name}"
+        assert entry.get("description"), f"{language}: {name}"
+        for key in inputs(info):
+            words = entry.get("inputs", {}).get(key, {})
+            assert words.get("name"), f"{language}: {name}.{key}"
+            assert words.get("tooltip"), f"{language}: {name}.{key}"
+        for index in range(len(info["output"])):
+            assert entry.get("outputs", {}).get(str(index), {}).get("name"), f"{language}: {name} output {index}"
+    assert not set(named) - set(nodes), "names of nodes that do not exist"
+
+
+def test_seeds_stay_fixed(nodes: dict[str, Any]) -> None:
+    """A seed that changes after each run would repaint the preview when Stage II is queued."""
+    seeds = [settings for info in nodes.values() for key, settings in inputs(info).items() if key == "seed"]
+    assert seeds
+    assert all(settings["control_after_generate"] == "fixed" for settings in seeds)
+
+
+def test_widgets_agree_with_their_steps(nodes: dict[str, Any]) -> None:
+    """The editor snaps numbers to minimum + n steps: a default beside that grid would change on the first touch."""
+    for name, info in nodes.items():
+        for key, settings in inputs(info).items():
+            if {"default", "min", "step"} <= settings.keys() and isinstance(settings["default"], int):
+                assert (settings["default"] - settings["min"]) % settings["step"] == 0, f"{name}.{key}"
+
+
+def test_the_table_of_nodes_is_true(nodes: dict[str, Any]) -> None:
+    table = (ROOT / "nodes" / "README.md").read_text()
+    for name, info in nodes.items():
+        (row,) = [line for line in table.splitlines() if line.startswith(f"| `{name}`")]
+        missing = [key for key in inputs(info) if f"`{key}`" not in row]
+        assert not missing, f"{name}: the table lacks {missing}"
+        widgets = row.split("|")[3]
+        places = [widgets.index(f"`{key}`") for key in inputs(info) if f"`{key}`" in widgets]
+        assert places == sorted(places), f"{name}: the table has the widgets in another order"
+
+
+_SCRIPT = """
+import asyncio, importlib.util, json, logging, sys
+comfyui, root, broken = sys.argv[1:4]
+sys.argv = ["main.py", "--cpu"]
+sys.path.insert(0, comfyui)
+import comfy.options
+comfy.options.enable_args_parsing()
+logging.basicConfig(stream=sys.stderr)
+if broken == "version":
+    import comfyui_version
+    comfyui_version.__version__ = "0.32.9"
+else:
+    import torch, nodes, server
+    sys.modules[broken] = None
+spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
+pack = importlib.util.module_from_spec(spec)
+sys.modules["pack"] = pack
+spec.loader.exec_module(pack)
+extension = asyncio.run(pack.comfy_entrypoint())
+print(json.dumps([node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]))
+"""
+
+
+def load_alone(server: ComfyServer, broken: str) -> subprocess.CompletedProcess[str]:
+    command = [server.python, "-c", _SCRIPT, str(server.comfyui), str(ROOT), broken]
+    return subprocess.run(command, capture_output=True, text=True, cwd=server.base, timeout=120, check=False)
+
+
+def test_a_broken_dependency_costs_its_own_nodes_only(server: ComfyServer) -> None:
+    """Without einops the network is gone and its nodes say so; text is still there."""
+    done = load_alone(server, "einops")
+    assert done.returncode == 0, done.stderr[-2000:]
+    left = json.loads(done.stdout.splitlines()[-1])
+    assert "FlashVideoTextEncode" in left
+    assert "FlashVideoStage1Sampler" not in left
+    assert "the stage1 nodes are missing" in done.stderr
+    assert "requirements.txt" in done.stderr
+
+
+def test_an_old_comfyui_is_told_so(server: ComfyServer) -> None:
+    done = load_alone(server, "version")
+    assert done.returncode != 0
+    assert "needs ComfyUI 0.33 or newer, this is 0.32.9" in done.stderr
+
+
+def test_no_file_leaves_its_room() -> None:
+    """The library imports nothing of ComfyUI; nodes import the library by relative names only."""
+    foreign = re.compile(r"^\s*(?:from|import) (?:comfy|folder_paths|nodes|server|latent_preview)\b", re.MULTILINE)
+    absolute = re.compile(r"^\s*(?:from|import) flashvideo\b", re.MULTILINE)
+
+    def offenders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
+        return [str(file) for file in folder.rglob("*.py") if pattern.search(file.read_text())]
+
+    assert not offenders(ROOT / "flashvideo", foreign)
+    assert not offenders(ROOT / "nodes", absolute)

@@ -1,0 +1,74 @@
+"""The real editor in a headless Chromium, before a real server; skipped with one line where either is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.comfy.server import ComfyServer, find_comfyui
+from tests.ui.editor import Editor, editor, find_chromium
+from tests.ui.models import add_tiny_models
+
+HERE = Path(__file__).parent
+_NEEDED = {
+    "ComfyUI (set COMFYUI_PATH)": find_comfyui() is not None,
+    "Chromium (set CHROMIUM_PATH)": find_chromium() is not None,
+    "the playwright package": importlib.util.find_spec("playwright") is not None,
+}
+_MISSING = [name for name, there in _NEEDED.items() if not there]
+_skipped = 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    global _skipped
+    if not _MISSING:
+        return
+    for item in items:
+        if HERE in Path(item.path).parents:
+            item.add_marker(pytest.mark.skip(reason="no browser or no ComfyUI"))
+            _skipped += 1
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _skipped:
+        terminalreporter.write_line(f"tests/ui: {_skipped} tests skipped, missing: {', '.join(_MISSING)}.")
+
+
+@pytest.fixture(scope="session")
+def ui_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A server with the pack and the tiny models under the published files' names."""
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    server = ComfyServer(comfyui, tmp_path_factory.mktemp("comfyui-ui"))
+    add_tiny_models(server)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def page(ui_server: ComfyServer) -> Iterator[Editor]:
+    with editor(ui_server) as page:
+        yield page
+
+
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def rendered(request: pytest.FixtureRequest, page: Editor) -> Editor:
+    """The editor, opened anew in each of its two renderings of nodes."""
+    return page.open(vue_nodes=request.param == "vue")
+
+
+@pytest.fixture
+def screenshot(page: Editor, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    """A picture of the page when the test ends, in ``FLASHVIDEO_SCREENSHOTS`` or the test's folder."""
+    yield
+    folder = Path(os.environ.get("FLASHVIDEO_SCREENSHOTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "".join(c if c.isalnum() else "-" for c in request.node.name).strip("-")
+    page.page.screenshot(path=str(folder / f"{name}.png"))

@@ -1,0 +1,153 @@
+"""The real ComfyUI editor in a headless Chromium."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.comfy.server import ComfyServer
+
+_FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run", "--disable-dev-shm-usage", "--autoplay-policy=no-user-gesture-required"),
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # only the server under test may be asked
+)
+_SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.EnableWorkflowViewRestore": False}
+_READY = """() => window.app?.extensionManager && window.app?.rootGraph && !document.querySelector('#splash-loader')
+  && LiteGraph.registered_node_types.FlashVideoPreviewGate"""
+_STORES = """() => {
+  const stores = document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s;
+  const plain = (value) => value == null ? null : JSON.parse(JSON.stringify(value));
+  return {
+    missing: plain(stores.get('missingNodesError')?.missingNodesError)?.nodeTypes ?? [],
+    errors: plain(stores.get('executionError')?.lastNodeErrors),
+    dialogs: [...document.querySelectorAll('[role=dialog]')].map((e) => e.innerText.trim().slice(0, 500)),
+  };
+}"""
+_DANGLING = """(file) => {
+  const wrong = [];
+  for (const node of file.nodes) {
+    const live = app.rootGraph.getNodeById(node.id);
+    if (!live) wrong.push(`node ${node.id} ${node.type} was dropped`);
+    else if (live.has_errors) wrong.push(`node ${node.id} ${node.type} is shown with an error`);
+  }
+  for (const [id, from, output, to, input, type] of file.links) {
+    const link = app.rootGraph.links.get(id);
+    if (!link) { wrong.push(`link ${id} was dropped`); continue; }
+    const a = app.rootGraph.getNodeById(link.origin_id)?.outputs[link.origin_slot]?.type;
+    const b = app.rootGraph.getNodeById(link.target_id)?.inputs[link.target_slot]?.type;
+    if (!a || !b || !LiteGraph.isValidConnection(a, b)) wrong.push(`link ${id} joins ${a} to ${b}`);
+  }
+  return wrong;
+}"""
+_LOAD = """async ([name, text]) => {
+  await app.handleFile(new File([text], name, { type: 'application/json' }));
+  await new Promise((resolve) => setTimeout(resolve, 300));
+}"""
+_QUIET = ("user.css", "userdata", "net::ERR_NAME_NOT_RESOLVED", "net::ERR_INTERNET_DISCONNECTED")
+
+
+def find_chromium() -> str | None:
+    return os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Editor:
+    """One page. ``problems`` collects what the console and the page complain about."""
+
+    def __init__(self, page: Any, server: ComfyServer) -> None:
+        self.page, self.server, self.problems, self.vue_nodes = page, server, [], False
+        page.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._note(str(error)))
+
+    def _note(self, text: str) -> None:
+        if not any(quiet in text for quiet in _QUIET):
+            self.problems.append(text[:500])
+
+    def open(self, vue_nodes: bool = False) -> Editor:
+        self.vue_nodes = vue_nodes
+        for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes}.items():
+            self.server.request(f"/settings/{urllib.parse.quote(key)}", value)
+        self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
+        self.page.wait_for_function(_READY, timeout=120_000)
+        self.page.wait_for_timeout(500)
+        self.problems.clear()  # the editor's own complaints at boot: user files that do not exist yet
+        return self
+
+    def reopen(self) -> Editor:
+        """After the server was restarted; whatever the page complained about meanwhile is forgotten."""
+        return self.open(self.vue_nodes)
+
+    def load(self, file: Path) -> dict[str, Any]:
+        """Open a workflow file as "Open" does; gives what is in the file."""
+        text = file.read_text(encoding="utf-8")
+        self.page.evaluate(_LOAD, [file.name, text])
+        return dict(json.loads(text))
+
+    def load_data(self, data: dict[str, Any], name: str = "test.json") -> None:
+        self.page.evaluate(_LOAD, [name, json.dumps(data)])
+
+    def found_wrong(self, file: dict[str, Any]) -> list[str]:
+        """Missing nodes, dropped links, error dialogs, console errors."""
+        stores = self.page.evaluate(_STORES)
+        wrong = [*self.problems, *self.page.evaluate(_DANGLING, file)]
+        return wrong + [f"{kind}: {value}" for kind, value in stores.items() if value]
+
+    def prompt(self) -> dict[str, Any]:
+        return dict(self.page.evaluate("async () => (await app.graphToPrompt()).output"))
+
+    def serialized(self) -> dict[str, Any]:
+        return dict(self.page.evaluate("() => JSON.parse(JSON.stringify(app.rootGraph.serialize()))"))
+
+    def fit(self) -> None:
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(700)
+
+    def show(self, node: int, scale: float = 1.0) -> None:
+        """Bring one node to the middle of the view, so that a mouse can reach it."""
+        self.page.evaluate(
+            """([id, scale]) => {
+              const node = app.rootGraph.getNodeById(id), ds = app.canvas.ds;
+              ds.scale = scale;
+              const [x, y] = node.pos, [w, h] = node.size;
+              ds.offset = [innerWidth / 2 / scale - x - w / 2, innerHeight / 2 / scale - y - h / 2];
+              app.canvas.setDirty(true, true);
+            }""",
+            [node, scale],
+        )
+        self.page.wait_for_timeout(500)
+
+    def queue(self, nodes: list[str] | None = None) -> None:
+        """Press Run (or run some output nodes only) and wait until the server is idle again."""
+        self.page.evaluate("(nodes) => app.queuePrompt(0, 1, nodes ?? undefined)", nodes)
+        self.wait_idle()
+
+    def wait_idle(self, timeout: float = 120) -> None:
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            queue = self.server.get("/queue")
+            if not queue["queue_running"] and not queue["queue_pending"]:
+                self.page.wait_for_timeout(500)  # its last messages
+                return
+            self.page.wait_for_timeout(100)
+        raise TimeoutError(f"the queue is not empty after {timeout} s")
+
+
+@contextmanager
+def editor(server: ComfyServer, size: tuple[int, int] = (1600, 1000)) -> Iterator[Editor]:
+    """A browser with one page; nothing is opened yet."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(_FLAGS))
+        try:
+            page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+            yield Editor(page, server)
+        finally:
+            browser.close()

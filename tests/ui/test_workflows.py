@@ -1,0 +1,47 @@
+"""Every workflow that comes with the pack, in the real editor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.ui.editor import Editor
+
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_loads_and_is_its_api_twin(rendered: Editor, name: str) -> None:
+    rendered.problems.clear()
+    file = rendered.load(FOLDER / f"{name}.json")
+    assert rendered.found_wrong(file) == []
+    twin = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    assert rendered.prompt() == twin
+
+
+def test_opening_and_saving_changes_no_widget(rendered: Editor) -> None:
+    for name in NAMES:
+        file = rendered.load(FOLDER / f"{name}.json")
+        saved = {node["id"]: node for node in rendered.serialized()["nodes"]}
+        for node in file["nodes"]:
+            assert saved[node["id"]].get("widgets_values") == node.get("widgets_values"), node["type"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_is_complete(name: str) -> None:
+    """What the templates browser and a reader need."""
+    file = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    kinds = [node["type"] for node in file["nodes"]]
+    assert (FOLDER / f"{name}.jpg").is_file(), "every workflow has a thumbnail"
+    assert (FOLDER / "api" / f"{name}.json").is_file()
+    assert len(file["groups"]) >= 5
+    assert kinds.count("MarkdownNote") >= 4
+
+
+def test_the_templates_browser_lists_them_all(page: Editor) -> None:
+    listed = page.server.get("/api/workflow_templates")["ComfyUI-FlashVideo"]
+    assert sorted(listed) == NAMES
+    assert page.server.request(f"/api/workflow_templates/ComfyUI-FlashVideo/{NAMES[0]}.jpg")[:2] == b"\xff\xd8"
