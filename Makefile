@@ -33,8 +33,9 @@ demo: $(VENV)/installed
 
 test: lint types pytest
 
+# One thread: tiny models gain nothing from more, and on a busy machine they lose a lot.
 pytest: $(VENV)/installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -43,7 +43,8 @@ function targetsAfter(output, gate) {
 /** Whether a widget changes by itself between runs: a seed that is set to randomise was not edited by anyone. */
 function changesItself(id, name) {
   const widget = app.rootGraph.getNodeById(Number(id))?.widgets?.find((w) => w.name === name);
-  const control = widget?.linkedWidgets?.find((w) => w.name === "control_after_generate");
+  // Found by what it offers: a node's schema may give the control any name.
+  const control = widget?.linkedWidgets?.find((w) => w.options?.values?.includes?.("randomize"));
   return control !== undefined && control.value !== "fixed";
 }
 
@@ -76,6 +77,20 @@ export function withRecorded(output, recorded, link) {
   return moved(link);
 }
 
+/** The workflow that goes into the result's file shows the widgets that made it, such as the seed from then. */
+function withWidgets(workflow, recorded) {
+  for (const [id, { class_type, inputs }] of Object.entries(recorded)) {
+    const saved = workflow.nodes.find((node) => String(node.id) === id && node.type === class_type);
+    const widgets = app.rootGraph.getNodeById(Number(id))?.widgets ?? [];
+    if (!Array.isArray(saved?.widgets_values)) continue;
+    widgets.forEach(({ name }, k) => {
+      if (k >= saved.widgets_values.length || !(name in inputs) || isLink(inputs[name])) return;
+      saved.widgets_values[k] = inputs[name];
+      if (saved.widgets_values_named?.[name] !== undefined) saved.widgets_values_named[name] = inputs[name];
+    });
+  }
+}
+
 /** What refining one preview would queue, and what was edited since the preview was made. */
 export async function prepare(node, state, hash) {
   if (!state?.ancestors) throw new Error("It is not known what made this preview. Run the workflow, then press Refine.");
@@ -86,6 +101,7 @@ export async function prepare(node, state, hash) {
   const edited = editsSince(state.ancestors, output, state.link, output[gate].inputs.latent);
   output[gate].inputs.latent = withRecorded(output, state.ancestors, state.link);
   output[gate].inputs.approve = hash;
+  withWidgets(workflow, state.ancestors);
   return { edited, prompt: { output, workflow }, targets: [gate, ...targets] };
 }
 

@@ -120,7 +120,9 @@ class PreviewGate(io.ComfyNode):
         return latents, key, inputs["latent"]
 
     @classmethod
-    def check_lazy_status(cls, approve: str = NEVER, fps: float = 8.0, latent: Any = None, vae: Any = None) -> list[str]:
+    def check_lazy_status(
+        cls, approve: str = NEVER, fps: float = 8.0, latent: Any = None, vae: Any = None
+    ) -> list[str]:
         """Stage I is asked for only if the store lacks what is wanted, the VAE only to make videos."""
         name, key, _ = cls.made_from(fps)
         store = preview_store()
@@ -132,9 +134,7 @@ class PreviewGate(io.ComfyNode):
         return [] if approve == ALWAYS or store.has_videos(entry, key) else ["vae"]
 
     @classmethod
-    def execute(
-        cls, latent: Any = None, vae: Any = None, approve: str = NEVER, fps: float = 8.0
-    ) -> io.NodeOutput:
+    def execute(cls, latent: Any = None, vae: Any = None, approve: str = NEVER, fps: float = 8.0) -> io.NodeOutput:
         name, key, link = cls.made_from(fps)
         store = preview_store()
         entry = store.entry(name)

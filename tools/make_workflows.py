@@ -37,7 +37,7 @@ _BUILD = r"""async (spec) => {
       note.setSize([360, 70 + 21 * lines]);
       column.push(note);
     }
-    for (const [name, { kind, widgets, title, width }] of Object.entries(group.nodes)) {
+    for (const [name, { kind, widgets, title, width, room }] of Object.entries(group.nodes)) {
       const node = made[name] = LiteGraph.createNode(kind);
       if (!node) throw new Error(`no node ${kind}`);
       app.rootGraph.add(node);
@@ -47,15 +47,16 @@ _BUILD = r"""async (spec) => {
         if (!widget) throw new Error(`${kind} has no widget ${key}`);
         widget.value = value;
       }
-      node.setSize([Math.max(node.size[0], node.computeSize()[0], width || 320), Math.max(node.size[1], node.computeSize()[1])]);
-      column.push(node);
+      const least = node.computeSize();
+      node.setSize([Math.max(node.size[0], least[0], width || 320), Math.max(node.size[1], least[1])]);
+      column.push(Object.assign(node, { flashvideoRoom: room }));
     }
     const widest = Math.max(...column.map((node) => node.size[0]));
     let y = PAD + TITLE + 30;
     for (const node of column) {
       node.setSize([widest, node.size[1]]);
       node.pos = [x + PAD, y];
-      y += node.size[1] + TITLE + GAP;
+      y += node.size[1] + TITLE + GAP + (node.flashvideoRoom ?? 0);
     }
     const frame = new LiteGraph.LGraphGroup(group.title);
     frame.pos = [x, 0];

@@ -17,6 +17,7 @@ class Node:
     inputs: dict[str, Link] = field(default_factory=dict)
     title: str = ""
     width: int = 0
+    room: int = 0  # pixels left free below: the node grows when it has run
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ TINY = {
 }
 FULL = {"stage1": "stage1.pt", "stage2": "stage2.pt", "vae": "3d-vae.pt", "text": "t5xxl_fp16.safetensors"}
 PROMPT = (
-    "A small red boat drifts across a calm lake at dawn. Soft mist lies over the water, and low golden light comes from "
-    "the left and paints long reflections on the ripples. Dark pines stand along the far shore. The camera follows "
-    "slowly from the side at the height of the water, and the boat leaves a fine wake behind it. The mood is quiet, the "
-    "colours are warm and muted, and every plank of the hull can be seen."
+    "A small red boat drifts across a calm lake at dawn. Soft mist lies over the water, and low golden light "
+    "comes from the left and paints long reflections on the ripples. Dark pines stand along the far shore. The "
+    "camera follows slowly from the side at the height of the water, and the boat leaves a fine wake behind it. "
+    "The mood is quiet, the colours are warm and muted, and every plank of the hull can be seen."
 )
 GREEN, PURPLE, BROWN, GREY = "#3f8e5a", "#7a4f9e", "#8e6f3f", "#5a5a5a"
 
@@ -59,8 +60,8 @@ _FILES_NOTE = (
     "Other names: choose them in the loaders."
 )
 _TINY_NOTE = (
-    "**Tiny models, nothing to download.** They come with the pack and run on any CPU in seconds, but their weights are "
-    "random: they paint coloured noise. They show that everything is wired and installed rightly.\n\n"
+    "**Tiny models, nothing to download.** They come with the pack and run on any CPU in seconds, but their weights "
+    "are random: they paint coloured noise. They show that everything is wired and installed rightly.\n\n"
     "For real videos open *two-stage-text-to-video*."
 )
 
@@ -97,17 +98,19 @@ def _stage1(size: dict[str, Any], batch: int, steps: int, note: str, **sampler: 
 
 
 def _gate(note: str, latent: Link = ("sample1", 0)) -> Group:
-    gate = Node("FlashVideoPreviewGate", {}, {"latent": latent, "vae": ("vae", 0)}, width=420)
+    gate = Node("FlashVideoPreviewGate", {}, {"latent": latent, "vae": ("vae", 0)}, width=420, room=300)
     return Group("4 · Look first", {"gate": gate}, note, BROWN)
 
 
 def _small(latent: Link) -> Node:
-    return Node("FlashVideoTiledDecode", {}, {"latent": latent, "vae": ("vae", 0)}, title="Decode the small video")
+    return Node(
+        "FlashVideoTiledDecode", {}, {"latent": latent, "vae": ("vae", 0)}, title="Decode the small video", room=50
+    )
 
 
 def _target(target: dict[str, Any], image: Link) -> dict[str, Node]:
     return {
-        "upscale": Node("FlashVideoUpscaleEncode", {**target, "seed": 1}, {"image": image, "vae": ("vae", 0)}),
+        "upscale": Node("FlashVideoUpscaleEncode", {**target, "seed": 1}, {"image": image, "vae": ("vae", 0)}, room=50),
         "degrade": Node("FlashVideoDegrade", {"seed": 2}, {"latent": ("upscale", 0), "model": ("stage2", 0)}),
     }
 
@@ -120,7 +123,9 @@ def _refine() -> Node:
 def _video(latent: Link, prefix: str, **links: Link) -> dict[str, Node]:
     return {
         "video": Node("FlashVideoDecodeVideo", {}, {"latent": latent, "vae": ("vae", 0), **links}),
-        "save": Node("SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": ("video", 0)}, width=420),
+        "save": Node(
+            "SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": ("video", 0)}, width=420, room=260
+        ),
     }
 
 
@@ -181,7 +186,9 @@ PREVIEW_THEN_REFINE = Workflow(
             {
                 **_video(("refine", 0), "refined"),
                 "large": Node("GetVideoComponents", {}, {"video": ("video", 0)}, title="Frames of the result"),
-                "compare": Node("FlashVideoCompare", {}, {"before": ("small", 0), "after": ("large", 0)}, width=480),
+                "compare": Node(
+                    "FlashVideoCompare", {}, {"before": ("small", 0), "after": ("large", 0)}, width=480, room=280
+                ),
             },
             _SAVE_NOTE + "\n\n**Compare**: move the pointer over it to wipe between before and after. It holds all "
             "frames in memory; delete it for long or 4K videos.",
@@ -253,7 +260,9 @@ STAGE_PARTS = Workflow(
             "4 · The way to Stage II",
             {
                 "small": _small(("sample1", 0)),
-                "upscale": Node("FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}),
+                "upscale": Node(
+                    "FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}, room=50
+                ),
                 "step2": Node("FlashVideoStage2NoiseStep", {}, {"model": ("stage2", 0)}),
             },
             "No Latent Degradation here: the model's own sampling mixes RandomNoise into the plain latent, at the step "
@@ -300,7 +309,9 @@ PARAMETER_GRID = Workflow(
             "4 · One undegraded latent",
             {
                 "small": _small(("sample1", 0)),
-                "upscale": Node("FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}),
+                "upscale": Node(
+                    "FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}, room=50
+                ),
             },
             "The grid degrades it itself, with the same noise for every cell.",
             BROWN,
@@ -321,7 +332,7 @@ PARAMETER_GRID = Workflow(
                     width=420,
                 ),
                 "save": Node(
-                    "SaveImage", {"filename_prefix": "FlashVideo/grid"}, {"images": ("grid", 0)}, width=480
+                    "SaveImage", {"filename_prefix": "FlashVideo/grid"}, {"images": ("grid", 0)}, width=480, room=300
                 ),
             },
             "Each list is tried against each other: 3 steps × 2 CFG × 1 noise step = 6 cells, a labelled sheet.",

@@ -189,15 +189,15 @@ def narrow_vae(bench: Bench, tmp_path: Path) -> str:
 
 
 def test_saving_takes_the_memory_of_a_chunk(bench: Bench, latents: Any, narrow_vae: str) -> None:
-    grown, clip = [], (4 * 48 + 1) * 128 * 128 * 12
-    for number, count in enumerate((3, 5, 49)):
+    grown, clip = [], (4 * 64 + 1) * 128 * 128 * 12
+    for number, count in enumerate((17, 17, 65)):  # the first warms up; even 17 latents fill the encoder's buffers
         bench.graph.nodes.clear()
         vae, latent = bench.add("FlashVideoLoadVAE", vae_name=narrow_vae), bench.latent(latents(1, 16, count, 16, 16))
         video = bench.add("FlashVideoDecodeVideo", vae=vae, latent=latent)
         bench.add("ProbeSaveMemory", video=video, path=str(bench.folder / f"{number}.mp4"))
         run = bench.run(timeout=300)
         grown += [output["grown"][0] for output in run.outputs.values()]
-    assert grown[2] - max(grown[:2]) < 0.4 * clip, (grown, clip)
+    assert grown[2] - grown[1] < 0.4 * clip, (grown, clip)
 
 
 def test_a_batch_is_refused(bench: Bench, latents: Any) -> None:

@@ -103,13 +103,17 @@ def test_run_shows_playing_previews_and_stops(bench: Bench) -> None:
 def test_a_click_refines_that_one_with_the_seed_it_had(bench: Bench) -> None:
     seed = bench.widget(STAGE1, "seed")
     bench.page.page.evaluate(_CONTROL, "randomize")
-    bench.make()
+    bench.page.queue()
+    bench.show()
     assert bench.widget(STAGE1, "seed") != seed, "the editor has moved on to another seed"
     before, wanted = len(bench.saved()), bench.shown()["previews"][1]["hash"]
     bench.press(2)
     assert len(bench.saved()) == before + 1
     assert bench.shown()["approved"] == wanted
     assert bench.last()["prompt"][2][bench.sampler]["inputs"]["seed"] == seed
+    written = bench.last()["prompt"][3]["extra_pnginfo"]["workflow"]["nodes"]
+    assert next(n for n in written if str(n["id"]) == bench.sampler)["widgets_values"][0] == seed
+    assert bench.widget(STAGE1, "seed") != seed, "the graph on screen is left alone"
     assert bench.status().startswith("Preview 2 went on.")
     assert "edited" not in bench.status(), "nobody edited the seed: it changes by itself"
     bench.page.page.evaluate(_CONTROL, "fixed")

@@ -14,20 +14,18 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_loads_and_is_its_api_twin(rendered: Editor, name: str) -> None:
+def test_a_workflow_loads_is_its_api_twin_and_saves_unchanged(rendered: Editor, name: str) -> None:
     rendered.problems.clear()
     file = rendered.load(FOLDER / f"{name}.json")
     assert rendered.found_wrong(file) == []
     twin = json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    assert rendered.prompt() == twin
-
-
-def test_opening_and_saving_changes_no_widget(rendered: Editor) -> None:
-    for name in NAMES:
-        file = rendered.load(FOLDER / f"{name}.json")
-        saved = {node["id"]: node for node in rendered.serialized()["nodes"]}
-        for node in file["nodes"]:
-            assert saved[node["id"]].get("widgets_values") == node.get("widgets_values"), node["type"]
+    prompt = rendered.prompt()
+    for node in prompt.values():
+        node["inputs"].pop("video-preview", None)  # core's player on Load Video: no input of the node
+    assert prompt == twin
+    saved = {node["id"]: node.get("widgets_values") for node in rendered.serialized()["nodes"]}
+    for node in file["nodes"]:
+        assert saved[node["id"]] == node.get("widgets_values"), node["type"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from typing import Any
@@ -10,7 +11,6 @@ import comfy.ldm.cogvideo.vae
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
-import psutil
 import torch
 from comfy_api.latest import io
 from safetensors.torch import load_file, save_file
@@ -102,7 +102,7 @@ class ProbeVideo(io.ComfyNode):
 
 
 class ProbeSaveMemory(io.ComfyNode):
-    """Saves a VIDEO and tells by how many bytes the process grew meanwhile."""
+    """Saves a VIDEO and tells how many bytes of tensors there were meanwhile, beside those before."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -110,18 +110,28 @@ class ProbeSaveMemory(io.ComfyNode):
 
     @classmethod
     def execute(cls, video: Any, path: str) -> io.NodeOutput:
-        process, done, peak = psutil.Process(), threading.Event(), [0]
+        done, peak, before = threading.Event(), [0], tensor_bytes()
 
         def watch() -> None:
-            while not done.wait(0.005):
-                peak[0] = max(peak[0], process.memory_info().rss)
+            while not done.wait(0.1):
+                peak[0] = max(peak[0], tensor_bytes())
 
-        before, watcher = process.memory_info().rss, threading.Thread(target=watch)
+        watcher = threading.Thread(target=watch)
         watcher.start()
         video.save_to(path)
         done.set()
         watcher.join()
         return io.NodeOutput(ui={"grown": [max(0, peak[0] - before)]})
+
+
+def tensor_bytes() -> int:
+    """Bytes of all tensors there are. (The process's size says little: freed memory is kept and used again.)"""
+    storages = {}
+    for thing in gc.get_objects():
+        if type(thing) is torch.Tensor:
+            storage = thing.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values())
 
 
 NODES = [ProbeImage, ProbeAudio, ProbeSaveImage, ProbeCoreVae, ProbeVideo, ProbeSaveMemory]
