@@ -1,10 +1,11 @@
 # make demo   a video from a prompt, on a fresh machine
 # make test   lint, types and all tests, on a fresh machine
-# make lint | types | pytest | mutants | bench   parts of it
+# make lint | js | types | pytest | mutants | bench   parts of it
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+JS := tools/js
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
 PROMPT ?= A small red boat drifts across a calm lake at dawn. Soft mist lies over the water, and low golden light \
@@ -12,7 +13,7 @@ comes from the left and paints long reflections on the ripples. Dark pines stand
 follows slowly from the side at the height of the water, and the boat leaves a fine wake behind it. The mood is quiet, \
 the colours are warm and muted, and every plank of the hull can be seen.
 
-.PHONY: demo test pytest lint types mutants bench clean
+.PHONY: demo test pytest lint js types mutants bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -37,9 +38,19 @@ test: lint types pytest
 pytest: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev js
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# The types of js/, against the editor's. A machine without npm, or without a network to install from, does without.
+js:
+	@if ! command -v npm >/dev/null; then echo "make js: skipped, there is no npm on this machine."; \
+	elif ! $(MAKE) --silent $(JS)/node_modules/installed 2>/dev/null; then echo "make js: skipped, npm could not install TypeScript."; \
+	else $(JS)/node_modules/.bin/tsc --project $(JS) && echo "make js: no type errors."; fi
+
+$(JS)/node_modules/installed: $(JS)/package-lock.json
+	cd $(JS) && npm ci --silent --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000 >/dev/null 2>&1
+	touch $@
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
@@ -52,4 +63,4 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.vae
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(JS)/node_modules demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

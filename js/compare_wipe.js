@@ -2,6 +2,11 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { remember } from "./graph_nodes.js";
+import { text } from "./texts.js";
+
+/** @typedef {{ filename: string, subfolder: string, type: string }} SavedFile as /view takes it */
+/** @typedef {{ kind: "image" | "video", before: SavedFile, after: SavedFile, width: number, height: number }} Pair */
 
 const NODE = "FlashVideoCompare";
 const WIDTH = 400;
@@ -18,72 +23,109 @@ const STYLE = `
 .flashvideo-wipe .note { position: absolute; inset: 0; display: grid; place-items: center; text-align: center; padding: 8px; }
 `;
 
+/** @param {SavedFile} file */
 const address = ({ filename, subfolder, type }) => api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 
-function layer(kind, className, file) {
-  const element = document.createElement(kind === "image" ? "img" : "video");
+/**
+ * @param {string} className
+ * @param {SavedFile} file
+ */
+function picture(className, file) {
+  const element = document.createElement("img");
   element.className = `layer ${className}`;
-  if (kind !== "image") Object.assign(element, { loop: true, muted: true, autoplay: true, playsInline: true });
   element.src = address(file);
   return element;
 }
 
+/**
+ * @param {string} className
+ * @param {SavedFile} file
+ */
+function player(className, file) {
+  const element = document.createElement("video");
+  element.className = `layer ${className}`;
+  Object.assign(element, { loop: true, muted: true, autoplay: true, playsInline: true });
+  element.src = address(file);
+  return element;
+}
+
+/**
+ * Below the refined video, above it the small one. Both play at the pace of the refined one: a browser may start them
+ * at different times.
+ * @param {Pair} pair
+ */
+function layers({ kind, before, after }) {
+  if (kind === "image") return [picture("after", after), picture("before", before)];
+  const [below, above] = [player("after", after), player("before", before)];
+  below.addEventListener("timeupdate", () => {
+    if (Math.abs(above.currentTime - below.currentTime) > DRIFT) above.currentTime = below.currentTime;
+  });
+  return [below, above];
+}
+
 class Wipe {
   constructor() {
+    this.at = 0.5;
+    this.height = 60;
     this.element = document.createElement("div");
     this.element.className = "flashvideo-wipe";
     this.element.tabIndex = 0;
     this.element.setAttribute("role", "slider");
-    this.element.setAttribute("aria-label", "Wipe between before and after");
+    this.element.setAttribute("aria-label", text("wipe"));
     this.element.addEventListener("pointermove", (event) => this.#follow(event));
     this.element.addEventListener("keydown", (event) => this.#key(event));
-    this.height = 60;
-    this.say("Run the workflow: both videos appear here.");
+    this.say(text("wipeWaiting"));
   }
 
-  say(text) {
+  /** @param {string} words */
+  say(words) {
     const note = document.createElement("div");
     note.className = "note";
-    note.textContent = text;
+    note.setAttribute("role", "status");
+    note.textContent = words;
     this.#fill(note);
   }
 
-  show({ kind, before, after, width, height }, nodeWidth) {
+  /**
+   * @param {Pair} pair
+   * @param {number} nodeWidth
+   */
+  show(pair, nodeWidth) {
     const line = document.createElement("div");
     line.className = "line";
-    const below = layer(kind, "after", after);
-    const above = layer(kind, "before", before);
-    // Both play at the pace of the refined one; a browser may start them at different times.
-    if (kind !== "image") {
-      below.addEventListener("timeupdate", () => {
-        if (Math.abs(above.currentTime - below.currentTime) > DRIFT) above.currentTime = below.currentTime;
-      });
+    const shown = layers(pair);
+    // The files are in ComfyUI's temporary folder, which it empties when it starts.
+    for (const layer of shown) {
+      layer.addEventListener("error", () => this.element.contains(layer) && this.say(text("wipeGone")));
     }
-    below.addEventListener("error", () => this.say("These videos were temporary and are gone. Run the workflow again."));
-    this.#fill(below, above, line);
-    this.height = Math.round((nodeWidth * height) / width);
+    this.#fill(...shown, line);
+    this.height = Math.round((nodeWidth * pair.height) / pair.width);
     this.move(0.5);
   }
 
+  /** @param {number} at */
   move(at) {
     this.at = Math.min(1, Math.max(0, at));
     this.element.style.setProperty("--at", `${this.at * 100}%`);
     this.element.setAttribute("aria-valuenow", String(Math.round(this.at * 100)));
   }
 
+  /** @param {HTMLElement[]} children */
   #fill(...children) {
     const style = document.createElement("style");
     style.textContent = STYLE;
     this.element.replaceChildren(style, ...children);
   }
 
+  /** @param {PointerEvent} event */
   #follow(event) {
     const { left, width } = this.element.getBoundingClientRect();
     this.move((event.clientX - left) / width);
   }
 
+  /** @param {KeyboardEvent} event */
   #key(event) {
-    const step = { ArrowLeft: -0.05, ArrowRight: 0.05 }[event.key];
+    const step = event.key === "ArrowLeft" ? -0.05 : event.key === "ArrowRight" ? 0.05 : 0;
     if (!step) return;
     event.stopPropagation(); // the editor would move the node
     event.preventDefault();
@@ -91,6 +133,7 @@ class Wipe {
   }
 }
 
+/** @param {EditorNode} node */
 function attach(node) {
   const wipe = new Wipe();
   const widget = node.addDOMWidget("wipe", "FLASHVIDEO_WIPE", wipe.element, {
@@ -99,9 +142,10 @@ function attach(node) {
     getMinHeight: () => wipe.height,
   });
   widget.serialize = false;
+  /** @param {unknown} shown */
   const show = (shown) => {
     const width = Math.max(node.size[0], WIDTH);
-    wipe.show(shown, width);
+    wipe.show(/** @type {Pair} */ (shown), width);
     node.setSize([width, Math.max(node.size[1], node.computeSize()[1])]);
     node.graph?.setDirtyCanvas(true, true);
   };
@@ -110,11 +154,11 @@ function attach(node) {
     onConfigure?.apply(this, args);
     if (node.properties?.[STATE]) show(node.properties[STATE]);
   };
-  node.onExecuted = function (output, ...rest) {
-    onExecuted?.call(this, output, ...rest);
-    const shown = output?.flashvideo_compare?.[0];
+  node.onExecuted = function (output) {
+    onExecuted?.call(this, output);
+    const shown = /** @type {Pair | undefined} */ (output?.flashvideo_compare?.[0]);
     if (!shown) return;
-    node.properties[STATE] = shown;
+    remember(node, STATE, shown);
     show(shown);
   };
 }
@@ -122,6 +166,6 @@ function attach(node) {
 app.registerExtension({
   name: "FlashVideo.Compare",
   nodeCreated(node) {
-    if (node.comfyClass === NODE) attach(node);
+    if (node.comfyClass === NODE) attach(/** @type {EditorNode} */ (node));
   },
 });

@@ -1,6 +1,11 @@
 // What the gate shows. Plain elements: they look the same on the canvas and in Vue nodes.
 
 import { api } from "../../scripts/api.js";
+import { text } from "./texts.js";
+
+/** @typedef {{ hash: string, frames: number, width: number, height: number, video: string }} Preview */
+/** @typedef {{ bytes: number, limit_megabytes: number }} StoreState */
+/** @typedef {{ onRefine: (preview: Preview, number: number) => void, onEmpty: () => Promise<void> }} Actions */
 
 const STYLE = `
 .flashvideo-gate { display: flex; flex-direction: column; gap: 6px; height: 100%; box-sizing: border-box; padding: 4px;
@@ -22,59 +27,70 @@ const STYLE = `
 .flashvideo-gate .status:empty { display: none; }
 `;
 
-const EMPTY = "Run the workflow: its previews appear here, and Stage II waits until you press Refine.";
 const CARD_HEIGHT = 136;
 const FIXED_HEIGHT = 84; // status and foot
 const MOST_ROWS = 3; // more are reached by scrolling, or by making the node larger
 const ARM_SECONDS = 4;
+/** @type {Record<string, number>} */
+const STEPS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
 
-function make(tag, className, text = "") {
+/**
+ * @template {keyof HTMLElementTagNameMap} Tag
+ * @param {Tag} tag
+ * @param {string} className
+ */
+function make(tag, className, content = "") {
   const element = document.createElement(tag);
   element.className = className;
-  element.textContent = text;
+  element.textContent = content;
   return element;
 }
 
+/** @param {number} bytes */
 function size(bytes) {
   return bytes < 1e9 ? `${(bytes / 2 ** 20).toFixed(1)} MB` : `${(bytes / 2 ** 30).toFixed(2)} GB`;
 }
 
 /** Keys that work on a focused button must not reach the editor: Enter or an arrow would act on the graph as well. */
+/** @type {(event: KeyboardEvent) => void} */
 function keepKeys(event) {
-  const keys = ["Enter", " ", "ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"];
-  if (!keys.includes(event.key)) return;
+  const step = STEPS[event.key];
+  if (!step && !["Enter", " "].includes(event.key)) return;
   event.stopPropagation();
-  const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
-  if (!step) return;
+  if (!step || !(event.currentTarget instanceof Element)) return;
   event.preventDefault();
   const buttons = [...event.currentTarget.querySelectorAll("button")];
-  const next = buttons[(buttons.indexOf(event.target) + step + buttons.length) % buttons.length];
-  next?.focus({ preventScroll: true });
+  const at = buttons.findIndex((button) => button === event.target);
+  buttons[(at + step + buttons.length) % buttons.length]?.focus({ preventScroll: true });
 }
 
 export class GateView {
-  constructor({ onRefine, onEmpty }) {
-    this.onRefine = onRefine;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #armed;
+
+  /** @param {Actions} actions */
+  constructor(actions) {
+    this.actions = actions;
     this.onResize = () => {};
     this.count = 0;
     this.note = ""; // on the refinement that was queued last
     this.element = make("div", "flashvideo-gate");
-    const style = document.createElement("style");
-    style.textContent = STYLE;
     this.cards = make("div", "cards");
-    this.status = make("div", "status", EMPTY);
+    this.status = make("div", "status", text("waiting"));
     this.status.setAttribute("role", "status");
     this.size = make("span", "size");
-    this.empty = make("button", "empty", "Empty store");
+    this.empty = make("button", "empty", text("emptyStore"));
     this.empty.type = "button";
-    this.empty.title = "Remove the previews of all workflows from the disk";
-    this.empty.addEventListener("click", () => this.#pressEmpty(onEmpty));
+    this.empty.title = text("emptyTitle");
+    this.empty.addEventListener("click", () => this.#pressEmpty());
     const foot = make("div", "foot");
     foot.append(this.size, this.empty);
-    this.element.append(style, this.cards, this.status, foot);
+    this.element.append(make("style", "", STYLE), this.cards, this.status, foot);
     this.element.addEventListener("keydown", keepKeys);
     // A press on a button must not start dragging or selecting the node below it.
-    this.element.addEventListener("pointerdown", (event) => event.target.closest("button") && event.stopPropagation());
+    this.element.addEventListener("pointerdown", (event) => {
+      if (event.target instanceof Element && event.target.closest("button")) event.stopPropagation();
+    });
   }
 
   get minHeight() {
@@ -85,56 +101,62 @@ export class GateView {
     return this.count > 4 ? 3 : Math.max(1, Math.min(this.count, 2));
   }
 
+  /** @param {Preview[]} previews */
   setPreviews(previews, status = "", approved = "") {
     this.count = previews.length;
-    this.element.style.setProperty("--columns", this.columns);
+    this.element.style.setProperty("--columns", String(this.columns));
     this.cards.replaceChildren(...previews.map((preview, k) => this.#card(preview, k + 1, preview.hash === approved)));
-    this.setStatus(status || (previews.length ? "Press Refine on the one to go on with." : EMPTY));
+    this.setStatus(status || text(previews.length ? "choose" : "waiting"));
     this.onResize();
   }
 
-  setStatus(text, warning = false) {
-    this.status.textContent = text;
+  /** @param {string} words */
+  setStatus(words, warning = false) {
+    this.status.textContent = words;
     this.status.classList.toggle("warning", warning);
   }
 
+  /** @param {StoreState} state */
   setStore({ bytes, limit_megabytes: limit }) {
-    this.size.textContent = `Store: ${size(bytes)} of ${size(limit * 2 ** 20)}`;
+    this.size.textContent = text("storeSize", { used: size(bytes), limit: size(limit * 2 ** 20) });
   }
 
+  /**
+   * @param {Preview} preview
+   * @param {number} number
+   * @param {boolean} approved
+   */
   #card(preview, number, approved) {
     const card = make("div", approved ? "card approved" : "card");
     if (preview.video) {
       const video = make("video", "");
-      Object.assign(video, { loop: true, muted: true, autoplay: true, playsInline: true, src: api.apiURL(preview.video) });
-      video.title = `Preview ${number}: ${preview.frames} frames, ${preview.width} × ${preview.height}, ${preview.hash}`;
+      Object.assign(video, { loop: true, muted: true, autoplay: true, playsInline: true });
+      video.src = api.apiURL(preview.video);
+      const { frames, width, height, hash } = preview;
+      video.title = text("about", { number, frames, width, height, hash });
       card.append(video);
     }
-    const button = make("button", "refine", approved ? `Refine ${number} again` : `Refine ${number}`);
+    const button = make("button", "refine", text(approved ? "refineAgain" : "refine", { number }));
     button.type = "button";
-    button.setAttribute("aria-label", `Refine preview ${number}`);
-    button.addEventListener("click", () => this.onRefine(preview, number));
+    button.setAttribute("aria-label", text("refineLabel", { number }));
+    button.addEventListener("click", () => this.actions.onRefine(preview, number));
     card.append(button);
     return card;
   }
 
   /** Emptying cannot be undone: the first press asks, the second within a few seconds does it. */
-  async #pressEmpty(onEmpty) {
-    clearTimeout(this.armed);
+  async #pressEmpty() {
+    clearTimeout(this.#armed);
     const disarm = () => {
-      this.armed = undefined;
-      this.empty.textContent = "Empty store";
+      this.#armed = undefined;
+      this.empty.textContent = text("emptyStore");
     };
-    if (!this.armed) {
-      this.empty.textContent = "Press again to empty";
-      this.armed = setTimeout(disarm, ARM_SECONDS * 1000);
+    if (!this.#armed) {
+      this.empty.textContent = text("emptyAgain");
+      this.#armed = setTimeout(disarm, ARM_SECONDS * 1000);
       return;
     }
     disarm();
-    try {
-      await onEmpty();
-    } catch (error) {
-      this.setStatus(error.message, true);
-    }
+    await this.actions.onEmpty();
   }
 }

@@ -4,15 +4,30 @@ import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { prepare, queue } from "./gate_refine.js";
 import { GateView } from "./gate_view.js";
+import { remember } from "./graph_nodes.js";
+import { text } from "./texts.js";
+
+/** @typedef {import("./gate_refine.js").GateState} GateState */
+/** @typedef {import("./gate_view.js").Preview} Preview */
+/** @typedef {import("./gate_view.js").StoreState} StoreState */
+/** @typedef {GateState & { stale: boolean, previews: Preview[] }} Shown what the node's run gives to the editor */
+/** @typedef {{ node: EditorNode, view: GateView }} Gate */
 
 const NODE = "FlashVideoPreviewGate";
 const STATE = "flashvideo_gate"; // key in node.properties, which the workflow saves
 const LIMIT = "FlashVideo.PreviewStore.Limit";
+const EMPTY = "FlashVideo.EmptyPreviewStore";
 const DEFAULT_LIMIT = 1024; // megabytes, as in preview_store.py
 const WIDTH = 400; // two previews side by side
 const ROUTE = "/flashvideo/previews";
-const views = new Set(); // all gates on screen show the same store
+/** @type {Set<Gate>} */
+const gates = new Set(); // all gates on screen show the same store
 
+/**
+ * @param {string} action
+ * @param {unknown} [body]
+ * @returns {Promise<StoreState>}
+ */
 async function store(action = "", body) {
   const options = body ? { method: "POST", body: JSON.stringify(body) } : {};
   const answer = await api.fetchApi(ROUTE + action, options);
@@ -21,40 +36,75 @@ async function store(action = "", body) {
   return state;
 }
 
-async function showStore() {
-  const state = await store();
-  for (const view of views) view.setStore(state);
+async function showStore(state = store()) {
+  const now = await state;
+  for (const { view } of gates) view.setStore(now);
+}
+
+/** After the store became smaller: a gate whose previews are gone says so. */
+async function showWhatIsLeft() {
+  await Promise.all([showStore(), ...[...gates].map(restore)]);
 }
 
 async function emptyStore() {
-  const state = await store("/empty", {});
-  for (const view of views) {
-    view.setStore(state);
-    view.setPreviews([], "The preview store is empty. Run the workflow to make previews.");
+  try {
+    await store("/empty", {});
+    await showWhatIsLeft();
+    toast("info", text("emptied"));
+  } catch (error) {
+    toast("error", message(error));
   }
 }
 
-async function setLimit(megabytes) {
-  const now = await store();
-  if (now.limit_megabytes !== megabytes) await store("/limit", { megabytes });
-  await showStore();
+async function confirmAndEmpty() {
+  const asked = { title: text("emptyStore"), message: text("emptyQuestion"), type: /** @type {const} */ ("delete") };
+  if (await app.extensionManager.dialog.confirm(asked)) await emptyStore();
 }
 
-/** Show what the workflow remembers, from the store: after a reload, an undo or a restart nothing needs to be queued. */
-async function restore(node, view) {
-  const state = node.properties?.[STATE];
+/** The server keeps the limit; the setting shows it and changes it. */
+async function readLimit() {
+  const { limit_megabytes: limit } = await store();
+  if (app.extensionManager.setting.get(LIMIT) !== limit) app.extensionManager.setting.set(LIMIT, limit);
+}
+
+/** @param {unknown} megabytes */
+async function setLimit(megabytes) {
+  try {
+    if ((await store()).limit_megabytes === megabytes) return;
+    await store("/limit", { megabytes });
+    await showWhatIsLeft();
+  } catch {
+    toast("error", text("limitRefused"));
+    await readLimit();
+  }
+}
+
+/** @param {EditorNode} node */
+const stateOf = (node) => /** @type {GateState | undefined} */ (/** @type {unknown} */ (node.properties?.[STATE]));
+
+/**
+ * Show what the workflow remembers, from the store: after a reload, an undo or a restart nothing needs to be queued.
+ * @param {Gate} gate
+ */
+async function restore({ node, view }) {
+  const state = stateOf(node);
   if (!state?.signature) return;
   const answer = await api.fetchApi(`${ROUTE}/${state.signature}`);
+  if (stateOf(node) !== state) return; // it ran meanwhile
   if (answer.ok) view.setPreviews((await answer.json()).previews, "", state.approved);
-  else view.setPreviews([], "These previews are not in the store any more. Run the workflow to make them again.");
+  else view.setPreviews([], text("gone"));
 }
 
+/** @param {EditorNode} node */
 function attach(node) {
   const view = new GateView({
     onRefine: (preview, number) => press(node, view, preview, number),
     onEmpty: emptyStore,
   });
-  views.add(view);
+  const gate = { node, view };
+  gates.add(gate);
+  /** @param {unknown} error */
+  const complain = (error) => view.setStatus(message(error), true);
   const widget = node.addDOMWidget("previews", "FLASHVIDEO_GATE", view.element, {
     serialize: false,
     hideOnZoom: false,
@@ -71,66 +121,95 @@ function attach(node) {
   const { onConfigure, onExecuted, onRemoved } = node; // of this instance: others keep theirs
   node.onConfigure = function (...args) {
     onConfigure?.apply(this, args);
-    restore(node, view).catch((error) => view.setStatus(error.message, true));
+    restore(gate).catch(complain);
   };
-  node.onExecuted = function (output, ...rest) {
-    onExecuted?.call(this, output, ...rest);
-    const shown = output?.flashvideo_gate?.[0];
+  node.onExecuted = function (output) {
+    onExecuted?.call(this, output);
+    const shown = /** @type {Shown | undefined} */ (output?.flashvideo_gate?.[0]);
     if (!shown) return;
     const { signature, node: id, link, ancestors, approved } = shown;
-    node.properties[STATE] = { signature, node: id, link, ancestors, approved };
+    remember(node, STATE, { signature, node: id, link, ancestors, approved });
     view.setPreviews(shown.previews, status(shown, view.note), approved);
-    showStore().catch((error) => view.setStatus(error.message, true));
+    showStore().catch(complain);
   };
-  node.onRemoved = function (...args) {
-    onRemoved?.apply(this, args);
-    views.delete(view);
+  node.onRemoved = function () {
+    onRemoved?.call(this);
+    gates.delete(gate);
   };
-  store().then((state) => view.setStore(state), (error) => view.setStatus(error.message, true));
+  showStore().catch(complain);
 }
 
+/** @param {Shown} shown @param {string} note */
 function status({ approved, stale, previews }, note) {
-  if (stale) return "The approved video is not among these previews, so nothing went on. Choose again.";
+  if (stale) return text("stale");
   const number = previews.findIndex(({ hash }) => hash === approved) + 1;
-  return number ? `Preview ${number} went on. ${note}` : "";
+  return number ? text("wentOn", { number, note }) : "";
 }
 
+/**
+ * @param {EditorNode} node
+ * @param {GateView} view
+ * @param {Preview} preview
+ * @param {number} number
+ */
 async function press(node, view, preview, number) {
-  view.setStatus(`Queueing preview ${number} …`);
+  view.setStatus(text("queueing", { number }));
   try {
-    const job = await prepare(node, node.properties[STATE], preview.hash);
-    view.note = job.edited.length ? `It is refined as it was made; edited since and not used: ${job.edited.join(", ")}.` : "";
-    view.setStatus(`Preview ${number} is queued for refinement. ${view.note}`, view.note !== "");
+    const job = await prepare(node, stateOf(node), preview.hash);
+    view.note = job.edited.length ? text("edited", { edits: job.edited.join(", ") }) : "";
+    view.setStatus(text("queued", { number, note: view.note }), view.note !== "");
     if (view.note) toast("warn", view.note);
     await queue(job);
   } catch (error) {
-    const problem = error.response?.error;
-    const text = problem ? [problem.message, problem.details].filter(Boolean).join(": ") : error.message;
-    view.setStatus(text, true);
-    toast("error", text);
+    view.setStatus(message(error), true);
+    toast("error", message(error));
   }
 }
 
+/**
+ * What an error says; a refused prompt names the nodes that are wrong.
+ * @param {unknown} error
+ */
+function message(error) {
+  const { response } = /** @type {Refusal} */ (error);
+  const refused = Object.values(response?.node_errors ?? {}).flatMap(({ class_type, errors }) =>
+    errors.map((problem) => [class_type, problem.message, problem.details].filter(Boolean).join(": ")),
+  );
+  const whole = typeof response?.error === "string" ? response.error : response?.error?.message;
+  return refused.join(" · ") || whole || (error instanceof Error ? error.message : String(error));
+}
+
+/** @param {"info" | "warn" | "error"} severity @param {string} detail */
 function toast(severity, detail) {
-  app.extensionManager.toast.add({ severity, summary: "FlashVideo Preview Gate", detail, life: 8000 });
+  app.extensionManager.toast.add({ severity, summary: text("gate"), detail, life: 8000 });
 }
 
 app.registerExtension({
   name: "FlashVideo.PreviewGate",
   settings: [
     {
-      id: LIMIT,
+      id: /** @type {any} */ (LIMIT), // the editor's type knows its own settings only
       name: "Size limit of the preview store (MB)",
       category: ["FlashVideo", "Preview store", "Limit"],
       tooltip: "Previews that were not used for longest are removed first.",
       type: "number",
       defaultValue: DEFAULT_LIMIT,
       attrs: { min: 1, max: 1048576, showButtons: false },
-      onChange: (megabytes) => setLimit(Number(megabytes)).catch((error) => console.warn("FlashVideo:", error.message)),
+      // Called once without an old value when the editor starts: nobody has changed anything then.
+      onChange: (megabytes, before) => (before === undefined ? undefined : setLimit(megabytes)),
     },
   ],
-  commands: [{ id: "FlashVideo.EmptyPreviewStore", label: "FlashVideo: empty the preview store", function: emptyStore }],
+  commands: [
+    {
+      id: EMPTY,
+      label: "FlashVideo: empty the preview store",
+      menubarLabel: "Empty the preview store",
+      function: confirmAndEmpty,
+    },
+  ],
+  menuCommands: [{ path: ["FlashVideo"], commands: [EMPTY] }],
+  setup: () => readLimit().catch((error) => console.warn("FlashVideo:", message(error))),
   nodeCreated(node) {
-    if (node.comfyClass === NODE) attach(node);
+    if (node.comfyClass === NODE) attach(/** @type {EditorNode} */ (node));
   },
 });

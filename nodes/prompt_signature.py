@@ -72,12 +72,12 @@ def content_mark(node: Node) -> Any:
     kind = host_nodes.NODE_CLASS_MAPPINGS.get(node["class_type"])
     if kind is None:
         return None
-    if first_real_override(kind, "fingerprint_inputs") is not None:
-        ask = kind.fingerprint_inputs
-    elif hasattr(kind, "define_schema") or not hasattr(kind, "IS_CHANGED"):
-        return None
+    if hasattr(kind, "GET_BASE_CLASS"):  # a V3 node
+        ask = first_real_override(kind, "fingerprint_inputs")
     else:
-        ask = kind.IS_CHANGED
+        ask = getattr(kind, "IS_CHANGED", None)
+    if ask is None:
+        return None
     try:
         mark = ask(**{key: None if is_link(v) else v for key, v in node["inputs"].items()})
     except Exception:  # another pack's code: like ComfyUI, take the node for changed

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "workflows"
 
 _BUILD = r"""async (spec) => {
-  const [GAP, TITLE, PAD] = [40, 34, 24];
+  const [GAP, TITLE, PAD] = [76, 34, 24];  // Vue nodes are taller than those on the canvas
   await app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4 });
   const made = {};
   let x = 0;
@@ -33,11 +33,11 @@ _BUILD = r"""async (spec) => {
       note.title = 'Note';
       app.rootGraph.add(note);
       note.widgets[0].value = group.note;
-      const lines = group.note.split('\n').reduce((n, line) => n + Math.max(1, Math.ceil(line.length / 48)), 0);
-      note.setSize([360, 70 + 21 * lines]);
+      const lines = group.note.split('\n').reduce((n, line) => n + Math.max(1, Math.ceil(line.length / 54)), 0);
+      note.setSize([360, 60 + 19 * lines]);
       column.push(note);
     }
-    for (const [name, { kind, widgets, title, width, room }] of Object.entries(group.nodes)) {
+    for (const [name, { kind, widgets, title, width, height, room }] of Object.entries(group.nodes)) {
       const node = made[name] = LiteGraph.createNode(kind);
       if (!node) throw new Error(`no node ${kind}`);
       app.rootGraph.add(node);
@@ -48,7 +48,7 @@ _BUILD = r"""async (spec) => {
         widget.value = value;
       }
       const least = node.computeSize();
-      node.setSize([Math.max(node.size[0], least[0], width || 320), Math.max(node.size[1], least[1])]);
+      node.setSize([Math.max(node.size[0], least[0], width || 320), Math.max(node.size[1], least[1], height)]);
       column.push(Object.assign(node, { flashvideoRoom: room }));
     }
     const widest = Math.max(...column.map((node) => node.size[0]));

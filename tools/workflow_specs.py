@@ -17,6 +17,7 @@ class Node:
     inputs: dict[str, Link] = field(default_factory=dict)
     title: str = ""
     width: int = 0
+    height: int = 0
     room: int = 0  # pixels left free below: the node grows when it has run
 
 
@@ -75,7 +76,9 @@ def _models(files: dict[str, str], stages: str = "12", note: str = _FILES_NOTE) 
 
 def _encode(stage: str, prompt: str = PROMPT) -> Node:
     widgets = {"prompt": prompt, "stage": stage}
-    return Node("FlashVideoTextEncode", widgets, {"clip": ("clip", 0)}, title=f"Prompt for {stage}", width=420)
+    return Node(
+        "FlashVideoTextEncode", widgets, {"clip": ("clip", 0)}, title=f"Prompt for {stage}", width=420, height=320
+    )
 
 
 def _prompts(prompt: str = PROMPT) -> Group:
@@ -205,7 +208,7 @@ REFINE_ANY = Workflow(
         Group(
             "3 · Your video",
             {
-                "load": Node("LoadVideo", {"file": "flashvideo_example.mp4"}, width=420),
+                "load": Node("LoadVideo", {"file": "flashvideo_example.mp4"}, width=420, room=260),
                 "small": Node("GetVideoComponents", {}, {"video": ("load", 0)}, title="Its frames"),
             },
             "Any small video, of any length: 49 frames at 8 a second are what Stage II knows best. Its audio and frame "
@@ -234,7 +237,7 @@ STAGE_PARTS = Workflow(
             "3 · Stage I in parts",
             {
                 "empty": Node("FlashVideoEmptyLatent"),
-                "noise1": Node("RandomNoise", {"noise_seed": 1}),
+                "noise1": Node("RandomNoise", {"noise_seed": 1, "control_after_generate": "fixed"}),
                 "guider1": Node(
                     "FlashVideoStage1Guider",
                     {},
@@ -272,7 +275,7 @@ STAGE_PARTS = Workflow(
         Group(
             "5 · Stage II in parts",
             {
-                "noise2": Node("RandomNoise", {"noise_seed": 2}),
+                "noise2": Node("RandomNoise", {"noise_seed": 2, "control_after_generate": "fixed"}),
                 "guider2": Node(
                     "CFGGuider",
                     {"cfg": 13.0},

@@ -128,6 +128,16 @@ def test_always_lets_the_first_through(gated: Gated) -> None:
     assert saved(gated.out).shape == (1, 16, 2, 4, 6)
 
 
+def test_a_batch_loses_its_numbering(bench: Bench, latents: Any) -> None:
+    """Core's RandomNoise would take ``batch_index`` for the number of the noise."""
+    numbered = bench.latent(latents(2, 16, 2, 4, 6, seed=31), batch_index=[3, 7])
+    gate = bench.add("FlashVideoPreviewGate", latent=numbered, vae=bench.add("ProbeVae"), approve="always")
+    out = bench.save(gate)
+    bench.run()
+    assert saved(out).shape == (1, 16, 2, 4, 6)
+    assert saved_keys(out) == {}
+
+
 def test_the_numbers_of_nodes_do_not_matter(gated: Gated) -> None:
     first = gated.run()
     renamed = {f"9{name}": node for name, node in copy.deepcopy(gated.nodes).items()}
@@ -209,3 +219,15 @@ def test_limits_are_checked(server: ComfyServer) -> None:
         with pytest.raises(urllib.error.HTTPError) as error:
             server.post("/flashvideo/previews/limit", wrong)
         assert error.value.code == 400
+
+
+def test_nodes_of_the_older_kind_may_be_ancestors(gated: Gated) -> None:
+    """Core's own nodes are mostly of the V1 kind; they have no ``fingerprint_inputs``."""
+    bench = gated.bench
+    between = bench.add("LatentFromBatch", samples=[gated.stage1, 0], batch_index=1, length=1)
+    gated.nodes[gated.gate]["inputs"]["latent"] = between
+    hashes = gated.hashes(gated.run())
+    assert len(hashes) == 1
+    run = gated.run(hashes[0])
+    assert not {gated.stage1, between[0]} & set(run.executed)
+    assert gated.out.exists()

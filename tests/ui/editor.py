@@ -70,9 +70,9 @@ class Editor:
         if not any(quiet in text for quiet in _QUIET):
             self.problems.append(text[:500])
 
-    def open(self, vue_nodes: bool = False) -> Editor:
+    def open(self, vue_nodes: bool = False, locale: str = "en") -> Editor:
         self.vue_nodes = vue_nodes
-        for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes}.items():
+        for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes, "Comfy.Locale": locale}.items():
             self.server.request(f"/settings/{urllib.parse.quote(key)}", value)
         self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
         self.page.wait_for_function(_READY, timeout=120_000)
@@ -113,7 +113,7 @@ class Editor:
         """Bring one node to the middle of the view, so that a mouse can reach it."""
         self.page.evaluate(
             """([id, scale]) => {
-              const node = app.rootGraph.getNodeById(id), ds = app.canvas.ds;
+              const node = app.canvas.graph.getNodeById(id), ds = app.canvas.ds;
               ds.scale = scale;
               const [x, y] = node.pos, [w, h] = node.size;
               ds.offset = [innerWidth / 2 / scale - x - w / 2, innerHeight / 2 / scale - y - h / 2];

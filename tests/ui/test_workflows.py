@@ -10,6 +10,20 @@ import pytest
 from tests.ui.editor import Editor
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+_UNTIDY = """() => {
+  const TITLE = 30;
+  const boxes = app.rootGraph.nodes.map((node) => {
+    const [[x, y], [w, h]] = [node.pos, node.size];
+    return { type: node.type, left: x, top: y - TITLE, right: x + w, bottom: y + h };
+  });
+  const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+  const holds = ({ pos: [x, y], size: [w, h] }, box) =>
+    box.left >= x && box.top >= y && box.right <= x + w && box.bottom <= y + h;
+  return boxes.flatMap((box, k) => [
+    ...boxes.slice(k + 1).filter((other) => overlap(box, other)).map((other) => `${box.type} lies over ${other.type}`),
+    ...(app.rootGraph.groups.filter((group) => holds(group, box)).length === 1 ? [] : [`${box.type} is in no group`]),
+  ]);
+}"""
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
@@ -26,6 +40,15 @@ def test_a_workflow_loads_is_its_api_twin_and_saves_unchanged(rendered: Editor, 
     saved = {node["id"]: node.get("widgets_values") for node in rendered.serialized()["nodes"]}
     for node in file["nodes"]:
         assert saved[node["id"]] == node.get("widgets_values"), node["type"]
+
+
+@pytest.mark.usefixtures("screenshot")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_workflow_is_tidy(rendered: Editor, name: str) -> None:
+    """No node lies over another, each is in one group, also when previews of input files have appeared."""
+    rendered.load(FOLDER / f"{name}.json")
+    rendered.page.wait_for_timeout(1000)
+    assert rendered.page.evaluate(_UNTIDY) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
