@@ -14,8 +14,8 @@ from comfy_api.latest import ComfyExtension, io
 log = logging.getLogger(__name__)
 
 FAMILIES = (
-    *("loaders", "text", "stage1", "stage1_parts", "degrade", "stage2"),
-    *("vae_loader", "upscale", "decode", "video", "compare", "grid", "pick", "preview"),
+    *("loaders", "text_loader", "text", "stage1", "stage1_parts", "degrade", "stage2"),
+    *("vae_loader", "upscale", "decode", "video", "compare", "grid", "pick", "preview", "train"),
 )
 
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av  # noqa: F401 (its videos are written with it: without it this family is left out in words)
 import comfy.model_management
+import comfy.utils
 import folder_paths
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..flashvideo.config import DEFAULT_FPS, MAX_FPS
 from ..flashvideo.resize import side_by_side
 from ..flashvideo.video_io import VideoWriter, write_image
 from .lazy_video import LazyVideo
 from .upscale import image_to_video
+from .widgets import fps_input, frame_rate
 
 _FOLDER = "flashvideo_compare"  # in ComfyUI's temp folder
 _CRF = 14
@@ -62,7 +63,9 @@ def check_pair(before: Tensor, after: Tensor) -> None:
         )
 
 
-def save_for_wipe(image: Tensor, size: tuple[int, int], fps: float, name: str) -> dict[str, str]:
+def save_for_wipe(
+    image: Tensor, size: tuple[int, int], fps: float, name: str, bar: comfy.utils.ProgressBar
+) -> dict[str, str]:
     """Write a video (a PNG for one frame) at (height, width) into ComfyUI's temp folder; gives what /view takes."""
     folder = Path(folder_paths.get_temp_directory()) / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,10 +74,10 @@ def save_for_wipe(image: Tensor, size: tuple[int, int], fps: float, name: str) -
     if single:
         write_image(path, _sized(image, size)[0, :, 0])
     else:
-        with VideoWriter(path, Fraction(round(fps * 1000), 1000), _CRF, preset="veryfast") as writer:
+        with VideoWriter(path, frame_rate(fps), _CRF, preset="veryfast") as writer:
             for frame in image.split(1):
-                comfy.model_management.throw_exception_if_processing_interrupted()
                 writer.write(_sized(frame, size))
+                bar.update(1)
     return {"filename": path.name, "subfolder": _FOLDER, "type": "temp"}
 
 
@@ -102,14 +105,7 @@ class Compare(io.ComfyNode):
             inputs=[
                 io.Image.Input("before", tooltip="The small video, of any size; on the left."),
                 io.Image.Input("after", tooltip="The refined video, of as many frames; on the right."),
-                io.Float.Input(
-                    "fps",
-                    default=float(DEFAULT_FPS),
-                    min=0.01,
-                    max=float(MAX_FPS),
-                    step=0.01,
-                    tooltip="Frames per second of the joint video and of what the node shows.",
-                ),
+                fps_input("Frames per second of the joint video and of what the node shows."),
             ],
             outputs=[io.Video.Output(display_name="joint", tooltip="Both side by side, for Save Video.")],
             is_output_node=True,
@@ -122,9 +118,10 @@ class Compare(io.ComfyNode):
         height, width = after.shape[1:3]
         shown: dict[str, Any] = {"kind": "image" if len(after) == 1 else "video", "width": width, "height": height}
         shown |= {"fps": fps, "frames": len(after)}
+        bar = comfy.utils.ProgressBar(2 * len(after))
         for name, image in (("before", before), ("after", after)):
-            shown[name] = save_for_wipe(image, (height, width), fps, name)
-        joint = LazyVideo(JoinedFrames(before, after), Fraction(round(fps * 1000), 1000))
+            shown[name] = save_for_wipe(image, (height, width), fps, name, bar)
+        joint = LazyVideo(JoinedFrames(before, after), frame_rate(fps))
         return io.NodeOutput(joint, ui={"flashvideo_compare": [shown]})
 
 

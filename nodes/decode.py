@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from .vae_work import VaeLimits, decode_images, limit_inputs, require_vae, video_latents
+from .vae_work import VaeLimits, decode_images, limit_inputs, require_vae
+from .widgets import vae_input
 
 
 class TiledDecode(io.ComfyNode):
@@ -23,7 +24,7 @@ class TiledDecode(io.ComfyNode):
             search_aliases=["flashvideo", "vae decode", "vae decode tiled", "latent to image", "low vram"],
             inputs=[
                 io.Latent.Input("latent", tooltip="A latent in VAE space, of any number of latent frames."),
-                io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE."),
+                vae_input(),
                 *limit_inputs(),
             ],
             outputs=[
@@ -36,7 +37,6 @@ class TiledDecode(io.ComfyNode):
     @classmethod
     def execute(cls, latent: dict[str, Any], vae: Any, tile_size: int = 0, memory_gb: float = 0.0) -> io.NodeOutput:
         require_vae(vae)
-        video_latents(latent)
         return io.NodeOutput(decode_images(vae, latent, VaeLimits(tile_size, memory_gb)))
 
 

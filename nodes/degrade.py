@@ -9,8 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ..flashvideo.degradation import STAGE2_LATENT_SCALE, degrade_latents
-from .host_sampling import DEFAULT_NOISE_STEP
-from .wiring import NOISE_STEP_KEY, require_latents, require_stage, sample_seeds
+from .widgets import noise_step_input, seed_input
+from .wiring import NOISE_STEP_KEY, require_latents, require_stage, require_undegraded, sample_seeds
 
 
 class LatentDegradation(io.ComfyNode):
@@ -27,22 +27,11 @@ class LatentDegradation(io.ComfyNode):
             search_aliases=["flashvideo", "add noise", "degradation", "noise step", "ref step", "stage 2"],
             inputs=[
                 io.Latent.Input("latent", tooltip="The low-resolution video, resized to the target and encoded."),
-                io.Int.Input(
-                    "noise_step",
-                    default=DEFAULT_NOISE_STEP,
-                    min=0,
-                    max=999,
-                    tooltip="How much of the latent is replaced by noise: 675 by default, trained on 650 to 750. More "
+                noise_step_input(
+                    "How much of the latent is replaced by noise: 675 by default, trained on 650 to 750. More "
                     "gives Stage II more freedom, less keeps closer to the preview.",
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the noise, the same as RandomNoise's. Sample k of a batch gets seed + k.",
-                ),
+                seed_input("Seed of the noise, the same as RandomNoise's. Sample k of a batch gets seed + k."),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -56,11 +45,7 @@ class LatentDegradation(io.ComfyNode):
     @classmethod
     def execute(cls, latent: dict[str, Any], noise_step: int, seed: int, model: Any = None) -> io.NodeOutput:
         samples = require_latents(latent)
-        if NOISE_STEP_KEY in latent:
-            raise ValueError(
-                f"The latent is degraded already (noise step {latent[NOISE_STEP_KEY]}). Degrade it once: connect the "
-                "encoded video's latent."
-            )
+        require_undegraded(latent)
         if not torch.count_nonzero(samples):
             raise ValueError(
                 "The latent is empty (all zeros). Connect the latent of the encoded low-resolution video, not an empty "

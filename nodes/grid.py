@@ -16,10 +16,27 @@ from torch import Tensor
 
 from ..flashvideo.checks import check_noise_step, check_positive
 from .degrade import LatentDegradation
-from .pick import negative_input, seed_input, solver_input, stage2_inputs
+from .node_text import show_on_node
 from .stage2 import Stage2Refiner
-from .vae_work import VaeLimits, decode_images, require_vae, show_on_node, true_frames
-from .wiring import NOISE_STEP_KEY, conditionings, require_latents, require_stage
+from .vae_work import VaeLimits, decode_images, require_vae, true_frames
+from .widgets import (
+    answered,
+    model_input,
+    negative_input,
+    positive_input,
+    seed_input,
+    shift_input,
+    solver_input,
+    vae_input,
+)
+from .wiring import (
+    conditionings,
+    require_index,
+    require_latents,
+    require_single,
+    require_stage,
+    require_undegraded,
+)
 
 _MAX_CELLS = 100
 _MIDDLE = -1
@@ -113,9 +130,10 @@ class ParameterGrid(io.ComfyNode):
             "noise, and lays one frame of each out with its settings.",
             search_aliases=["flashvideo", "xy plot", "xyz plot", "grid", "contact sheet", "parameters"],
             inputs=[
-                *stage2_inputs(),
+                model_input("stage2"),
+                positive_input("stage2"),
                 io.Latent.Input("latent", tooltip="One clip from Upscale and Encode, not degraded."),
-                io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE."),
+                vae_input(),
                 io.String.Input("steps", default="1, 2, 4", tooltip="Numbers of steps (NFE), one a column."),
                 io.String.Input("cfg", default="7, 13", tooltip="Guidance scales, one a row."),
                 io.String.Input(
@@ -125,15 +143,8 @@ class ParameterGrid(io.ComfyNode):
                     "750.",
                 ),
                 seed_input("Seed of the degradation's noise, the same in every cell."),
-                io.Float.Input(
-                    "shift",
-                    default=2.5,
-                    min=0.01,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="As on the Stage II Refiner: 2.5 the authors' run, 1 the paper's equal steps.",
-                ),
-                solver_input(),
+                shift_input("As on the Stage II Refiner: 2.5 the authors' run, 1 the paper's equal steps."),
+                solver_input(advanced=True, optional=True),
                 io.Int.Input(
                     "frame",
                     default=_MIDDLE,
@@ -164,11 +175,8 @@ class ParameterGrid(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, steps: Any = None, cfg: Any = None, noise_step: Any = None) -> bool | str:
-        try:
-            parse_cells(*("1" if given is None else given for given in (steps, cfg, noise_step)))  # None: linked
-        except ValueError as error:
-            return str(error)
-        return True
+        given = ("1" if text is None else text for text in (steps, cfg, noise_step))  # None: linked
+        return answered(lambda: parse_cells(*given))
 
     @classmethod
     def execute(
@@ -215,14 +223,10 @@ def checked_frame(latent: dict[str, Any], frame: int) -> int:
         ValueError: a latent that is degraded, a batch, or shorter than that.
     """
     samples = require_latents(latent)
-    if NOISE_STEP_KEY in latent:
-        raise ValueError("The latent is degraded already; the grid does that itself. Connect Upscale and Encode.")
-    if len(samples) > 1:
-        raise ValueError(f"The latent is a batch of {len(samples)} videos. Take one with FlashVideo Pick Preview.")
+    require_undegraded(latent)
+    require_single(samples)
     count = true_frames(latent)
-    if frame >= count:
-        raise ValueError(f"frame {frame}: the clip has {count} frames, 0 to {count - 1}. Choose one of them.")
-    return count // 2 if frame == _MIDDLE else frame
+    return count // 2 if frame == _MIDDLE else require_index("frame", frame, count, "frames")
 
 
 NODES = [ParameterGrid]

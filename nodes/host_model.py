@@ -21,10 +21,10 @@ from ..flashvideo.checkpoints.source import TransformerSource
 from ..flashvideo.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from .host_network import HostedNetwork
 from .host_sampling import Stage1Sampling, Stage2Sampling
+from .wiring import STAGES
 
 log = logging.getLogger(__name__)
 
-STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
 _SCALES = {"stage1": STAGE1_LATENT_SCALE, "stage2": STAGE2_LATENT_SCALE}
 WEIGHT_DTYPES = {
     "default": None,

@@ -74,6 +74,11 @@ class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
                 "The latent is empty (all zeros). Stage II refines a video: connect the latent of the encoded "
                 "low-resolution video, not an empty one."
             )
+        if float(sigma.max()) > 1 + 1e-5:
+            raise ValueError(
+                f"Sampling starts at sigma {float(sigma.max()):.4g}; Stage II goes from 1 (degraded) to 0. Connect "
+                "Stage II Sigmas."
+            )
         if not torch.count_nonzero(noise):
             return latent_image  # already degraded
         if float(sigma.max()) < 1 - 1e-5:

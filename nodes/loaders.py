@@ -1,4 +1,4 @@
-"""Loaders: both stages, LoRA files, small and large T5 encoders."""
+"""Load Stage I, Load Stage II and Load LoRA."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from comfy_api.latest import io
 
 from ..flashvideo.checkpoints.lora import read_lora
 from ..flashvideo.checkpoints.source import name_list
-from .host_model import STAGES, WEIGHT_DTYPES, load_stage
-from .host_text import load_text_encoder
+from .host_model import WEIGHT_DTYPES, load_stage
 from .model_files import model_choices, model_path
-from .wiring import require_any_stage
+from .wiring import STAGES, require_any_stage
 
 CATEGORY = "FlashVideo"
 
@@ -145,32 +144,4 @@ class LoadLora(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
-class LoadTextEncoder(io.ComfyNode):
-    """T5 of any size as a CLIP."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="FlashVideoLoadTextEncoder",
-            display_name="FlashVideo Load Text Encoder",
-            category=CATEGORY,
-            description="Loads a T5 v1.1 encoder of any size. Core's CLIPLoader (type cogvideox) gives the same for "
-            "T5-XXL; this one also takes the tiny bundled encoder.",
-            search_aliases=["flashvideo", "clip loader", "load clip", "t5", "t5xxl", "text encoder"],
-            inputs=[
-                io.Combo.Input(
-                    "text_encoder_name",
-                    options=model_choices("text_encoders", "text"),
-                    tooltip="T5-XXL v1.1 in models/text_encoders (t5xxl_fp16, t5xxl_fp8_e4m3fn_scaled ...), as both "
-                    "published stages need it; the tiny bundled one belongs to the tiny models.",
-                ),
-            ],
-            outputs=[io.Clip.Output(display_name="clip", tooltip="The text encoder, for any text encode node.")],
-        )
-
-    @classmethod
-    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
-        return io.NodeOutput(load_text_encoder(model_path("text_encoders", text_encoder_name, "text")))
-
-
-NODES = [LoadStage1, LoadStage2, LoadLora, LoadTextEncoder]
+NODES = [LoadStage1, LoadStage2, LoadLora]

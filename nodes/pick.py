@@ -7,50 +7,27 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..flashvideo.stage2 import SOLVERS
 from .degrade import LatentDegradation
-from .host_sampling import DEFAULT_NOISE_STEP
-from .stage1 import chosen_size
-from .stage2 import Stage2Refiner, shift_inputs
-from .upscale import check_target, image_to_video, size_inputs, upscaled_latent
+from .stage2 import Stage2Refiner
+from .upscale import image_to_video, target_inputs, upscaled_latent
 from .vae_work import VaeLimits, decode_images, require_vae
-from .wiring import conditionings, require_stage
+from .widgets import (
+    answered,
+    check_chosen_size,
+    chosen_size,
+    model_input,
+    negative_input,
+    noise_step_input,
+    positive_input,
+    schedule_inputs,
+    seed_input,
+    solver_input,
+    stage2_cfg_input,
+    vae_input,
+)
+from .wiring import conditionings, require_index, require_stage
 
 _MAX_FRAMES = 100000
-
-
-def seed_input(tooltip: str) -> io.Input:
-    return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=0xFFFFFFFFFFFFFFFF,
-        control_after_generate=io.ControlAfterGenerate.fixed,
-        tooltip=tooltip,
-    )
-
-
-def stage2_inputs() -> list[io.Input]:
-    """Sockets that Stage II needs, whatever it refines."""
-    return [
-        io.Model.Input("model", tooltip="FlashVideo Load Stage II."),
-        io.Conditioning.Input("positive", tooltip="The prompt, encoded for Stage II."),
-    ]
-
-
-def negative_input() -> io.Input:
-    return io.Conditioning.Input("negative", optional=True, tooltip="Left open: all zeros, as the model was trained.")
-
-
-def solver_input() -> io.Input:
-    return io.Combo.Input(
-        "solver",
-        options=list(SOLVERS),
-        default="euler",
-        tooltip="euler: one evaluation a step, the paper's. midpoint, heun: two. rk4: four.",
-        advanced=True,
-        optional=True,
-    )
 
 
 def pick_sample(latent: dict[str, Any], index: int) -> dict[str, Any]:
@@ -61,13 +38,12 @@ def pick_sample(latent: dict[str, Any], index: int) -> dict[str, Any]:
     """
     samples = latent["samples"]
     count = len(samples)
-    if not -count <= index < count:
-        raise ValueError(f"index {index}: the latent has {count} samples, 0 to {count - 1}. Choose one of them.")
+    index = require_index("index", index, count, "samples in the latent")
     picked = {key: value for key, value in latent.items() if key != "batch_index"}
     mask = picked.get("noise_mask")
     if isinstance(mask, Tensor) and len(mask) == count:
-        picked["noise_mask"] = mask[index % count][None]
-    return {**picked, "samples": samples[index % count][None].clone()}
+        picked["noise_mask"] = mask[index][None]
+    return {**picked, "samples": samples[index][None].clone()}
 
 
 class PickPreview(io.ComfyNode):
@@ -112,9 +88,10 @@ class RefineOneFrame(io.ComfyNode):
             "costs: look at the details first. The clip's frame will differ in detail, having seen its neighbours.",
             search_aliases=["flashvideo", "proof", "test frame", "single image", "image upscale", "stage 2"],
             inputs=[
-                *stage2_inputs(),
+                model_input("stage2"),
+                positive_input("stage2"),
                 io.Image.Input("image", tooltip="The preview's frames, or a single picture."),
-                io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE."),
+                vae_input(),
                 io.Int.Input(
                     "frame",
                     default=0,
@@ -122,25 +99,12 @@ class RefineOneFrame(io.ComfyNode):
                     max=_MAX_FRAMES,
                     tooltip="Which frame: 0 is the first, -1 the last.",
                 ),
-                *size_inputs(),
-                io.Int.Input(
-                    "noise_step",
-                    default=DEFAULT_NOISE_STEP,
-                    min=0,
-                    max=999,
-                    tooltip="How much of the latent is replaced by noise: 675 by default, trained on 650 to 750.",
-                ),
+                *target_inputs(),
+                noise_step_input("How much of the latent is replaced by noise: 675 by default, trained on 650 to 750."),
                 seed_input("Seed of the posterior's draw and of the degradation's noise."),
-                *shift_inputs(),
-                io.Float.Input(
-                    "cfg",
-                    default=13.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Guidance scale; the authors use 10 to 13. 1 halves the cost and leaves guidance out.",
-                ),
-                solver_input(),
+                *schedule_inputs(),
+                stage2_cfg_input(),
+                solver_input(advanced=True, optional=True),
                 negative_input(),
             ],
             outputs=[
@@ -151,7 +115,7 @@ class RefineOneFrame(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
-        return check_target(size, width, height)
+        return answered(lambda: check_chosen_size(size, width, height))
 
     @classmethod
     def execute(
@@ -177,10 +141,9 @@ class RefineOneFrame(io.ComfyNode):
         require_vae(vae)
         conditionings(model, positive, negative)
         count = image_to_video(image).shape[2]
-        if not -count <= frame < count:
-            raise ValueError(f"frame {frame}: the video has {count} frames, 0 to {count - 1}. Choose one of them.")
+        frame = require_index("frame", frame, count, "frames")
         limits, target = VaeLimits(), chosen_size(size, width, height)
-        latent = upscaled_latent(vae, image[frame % count][None], target, resize, limits, seed)
+        latent = upscaled_latent(vae, image[frame][None], target, resize, limits, seed)
         degraded = LatentDegradation.execute(latent, noise_step, seed, model).args[0]
         told = {"solver": solver, "negative": negative}
         refined = Stage2Refiner.execute(model, positive, degraded, steps, shift, cfg, **told).args[0]

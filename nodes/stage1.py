@@ -10,34 +10,32 @@ import torch
 from comfy_api.latest import io
 
 from ..flashvideo.checks import LATENT_CHANNELS, check_size, latent_frames
-from ..flashvideo.config import SIZES
-from .host_model import STAGES
 from .live_preview import colour_factors, sampling_callback
 from .stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
-from .wiring import conditionings, require_finite, require_latents, require_no_mask, require_stage, sample_seeds
+from .vae_work import require_vae
+from .widgets import (
+    PRESETS,
+    answered,
+    cfg_input,
+    check_chosen_size,
+    chosen_size,
+    model_input,
+    negative_input,
+    positive_input,
+    seed_input,
+    size_inputs,
+)
+from .wiring import STAGES, conditionings, require_finite, require_latents, require_no_mask, require_stage, sample_seeds
 
-CUSTOM = "custom"
-PRESETS = {f"{name} ({width}x{height})": (height, width) for name, (height, width) in SIZES.items()}
-_MAX_PIXELS = 16384
 CURVES = ["authors", "smooth", "constant"]
 
 
-def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
-    """(height, width) of a preset, or the widgets' with ``custom``."""
-    return (height, width) if size == CUSTOM else PRESETS[size]
-
-
-def guidance_inputs(cfg: float = 8.0) -> list[io.Input]:
+def guidance_inputs() -> list[io.Input]:
     """The widgets of Stage I's guidance, shared with its parts."""
     return [
-        io.Float.Input(
-            "cfg",
-            default=cfg,
-            min=0.0,
-            max=100.0,
-            step=0.1,
-            tooltip="Guidance scale: how closely the prompt is followed. The guidance of a step swings between 1 and "
-            "1 + this.",
+        cfg_input(
+            8.0,
+            "Guidance scale: how closely the prompt is followed. The guidance of a step swings between 1 and 1 + this.",
         ),
         io.Float.Input(
             "exponent",
@@ -83,28 +81,7 @@ class EmptyLatent(io.ComfyNode):
             description="The size and length of the video that Stage I paints. It was trained on 480x256, 49 frames.",
             search_aliases=["flashvideo", "empty latent video", "size", "resolution", "frames", "batch"],
             inputs=[
-                io.Combo.Input(
-                    "size",
-                    options=[*PRESETS, CUSTOM],
-                    default=next(iter(PRESETS)),
-                    tooltip="Stage I was trained on 270p. custom takes width and height below.",
-                ),
-                io.Int.Input(
-                    "width",
-                    default=480,
-                    min=16,
-                    max=_MAX_PIXELS,
-                    step=16,
-                    tooltip="With size custom: pixels, a multiple of 16.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=256,
-                    min=16,
-                    max=_MAX_PIXELS,
-                    step=16,
-                    tooltip="With size custom: pixels, a multiple of 16.",
-                ),
+                *size_inputs(next(iter(PRESETS)), "Stage I was trained on 270p."),
                 io.Int.Input(
                     "length",
                     default=49,
@@ -127,18 +104,13 @@ class EmptyLatent(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None, length: Any = None) -> bool | str:
         """Sizes in words; linked values are None here and are checked on execution."""
-        try:
-            if size == CUSTOM and width is not None and height is not None:
-                check_size(height, width)
-                if max(height, width) > _MAX_PIXELS:
-                    return f"width {width}, height {height}: at most {_MAX_PIXELS} pixels."
-            elif size is not None and size not in (*PRESETS, CUSTOM):
-                return f"size {size!r}: expected one of {', '.join([*PRESETS, CUSTOM])}."
+
+        def check() -> None:
+            check_chosen_size(size, width, height)
             if length is not None:
                 latent_frames(length)
-        except ValueError as error:
-            return str(error)
-        return True
+
+        return answered(check)
 
     @classmethod
     def execute(cls, size: str, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
@@ -163,17 +135,10 @@ class Stage1Sampler(io.ComfyNode):
             "after another; sample k is what seed + k gives alone.",
             search_aliases=["flashvideo", "stage 1", "ksampler", "text to video", "dpm++ 2m sde", "preview"],
             inputs=[
-                io.Model.Input("model", tooltip="FlashVideo Load Stage I."),
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded for Stage I."),
+                model_input("stage1"),
+                positive_input("stage1"),
                 io.Latent.Input("latent", tooltip="FlashVideo Empty Latent: size, length and number of previews."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the start and the solver's noise; the same as RandomNoise's in the parts.",
-                ),
+                seed_input("Seed of the start and the solver's noise; the same as RandomNoise's in the parts."),
                 io.Int.Input(
                     "steps",
                     default=51,
@@ -182,11 +147,7 @@ class Stage1Sampler(io.ComfyNode):
                     tooltip="Evaluations of the model. The authors run 51 (their paper says 50).",
                 ),
                 *guidance_inputs(),
-                io.Conditioning.Input(
-                    "negative",
-                    optional=True,
-                    tooltip="Left open: all zeros, as the model was trained. That is also what Text Encode gives.",
-                ),
+                negative_input(" That is also what Text Encode gives."),
                 io.Vae.Input(
                     "vae",
                     optional=True,
@@ -223,6 +184,8 @@ class Stage1Sampler(io.ComfyNode):
                 "connect FlashVideo Empty Latent. To refine a video, use Stage II."
             )
         positive, negative = conditionings(model, positive, negative)
+        if vae is not None:
+            require_vae(vae)
         factors = colour_factors(vae) if vae is not None else None
         sigmas, scale = stage1_sigmas(model, steps), model.model.latent_format.scale_factor
         seeds, painted = sample_seeds(latent, seed), []

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from .stage1 import check_curve, guidance_inputs
 from .stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
+from .widgets import model_input, negative_input, positive_input
 from .wiring import conditionings, require_stage
 
 
@@ -23,7 +24,7 @@ class Stage1Sigmas(io.ComfyNode):
             description="The authors' time steps (999, 979, 959 ...) as sigmas, for SamplerCustomAdvanced.",
             search_aliases=["flashvideo", "scheduler", "sigmas", "basic scheduler", "stage 1"],
             inputs=[
-                io.Model.Input("model", tooltip="FlashVideo Load Stage I."),
+                model_input("stage1"),
                 io.Int.Input(
                     "steps", default=51, min=1, max=1000, tooltip="Evaluations of the model; the authors run 51."
                 ),
@@ -50,8 +51,8 @@ class Stage1Guider(io.ComfyNode):
             "SamplerCustomAdvanced.",
             search_aliases=["flashvideo", "cfg guider", "dynamic cfg", "guidance", "stage 1"],
             inputs=[
-                io.Model.Input("model", tooltip="FlashVideo Load Stage I."),
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded for Stage I."),
+                model_input("stage1"),
+                positive_input("stage1"),
                 *guidance_inputs(),
                 io.Int.Input(
                     "steps",
@@ -62,9 +63,7 @@ class Stage1Guider(io.ComfyNode):
                     advanced=True,
                     optional=True,
                 ),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Left open: all zeros, as the model was trained."
-                ),
+                negative_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
         )

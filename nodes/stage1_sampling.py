@@ -47,6 +47,15 @@ class Stage1Guidance(comfy.samplers.CFGGuider):
         return super().predict_noise(x, timestep, options, seed)
 
 
+def require_stage1(model: Any) -> None:
+    """Raise ValueError for FlashVideo's other stage, whose flow this solver would take for something else."""
+    if getattr(model, "flashvideo_stage", "stage1") != "stage1":
+        raise ValueError(
+            "Stage I Solver samples Stage I; the model is Stage II. Use KSamplerSelect (euler) with Stage II Sigmas, "
+            "or the Stage II Refiner."
+        )
+
+
 class Stage1Solver(comfy.samplers.Sampler):
     """DPM-Solver++ 2M SDE in variance-preserving form, where terminal noise is finite.
 
@@ -75,6 +84,7 @@ class Stage1Solver(comfy.samplers.Sampler):
         check_latents("the latent", noise)
         if denoise_mask is not None:
             raise ValueError("Stage I paints whole videos: a noise mask has no effect here. Remove it.")
+        require_stage1(model_wrap.inner_model)
         levels = _Levels(model_wrap.inner_model.model_sampling, sigmas)
         x = self._start(levels, noise, latent_image)
         draw = self._drawing(noise, levels, extra_args.get("seed"))
@@ -101,6 +111,11 @@ class Stage1Solver(comfy.samplers.Sampler):
             return noise.clone()
         signal, amplitude = vp_factors(levels.sigmas[0])
         given = torch.zeros_like(noise) if latent_image is None else latent_image
+        if not torch.count_nonzero(given):
+            raise ValueError(
+                f"Sampling starts at sigma {levels.sigmas[0]:.4g} from an empty latent, in the middle of nothing. Use "
+                "Stage I Sigmas from their start; a part of them continues the latent of the part before."
+            )
         # a continued run without new noise carries its noise in the latent, in ComfyUI's scaling
         return signal * given + amplitude * noise
 

@@ -11,32 +11,24 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..flashvideo.schedules import flow_times
-from ..flashvideo.stage2 import SOLVERS, Rounding, Solver, get_solver
-from .host_sampling import DEFAULT_NOISE_STEP, Stage2Sampling
+from ..flashvideo.stage2 import Rounding, Solver, get_solver
+from .host_sampling import Stage2Sampling
 from .live_preview import sampling_callback
+from .widgets import (
+    model_input,
+    negative_input,
+    noise_step_input,
+    positive_input,
+    schedule_inputs,
+    solver_input,
+    stage2_cfg_input,
+)
 from .wiring import NOISE_STEP_KEY, conditionings, require_finite, require_latents, require_no_mask, require_stage
 
 ROUNDINGS: dict[str, Rounding] = {"exact": None, "bf16": "bf16"}
 _TIME_DTYPES = {"exact": torch.float32, "bf16": torch.bfloat16}
 FROM_LATENT = -1
 _END = 1e-6  # below it a time is the end of the flow, up to rounding
-
-
-def shift_inputs() -> list[io.Input]:
-    """The widgets of Stage II's schedule."""
-    return [
-        io.Int.Input(
-            "steps", default=4, min=1, max=1000, tooltip="Steps of the flow. 4 by default; the authors ran 5."
-        ),
-        io.Float.Input(
-            "shift",
-            default=2.5,
-            min=0.01,
-            max=100.0,
-            step=0.1,
-            tooltip="Above 1 the steps grow towards the end; 1 gives equal steps (the paper's), 2.5 the authors' run.",
-        ),
-    ]
 
 
 def rounding_input() -> io.Input:
@@ -120,24 +112,12 @@ class Stage2Refiner(io.ComfyNode):
             description="Brings the degraded latent to full resolution in a few steps of flow matching.",
             search_aliases=["flashvideo", "stage 2", "refine", "upscale video", "super resolution", "flow matching"],
             inputs=[
-                io.Model.Input("model", tooltip="FlashVideo Load Stage II."),
-                io.Conditioning.Input("positive", tooltip="The prompt, encoded for Stage II (with the motion level)."),
+                model_input("stage2"),
+                positive_input("stage2", " (with the motion level)"),
                 io.Latent.Input("latent", tooltip="From FlashVideo Latent Degradation; it tells its noise step."),
-                *shift_inputs(),
-                io.Float.Input(
-                    "cfg",
-                    default=13.0,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Guidance scale; the authors use 10 to 13. 1 halves the cost and leaves guidance out.",
-                ),
-                io.Combo.Input(
-                    "solver",
-                    options=list(SOLVERS),
-                    default="euler",
-                    tooltip="euler: one evaluation a step, the paper's. midpoint, heun: two. rk4: four.",
-                ),
+                *schedule_inputs(),
+                stage2_cfg_input(),
+                solver_input(),
                 io.Int.Input(
                     "noise_step",
                     default=FROM_LATENT,
@@ -148,9 +128,7 @@ class Stage2Refiner(io.ComfyNode):
                     optional=True,
                 ),
                 rounding_input(),
-                io.Conditioning.Input(
-                    "negative", optional=True, tooltip="Left open: all zeros, as the model was trained."
-                ),
+                negative_input(),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The full-resolution latent, in VAE space.")],
         )
@@ -203,7 +181,7 @@ class Stage2Sigmas(io.ComfyNode):
             description="Stage II's time grid for SamplerCustomAdvanced, with RandomNoise and an undegraded latent: "
             "the model degrades it itself.",
             search_aliases=["flashvideo", "scheduler", "sigmas", "shift", "basic scheduler", "stage 2"],
-            inputs=[*shift_inputs(), rounding_input()],
+            inputs=[*schedule_inputs(), rounding_input()],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="From 1 (degraded) down to 0.")],
         )
 
@@ -225,14 +203,8 @@ class Stage2NoiseStep(io.ComfyNode):
             "node it is 675.",
             search_aliases=["flashvideo", "model sampling", "noise step", "ref step", "degradation", "stage 2"],
             inputs=[
-                io.Model.Input("model", tooltip="FlashVideo Load Stage II."),
-                io.Int.Input(
-                    "noise_step",
-                    default=DEFAULT_NOISE_STEP,
-                    min=0,
-                    max=999,
-                    tooltip="675 by default, trained on 650 to 750: for the noise and the model alike.",
-                ),
+                model_input("stage2"),
+                noise_step_input("675 by default, trained on 650 to 750: for the noise and the model alike."),
                 rounding_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with its noise step.")],

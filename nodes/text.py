@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
-from server import PromptServer
 
 from ..flashvideo.models.text import MAX_TOKENS, stage2_prompt
+from .node_text import show_on_node
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +42,6 @@ def fit_tokens(tokens: Tokens) -> tuple[Tokens, int]:
     lost = max(0, len(row) - MAX_TOKENS)
     fitted = [*row[: MAX_TOKENS - 1], row[-1]] if lost else [*row, *[(_PAD, 1.0)] * (MAX_TOKENS - len(row))]
     return {"t5xxl": [fitted]}, lost
-
-
-def say_on_node(text: str) -> None:
-    """Show a line on the node that is running, and log it."""
-    log.warning("FlashVideo: %s", text)
-    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
 
 
 class TextEncode(io.ComfyNode):
@@ -117,7 +108,9 @@ class TextEncode(io.ComfyNode):
         text = staged_prompt(prompt, stage, motion)
         tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not prompt_weights))
         if lost:
-            say_on_node(f"The prompt has {MAX_TOKENS + lost} tokens; the last {lost} were cut off.")
+            said = f"The prompt has {MAX_TOKENS + lost} tokens; the last {lost} were cut off."
+            log.warning("FlashVideo: %s", said)
+            show_on_node(said)
         positive = clip.encode_from_tokens_scheduled(tokens)
         for embeds, extra in positive:
             if "attention_mask" in extra:

@@ -4,45 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+import comfy.model_management
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..flashvideo.checks import check_size
 from ..flashvideo.resize import RESIZE_MODES, resize_video
-from .host_vae import padded_frames, repeat_last
-from .stage1 import CUSTOM, PRESETS, chosen_size
+from .host_vae import padded_frames
 from .vae_work import FRAMES_KEY, VaeLimits, encode_clip, limit_inputs, require_vae
+from .widgets import answered, check_chosen_size, chosen_size, seed_input, size_inputs, vae_input
 
 TARGET = "1080p (1920x1072)"
 POSTERIORS = ["sample", "mean"]
-_MAX_PIXELS = 16384
 
 
-def size_inputs() -> list[io.Input]:
-    """The widgets of the target size."""
+def target_inputs() -> list[io.Input]:
+    """The widgets of the target size and the way to it."""
     return [
-        io.Combo.Input(
-            "size",
-            options=[*PRESETS, CUSTOM],
-            default=TARGET,
-            tooltip="Size of the refined video; Stage II was trained on 1080p. custom takes width and height below.",
-        ),
-        io.Int.Input(
-            "width",
-            default=1920,
-            min=16,
-            max=_MAX_PIXELS,
-            step=16,
-            tooltip="With size custom: pixels, a multiple of 16.",
-        ),
-        io.Int.Input(
-            "height",
-            default=1072,
-            min=16,
-            max=_MAX_PIXELS,
-            step=16,
-            tooltip="With size custom: pixels, a multiple of 16.",
-        ),
+        *size_inputs(TARGET, "Size of the refined video; Stage II was trained on 1080p."),
         io.Combo.Input(
             "resize",
             options=list(RESIZE_MODES),
@@ -50,19 +30,6 @@ def size_inputs() -> list[io.Input]:
             tooltip="stretch: what Stage II was trained on. crop and pad keep the aspect ratio.",
         ),
     ]
-
-
-def check_target(size: Any, width: Any, height: Any) -> bool | str:
-    """A validate_inputs answer; linked values are None."""
-    if size is not None and size not in (*PRESETS, CUSTOM):
-        return f"size {size!r}: expected one of {', '.join([*PRESETS, CUSTOM])}."
-    if size != CUSTOM or width is None or height is None:
-        return True
-    try:
-        check_size(height, width)
-    except ValueError as error:
-        return str(error)
-    return True if max(height, width) <= _MAX_PIXELS else f"{width}x{height}: at most {_MAX_PIXELS} pixels a side."
 
 
 def image_to_video(image: Tensor) -> Tensor:
@@ -84,7 +51,11 @@ def upscaled_latent(
     check_size(*size)
     video = image_to_video(image)
     frames = video.shape[2]
-    large = repeat_last(resize_video(video, *size, mode=resize), padded_frames(frames))
+    large = torch.empty(1, 3, padded_frames(frames), *size)
+    for index in range(large.shape[2]):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        frame = min(index, frames - 1)  # the last one again, as padding
+        large[:, :, index] = resize_video(video[:, :, frame : frame + 1], *size, mode=resize)[:, :, 0]
     return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames}
 
 
@@ -102,16 +73,9 @@ class UpscaleEncode(io.ComfyNode):
             search_aliases=["flashvideo", "upscale", "vae encode", "image to latent", "video upscaler", "stage 2"],
             inputs=[
                 io.Image.Input("image", tooltip="The small video: Stage I's decoded frames, or any other. Any length."),
-                io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE."),
-                *size_inputs(),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Seed of the draw from the VAE's posterior. The mean needs none.",
-                ),
+                vae_input(),
+                *target_inputs(),
+                seed_input("Seed of the draw from the VAE's posterior. The mean needs none."),
                 io.Combo.Input(
                     "posterior",
                     options=POSTERIORS,
@@ -131,7 +95,7 @@ class UpscaleEncode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
-        return check_target(size, width, height)
+        return answered(lambda: check_chosen_size(size, width, height))
 
     @classmethod
     def execute(

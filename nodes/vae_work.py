@@ -10,14 +10,14 @@ from typing import Any
 import comfy.model_management
 import torch
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
-from server import PromptServer
 from torch import Tensor
 
-from ..flashvideo.checks import LATENT_CHANNELS, SPATIAL_FACTOR, check_latents
+from ..flashvideo.checks import LATENT_CHANNELS, SPATIAL_FACTOR
 from ..flashvideo.seeds import generator_for
 from ..flashvideo.vae import Estimate, decode_stream, encode_video, estimate_decode
 from .host_vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory, video_frames
+from .node_text import show_on_node
+from .wiring import require_latents
 
 FRAMES_KEY = "flashvideo_frames"  # in a LATENT dictionary: frames of the video before it was padded to 4n + 1
 _GB = 1e9
@@ -93,28 +93,12 @@ def require_vae(vae: Any) -> torch.nn.Module:
     )
 
 
-def video_latents(latent: dict[str, Any]) -> Tensor:
-    """The samples of a LATENT that can be decoded, ``[B, 16, T, h, w]``."""
-    samples = latent["samples"]
-    if not isinstance(samples, Tensor) or samples.is_nested:
-        raise ValueError("The latent is not one tensor (audio and video packed together?). Connect a video latent.")
-    check_latents("The latent", samples, even=False)
-    return samples
-
-
 def true_frames(latent: dict[str, Any]) -> int:
     """Frames to keep of a decoded LATENT: without those that were added to make 4n + 1."""
     decoded = video_frames(latent["samples"].shape[2])
     told = latent.get(FRAMES_KEY)
     fits = isinstance(told, int) and max(1, decoded - 3) <= told <= decoded  # else the latent's length was changed
     return int(told) if fits else decoded
-
-
-def show_on_node(text: str) -> None:
-    """Show a line on the node that is running."""
-    context, server = get_executing_context(), getattr(PromptServer, "instance", None)
-    if context is not None and server is not None:
-        server.send_progress_text(text, context.node_id)
 
 
 def describe(estimate: Estimate, device: torch.device) -> str:
@@ -156,7 +140,7 @@ def decoded_chunks(vae: Any, samples: Tensor, limits: VaeLimits, part: int = 0, 
 
 def decode_images(vae: Any, latent: dict[str, Any], limits: VaeLimits, stop: int | None = None) -> Tensor:
     """A LATENT as IMAGE ``[B * F, H, W, 3]``, filled in place once; frames after ``stop`` are not decoded."""
-    samples = video_latents(latent)
+    samples = require_latents(latent, even=False)
     batch, _, _, height, width = samples.shape
     frames = min(true_frames(latent), stop or true_frames(latent))
     device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()

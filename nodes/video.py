@@ -11,9 +11,10 @@ import torch
 from comfy_api.latest import InputImpl, io
 
 from ..flashvideo.checks import SPATIAL_FACTOR
-from ..flashvideo.config import DEFAULT_FPS, MAX_FPS
 from .lazy_video import LatentFrames, LazyVideo
-from .vae_work import VaeLimits, limit_inputs, require_vae, true_frames, video_latents
+from .vae_work import VaeLimits, limit_inputs, require_vae, true_frames
+from .widgets import fps_input, frame_rate, vae_input
+from .wiring import require_latents, require_single
 
 
 def source_audio(video: Any) -> dict[str, Any] | None:
@@ -66,15 +67,8 @@ class DecodeVideo(io.ComfyNode):
             search_aliases=["flashvideo", "vae decode", "create video", "latent to video", "save video", "low memory"],
             inputs=[
                 io.Latent.Input("latent", tooltip="One video's latent in VAE space; pick one of a batch first."),
-                io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE."),
-                io.Float.Input(
-                    "fps",
-                    default=float(DEFAULT_FPS),
-                    min=0.01,
-                    max=float(MAX_FPS),
-                    step=0.01,
-                    tooltip="Frames per second; both stages were trained on 8. Not used where a source is connected.",
-                ),
+                vae_input(),
+                fps_input("Frames per second; both stages were trained on 8. Not used where a source is connected."),
                 io.Int.Input(
                     "bit_depth",
                     default=8,
@@ -112,13 +106,9 @@ class DecodeVideo(io.ComfyNode):
         audio: Any = None,
     ) -> io.NodeOutput:
         require_vae(vae)
-        samples = video_latents(latent)
-        if len(samples) > 1:
-            raise ValueError(
-                f"The latent is a batch of {len(samples)} videos. Take one with FlashVideo Pick Preview, or decode "
-                "them all with FlashVideo Tiled VAE Decode."
-            )
-        rate = Fraction(round(fps * 1000), 1000) if source is None else Fraction(source.get_frame_rate())
+        samples = require_latents(latent, even=False)
+        require_single(samples, ", or decode them all with FlashVideo Tiled VAE Decode")
+        rate = frame_rate(fps) if source is None else Fraction(source.get_frame_rate())
         if audio is None and source is not None:
             audio = source_audio(source)
         shape = (true_frames(latent), *(side * SPATIAL_FACTOR for side in samples.shape[3:]))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..flashvideo.checks import check_latents
-from .host_model import STAGES
 
+STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
 NOISE_STEP_KEY = "flashvideo_noise_step"  # in a LATENT dictionary: what its samples were degraded with
 _SEEDS = 2**64
 
@@ -32,13 +32,41 @@ def require_any_stage(model: Any) -> None:
         )
 
 
-def require_latents(latent: dict[str, Any], name: str = "The latent") -> Tensor:
-    """The samples of a LATENT, checked: ``[B, 16, T, h, w]`` with even h and w."""
+def require_latents(latent: dict[str, Any], even: bool = True) -> Tensor:
+    """The samples of a LATENT, checked: ``[B, 16, T, h, w]``, h and w even as the transformers need them."""
     samples = latent["samples"]
     if not isinstance(samples, Tensor) or samples.is_nested:
-        raise ValueError(f"{name} is not one tensor (audio and video packed together?). Connect a video latent.")
-    check_latents(name, samples)
+        raise ValueError("The latent is not one tensor (audio and video packed together?). Connect a video latent.")
+    check_latents("The latent", samples, even=even)
     return samples
+
+
+def require_single(samples: Tensor, otherwise: str = "") -> None:
+    """Raise ValueError unless a batch is one video; ``otherwise`` is what else there is to do."""
+    if len(samples) > 1:
+        raise ValueError(
+            f"The latent is a batch of {len(samples)} videos. Take one with FlashVideo Pick Preview{otherwise}."
+        )
+
+
+def require_undegraded(latent: dict[str, Any]) -> None:
+    """Raise ValueError for a LATENT that went through Latent Degradation."""
+    if NOISE_STEP_KEY in latent:
+        raise ValueError(
+            f"The latent is degraded already (noise step {latent[NOISE_STEP_KEY]}), and is so only once. Connect the "
+            "encoded video's latent, from FlashVideo Upscale and Encode."
+        )
+
+
+def require_index(name: str, index: int, count: int, counted: str) -> int:
+    """An index into ``count`` things, negative ones from the end, as 0 to count - 1.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not -count <= index < count:
+        raise ValueError(f"{name} {index}: there are {count} {counted}, 0 to {count - 1}. Choose one of them.")
+    return index % count
 
 
 def require_no_mask(latent: dict[str, Any], stage: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents
+from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents, sample_stage1
 from flashvideo.checkpoints.lora import read_lora, save_lora
 from tests.comfy.conftest import Bench, saved
 from tests.conftest import TINY, assert_within
@@ -112,22 +113,44 @@ def test_lora_of_any_naming_is_the_merge(
     file = make_lora(tmp_path, naming)
     name = bench.server.add_model("loras", file, f"{tmp_path.name}-{naming}.safetensors")
     model = bench.add("FlashVideoLoadStage2", model_name="converted/stage2-fp32.safetensors")
-    outs = {None: refined(bench, model, context, given)}
+    outs: dict[Any, Path] = {None: refined(bench, model, context, given)}
     for strength in (1.0, 0.5, 0.0):
         patched = bench.add("FlashVideoLoadLora", model=model, lora_name=name, strength=strength)
         outs[strength] = refined(bench, patched, context, given)
-    if naming == "native":
-        core = bench.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=1.0)
-        outs["core"] = refined(bench, core, context, given)
+        core = bench.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strength)
+        outs["core", strength] = refined(bench, core, context, given)
     outs["again"] = refined(bench, model, context, given)
     bench.run()
     plain, merged = library(TINY / "stage2.pt", context, given), library(TINY / "stage2.pt", context, given, lora=file)
     half = library(TINY / "stage2.pt", context, given, lora=file, lora_scale=0.5)
     assert (plain - merged).abs().max() > 0.05
-    expected = {None: plain, 1.0: merged, 0.5: half, 0.0: plain, "core": merged, "again": plain}
+    expected = {None: plain, 1.0: merged, 0.5: half, 0.0: plain, "again": plain}
+    for strength in (1.0, 0.5, 0.0):  # core's loader ignores what is not named natively, as our help page says
+        expected["core", strength] = expected[strength] if naming == "native" else plain
     for key, path in outs.items():
         assert_within(saved(path), expected[key], 2e-4)
     assert torch.equal(saved(outs[None]), saved(outs["again"]))
+
+
+def test_a_published_lora_is_the_merge(bench: Bench, golden: Any, latents: Any, tmp_path: Path) -> None:
+    """That of the published Stage I file, which has q, k, v adapters one by one."""
+    weights = torch.load(TINY / "stage1.pt", weights_only=True)["module"]
+    file = tmp_path / "published.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in weights.items() if "matrix_" in name}, file)
+    name = bench.server.add_model("loras", file, f"{tmp_path.name}-published.safetensors")
+    context = golden("sampler_stage1")["context"]
+    model = bench.add("FlashVideoLoadStage1", model_name="tiny-stage1.pt (bundled)")
+    sockets = {
+        "model": bench.add("FlashVideoLoadLora", model=model, lora_name=name, strength=0.5),
+        "positive": bench.tensor("ProbeConditioning", context),
+        "latent": bench.add("FlashVideoEmptyLatent", size="custom", width=48, height=32, length=5),
+    }
+    out = bench.save(bench.add("FlashVideoStage1Sampler", **sockets, seed=3, steps=3))
+    bench.run()
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(1, 16, 2, 4, 6, generator=generator)
+    merged = load_stage1(TINY / "stage1.pt", lora=file, lora_scale=0.5)
+    assert_within(saved(out), sample_stage1(merged, start, context, num_steps=3, generator=generator), 1e-4)
 
 
 def test_lora_on_fp8_weights(
@@ -145,20 +168,21 @@ def test_lora_on_fp8_weights(
 
 
 def test_wrong_files_are_refused_in_words(server: Any, tmp_path: Path, golden: Any) -> None:
-    from safetensors.torch import save_file
-
     other, damaged = tmp_path / "sdxl.safetensors", tmp_path / "cut.safetensors"
     save_file({"lora_unet_input_blocks_1.lora_down.weight": torch.ones(2, 4)}, other)
     whole = convert_checkpoint(TINY / "stage2.pt", tmp_path / "whole.safetensors")
-    from safetensors.torch import load_file
-
     state = load_file(whole)
     state["layers.9.extra"] = state.pop("layers.1.qkv.weight")
     save_file(state, damaged)
     foreign = make_lora(tmp_path, "native", "stage1")
     pairs = {name: (a[:, : a.shape[1] // 2], b) for name, (a, b) in read_lora(foreign).items()}
     narrow = save_lora(pairs, tmp_path / "narrow.safetensors")
-    for folder, file in (("loras", other), ("loras", narrow), ("diffusion_models", damaged)):
+    half = tmp_path / "half.safetensors"
+    save_file(
+        {**load_file(make_lora(tmp_path, "native")), "diffusion_model.layers.77.qkv.lora_A.weight": torch.ones(2, 4)},
+        half,
+    )
+    for folder, file in (("loras", other), ("loras", narrow), ("loras", half), ("diffusion_models", damaged)):
         server.add_model(folder, file, f"{tmp_path.name}-{file.name}")
 
     def message(kind: str, **inputs: Any) -> str:
@@ -169,6 +193,7 @@ def test_wrong_files_are_refused_in_words(server: Any, tmp_path: Path, golden: A
         return bench.fails()
 
     assert "match no module" in message("FlashVideoLoadLora", lora_name=f"{tmp_path.name}-sdxl.safetensors")
+    assert "layers.77" in message("FlashVideoLoadLora", lora_name=f"{tmp_path.name}-half.safetensors")
     assert "does not fit this model" in message("FlashVideoLoadLora", lora_name=f"{tmp_path.name}-narrow.safetensors")
     text = message("FlashVideoLoadStage2", model_name=f"{tmp_path.name}-cut.safetensors")
     assert "missing" in text

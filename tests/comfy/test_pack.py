@@ -75,6 +75,18 @@ def test_every_input_is_named_in_each_language(nodes: dict[str, Any], server: Co
     assert not set(named) - set(nodes), "names of nodes that do not exist"
 
 
+def test_sockets_are_comfyuis_own(nodes: dict[str, Any], server: ComfyServer) -> None:
+    """No type that only this pack has: every output fits nodes of others, every input is made by others."""
+    everything = server.get("/object_info").values()
+    others = [info for info in everything if info["python_module"].split(".")[0] in ("nodes", "comfy_extras")]
+    known = {kind for info in others for kind in info["output"] if isinstance(kind, str)}
+    widgets = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+    for name, info in nodes.items():
+        specs = [spec for group in ("required", "optional") for spec in info["input"].get(group, {}).values()]
+        taken = {spec[0] for spec in specs if isinstance(spec[0], str)}
+        assert (taken | set(info["output"])) - widgets <= known, name
+
+
 def test_seeds_stay_fixed(nodes: dict[str, Any]) -> None:
     """A seed that changes after each run would repaint the preview when Stage II is queued."""
     seeds = [settings for info in nodes.values() for key, settings in inputs(info).items() if key == "seed"]
@@ -99,6 +111,8 @@ def test_the_table_of_nodes_is_true(nodes: dict[str, Any]) -> None:
         widgets = row.split("|")[3]
         places = [widgets.index(f"`{key}`") for key in inputs(info) if f"`{key}`" in widgets]
         assert places == sorted(places), f"{name}: the table has the widgets in another order"
+        for key, told in re.findall(r"`(\w+)`=((?:\"[^\"]*\"|[^,\s|])+)", widgets):
+            assert json.loads(told) == inputs(info)[key]["default"], f"{name}.{key}"
 
 
 _SCRIPT = """
@@ -114,7 +128,7 @@ if broken == "version":
     comfyui_version.__version__ = "0.32.9"
 else:
     import torch, nodes, server
-    sys.modules[broken] = None
+    sys.modules.update(dict.fromkeys(broken.split()))
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
@@ -129,15 +143,25 @@ def load_alone(server: ComfyServer, broken: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, cwd=server.base, timeout=120, check=False)
 
 
-def test_a_broken_dependency_costs_its_own_nodes_only(server: ComfyServer) -> None:
-    """Without einops the network is gone and its nodes say so; text is still there."""
-    done = load_alone(server, "einops")
+@pytest.mark.parametrize(
+    ("broken", "families", "lost"),
+    [
+        ("einops", ["loaders"], ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]),
+        ("av", ["compare", "video"], ["FlashVideoCompare", "FlashVideoDecodeVideo"]),
+        ("diffusers peft accelerate", [], []),
+    ],
+)
+def test_a_broken_dependency_costs_its_own_nodes_only(
+    server: ComfyServer, nodes: dict[str, Any], broken: str, families: list[str], lost: list[str]
+) -> None:
+    done = load_alone(server, broken)
     assert done.returncode == 0, done.stderr[-2000:]
-    left = json.loads(done.stdout.splitlines()[-1])
-    assert "FlashVideoTextEncode" in left
-    assert "FlashVideoStage1Sampler" not in left
-    assert "the stage1 nodes are missing" in done.stderr
-    assert "requirements.txt" in done.stderr
+    needs_server = {"FlashVideoPreviewGate"}
+    assert set(nodes) - set(json.loads(done.stdout.splitlines()[-1])) - needs_server == set(lost)
+    for family in families:
+        (said,) = [line for line in done.stderr.splitlines() if f"the {family} nodes are missing" in line]
+        assert f"because import of {broken}" in said
+        assert "requirements.txt" in said
 
 
 def test_an_old_comfyui_is_told_so(server: ComfyServer) -> None:

@@ -174,6 +174,79 @@ def test_refiner_is_the_library(bench: Bench, golden: Any, latents: Any, solver:
         assert_within(saved(out), expected, 2e-4)
 
 
+def test_the_noise_step_comes_from_the_widget_too(bench: Bench, golden: Any, latents: Any) -> None:
+    """For latents that were degraded elsewhere; then it is the same as if the latent had told it."""
+    context, given = golden("sampler_stage2")["context"], latents()
+    sockets = {"model": bench.add("FlashVideoLoadStage2", model_name=STAGE2), "steps": 2}
+    sockets["positive"] = bench.tensor("ProbeConditioning", context)
+    told = bench.latent(given, flashvideo_noise_step=700)
+    paths = [
+        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=told)),
+        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=bench.latent(given), noise_step=700)),
+        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=bench.latent(given), noise_step=600)),
+    ]
+    bench.run()
+    of_latent, of_widget, other = (saved(path) for path in paths)
+    assert torch.equal(of_latent, of_widget)
+    assert not torch.equal(of_latent, other)
+
+
+def test_stage2_of_a_batch_is_its_samples_one_by_one(bench: Bench, golden: Any, latents: Any) -> None:
+    """Degraded with seed + k and refined alike, also when a sample was taken out by core's LatentFromBatch."""
+    given = latents(2, 16, 2, 4, 4)
+    sockets = {"model": bench.add("FlashVideoLoadStage2", model_name=STAGE2), "steps": 2}
+    sockets["positive"] = bench.tensor("ProbeConditioning", golden("sampler_stage2")["context"])
+
+    def refined(latent: Any, seed: int) -> Any:
+        degraded = bench.add("FlashVideoDegrade", latent=latent, seed=seed)
+        return bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=degraded))
+
+    batch = bench.latent(given)
+    taken = bench.add("LatentFromBatch", samples=batch, batch_index=1, length=1)
+    together, alone, picked = refined(batch, 5), refined(bench.latent(given[1:]), 6), refined(taken, 5)
+    bench.run()
+    assert torch.equal(saved(together)[1:], saved(alone))
+    assert torch.equal(saved(picked), saved(alone))
+
+
+def test_the_largest_seed(bench: Bench, golden: Any) -> None:
+    """2^64 - 1, as the editor may draw it; the second of a batch starts again at 0."""
+    largest, context = 2**64 - 1, golden("sampler_stage1")["context"]
+    sockets = {"model": bench.add("FlashVideoLoadStage1", model_name=STAGE1)}
+    sockets["positive"] = bench.tensor("ProbeConditioning", context)
+    size = {"size": "custom", "width": 32, "height": 32, "length": 1}
+    outs = []
+    for seed, batch in ((largest, 2), (0, 1)):
+        empty = bench.add("FlashVideoEmptyLatent", **size, batch_size=batch)
+        node = bench.add("FlashVideoStage1Sampler", **sockets, latent=empty, steps=2, seed=seed)
+        outs.append(bench.save(node))
+    degraded = bench.save(bench.add("FlashVideoDegrade", latent=node, seed=largest))
+    image = bench.add("EmptyImage", width=16, height=16)
+    vae = bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)")
+    upscaled = bench.save(
+        bench.add("FlashVideoUpscaleEncode", image=image, vae=vae, seed=largest, **{**size, "length": None})
+    )
+    bench.run()
+    assert torch.equal(saved(outs[0])[1:], saved(outs[1]))
+    for path in (degraded, upscaled):
+        assert torch.isfinite(saved(path)).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "shape"),
+    [
+        ({}, [1, 16, 13, 32, 60]),
+        ({"size": "540p (960x528)", "length": 5, "batch_size": 3}, [3, 16, 2, 66, 120]),
+        ({"size": "custom", "width": 80, "height": 48, "length": 1}, [1, 16, 1, 6, 10]),
+    ],
+)
+def test_empty_latents(bench: Bench, inputs: dict[str, Any], shape: list[int]) -> None:
+    path = bench.save(bench.add("FlashVideoEmptyLatent", **inputs))
+    bench.run()
+    assert list(saved(path).shape) == shape
+    assert not saved(path).any()
+
+
 def test_a_mask_keeps_what_lies_outside(bench: Bench, golden: Any, latents: Any) -> None:
     """Through core's sampler, from the undegraded latent: mask 0 gives the latent back, 1 is no mask."""
     context, given = golden("sampler_stage2")["context"], bench.latent(latents())

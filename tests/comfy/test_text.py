@@ -95,6 +95,11 @@ def test_an_empty_prompt_is_refused(bench: Bench) -> None:
     assert "prompt is empty" in bench.fails()
 
 
+def test_a_text_encoder_of_another_family(bench: Bench) -> None:
+    embeds(bench, bench.add("FlashVideoTextEncode", clip=bench.add("ProbeOtherClip"), prompt="a", stage="Stage I"))
+    assert "The text encoder is another kind (l); FlashVideo needs T5" in bench.fails()
+
+
 def make_t5(path: Path, kind: torch.dtype, hidden: int = 24, layers: int = 2) -> Path:
     """A small T5 of the full vocabulary in a single file, as ComfyUI's t5xxl files are; fp8 has a scale a layer."""
     width, heads, inner = 16, 2, 16

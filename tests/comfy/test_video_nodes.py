@@ -200,6 +200,12 @@ def test_saving_takes_the_memory_of_a_chunk(bench: Bench, latents: Any, narrow_v
     assert grown[2] - grown[1] < 0.4 * clip, (grown, clip)
 
 
+def test_cores_vae_is_decoded_with_its_own_weights(bench: Bench, latents: Any, narrow_vae: str) -> None:
+    core = bench.add("ProbeCoreVae", vae=bench.add("FlashVideoLoadVAE", vae_name=narrow_vae))
+    probe = bench.add("ProbeDecodeWeights", vae=core, latent=bench.latent(latents(1, 16, 2, 4, 4)))
+    assert bench.run().outputs[probe[0]]["grown"] == [0]
+
+
 def test_a_batch_is_refused(bench: Bench, latents: Any) -> None:
     bench.add("ProbeVideo", video=lazy(bench, latents(2, 16, 2, 4, 4)))
     assert "batch of 2 videos" in bench.fails()

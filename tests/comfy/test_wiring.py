@@ -45,9 +45,29 @@ class Wires:
         }
         return self.fails(self.bench.add("SamplerCustomAdvanced", guider=guider, **given))
 
+    def wired(self, kind: str, **sockets: Any) -> tuple[str, str]:
+        """A node with all that it needs, but for the sockets given here."""
+        needed = self.bench.server.get(f"/object_info/{kind}")[kind]
+        stage1 = kind.startswith("FlashVideoStage1")
+        latent = self.bench.add("FlashVideoEmptyLatent", size="custom", width=32, height=32, length=1)
+        right = {
+            "model": self.stage1 if stage1 else self.stage2,
+            "positive": self.positive,
+            "latent": latent if stage1 else self.bench.latent(torch.ones(1, 16, 1, 4, 4)),
+            "vae": self.bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)"),
+            "image": self.bench.add("EmptyImage", width=32, height=32),
+        }
+        given = {name: link for name, link in right.items() if name in needed["input"]["required"]}
+        node = self.bench.add(kind, **{**given, **sockets})
+        self.bench.add("PreviewAny", source=node)
+        return self.failed()
+
     def fails(self, node: list[Any]) -> tuple[str, str]:
-        """(class of the node that failed, message)."""
         self.bench.save(node)
+        return self.failed()
+
+    def failed(self) -> tuple[str, str]:
+        """(class of the node that failed, message)."""
         run = self.bench.server.run(self.bench.graph)
         assert run.error, "the workflow ran, an error was expected"
         assert run.error["exception_type"] == "ValueError"
@@ -59,15 +79,40 @@ def wires(bench: Bench) -> Wires:
     return Wires(bench)
 
 
-def test_stage1_model_in_the_refiner(wires: Wires, latents: Any) -> None:
-    latent = wires.bench.latent(latents(), flashvideo_noise_step=675)
-    node, message = wires.refiner(model=wires.stage1, latent=latent)
-    assert node == "FlashVideoStage2Refiner"
-    assert "The model is Stage I; this node needs Stage II" in message
+NODES_WITH_A_MODEL = {
+    "FlashVideoStage1Sampler": "Stage I",
+    "FlashVideoStage1Sigmas": "Stage I",
+    "FlashVideoStage1Guider": "Stage I",
+    "FlashVideoDegrade": "Stage II",
+    "FlashVideoStage2Refiner": "Stage II",
+    "FlashVideoStage2NoiseStep": "Stage II",
+    "FlashVideoParameterGrid": "Stage II",
+    "FlashVideoRefineOneFrame": "Stage II",
+}
 
 
-def test_stage2_model_in_the_stage1_sampler(wires: Wires) -> None:
-    assert "The model is Stage II; this node needs Stage I" in wires.sampler1(model=wires.stage2)[1]
+@pytest.mark.parametrize("kind", NODES_WITH_A_MODEL)
+def test_the_other_stages_model(wires: Wires, kind: str) -> None:
+    """In every node that takes one."""
+    needed, wrong = NODES_WITH_A_MODEL[kind], wires.stage2
+    if needed == "Stage II":
+        wrong = wires.stage1
+    node, message = wires.wired(kind, model=wrong)
+    assert node == kind
+    assert f"this node needs {needed}. Connect FlashVideo Load {needed}" in message
+
+
+NODES_WITH_A_VAE = ("FlashVideoStage1Sampler", "FlashVideoUpscaleEncode", "FlashVideoTiledDecode")
+NODES_WITH_A_VAE += ("FlashVideoDecodeVideo", "FlashVideoParameterGrid", "FlashVideoRefineOneFrame")
+
+
+@pytest.mark.parametrize("kind", NODES_WITH_A_VAE)
+def test_an_image_vae(wires: Wires, kind: str) -> None:
+    """In every node that takes one, before it samples."""
+    node, message = wires.wired(kind, vae=wires.bench.add("VAELoader", vae_name="pixel_space"))
+    assert node == kind
+    assert "another kind of VAE" in message
+    assert "Connect FlashVideo Load VAE" in message
 
 
 def test_an_image_models_latent(wires: Wires) -> None:
@@ -145,6 +190,23 @@ def test_core_start_below_one_with_noise(wires: Wires, latents: Any) -> None:
     sigmas = wires.bench.add("SplitSigmas", sigmas=wires.bench.add("FlashVideoStage2Sigmas"), step=1)
     message = wires.core(latent_image=wires.bench.latent(latents()), sigmas=[sigmas[0], 1])[1]
     assert "starts at sigma 0.88" in message
+
+
+def test_core_stage1_sigmas_for_stage2(wires: Wires, latents: Any) -> None:
+    sigmas = wires.bench.add("FlashVideoStage1Sigmas", model=wires.stage1, steps=2)
+    assert "Connect Stage II Sigmas" in wires.core(latent_image=wires.bench.latent(latents()), sigmas=sigmas)[1]
+
+
+def test_core_stage1_solver_for_stage2(wires: Wires, latents: Any) -> None:
+    solver = wires.bench.add("FlashVideoStage1Solver")
+    message = wires.core(latent_image=wires.bench.latent(latents()), sampler=solver)[1]
+    assert "Stage I Solver samples Stage I; the model is Stage II" in message
+
+
+def test_core_stage2_sigmas_for_stage1(wires: Wires) -> None:
+    empty = wires.bench.add("FlashVideoEmptyLatent", size="custom", width=32, height=32, length=1)
+    sockets = {"sampler": wires.bench.add("FlashVideoStage1Solver"), "latent_image": empty}
+    assert "Use Stage I Sigmas from their start" in wires.core(model=wires.stage1, **sockets)[1]
 
 
 def test_core_a_replaced_model_sampling(wires: Wires, latents: Any) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures for tests of the command line: the bundled tiny model at the smallest sizes."""
+"""Fixtures of several files: the command line on the bundled tiny model at the smallest sizes, its text encoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from typing import Any
 import pytest
 import torch
 
+from flashvideo import generation
+from flashvideo.checkpoints.lora import save_lora
 from flashvideo.cli import main
+from flashvideo.model_store import ModelStore
+from flashvideo.models.text import load_text_encoder
+from tests.conftest import TINY
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
 SMALL = ["--models", "tiny", *(f"--{name}={value}" for name, value in SIZES.items())]
+PREVIEW_FILES = ["out.preview.mp4", "out.preview.safetensors"]
+TINY_TEXT = TINY / "text"
+PROMPT = "a tiny red boat on a calm lake"
 
 
 @dataclass(frozen=True)
@@ -98,3 +106,49 @@ def made(tmp_path_factory) -> Path:
     with with_one_thread():
         assert main(["generate", *options, "a red ball rolls", "-o", str(folder / "out.mp4")]) == 0
     return folder
+
+
+class StoppedError(RuntimeError):
+    pass
+
+
+def stop(error):
+    """A function that only raises."""
+
+    def raising(*_, **__):
+        raise error
+
+    return raising
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """``count("sample_stage1")``: a list that grows with each call of a function of the generation."""
+
+    def watch(name):
+        calls, function = [], getattr(generation, name)
+        monkeypatch.setattr(generation, name, lambda *a, **k: calls.append(name) or function(*a, **k))
+        return calls
+
+    return watch
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Fails the test if a model is loaded."""
+
+    def loading(_store, name):
+        raise AssertionError(f"{name} was loaded")
+
+    monkeypatch.setattr(ModelStore, "_load", loading)
+
+
+@pytest.fixture
+def lora_file(tmp_path_factory):
+    pairs = {"layers.0.attn_out": (torch.randn(4, 128), torch.randn(128, 4))}
+    return save_lora(pairs, tmp_path_factory.mktemp("lora") / "lora.safetensors", naming="diffusers")
+
+
+@pytest.fixture(scope="session")
+def tiny_text():
+    return load_text_encoder(TINY_TEXT)

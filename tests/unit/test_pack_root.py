@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -45,3 +46,15 @@ def test_versions_that_are_new_enough(version: str) -> None:
 def test_older_versions_are_refused(version: str) -> None:
     with pytest.raises(RuntimeError, match=r"needs ComfyUI 0\.33 or newer, this is"):
         pack().check_comfyui(version)
+
+
+def test_nothing_that_the_registry_or_the_manager_refuses() -> None:
+    """No code made of text, no install script, nothing fetched or installed: pip and the network are the user's."""
+    files = [ROOT / "__init__.py", *(ROOT / "nodes").rglob("*.py"), *(ROOT / "flashvideo").rglob("*.py")]
+    code = re.compile(r"(?<![\w.])(?:eval|exec)\(")
+    fetching = re.compile(
+        r"^\s*(?:import|from) (?:urllib|requests|httpx|subprocess|pip|huggingface_hub)\b", re.MULTILINE
+    )
+    for pattern in (code, fetching):
+        assert not [str(file) for file in files if pattern.search(file.read_text(encoding="utf-8"))]
+    assert not [name for name in ("install.py", "prestartup_script.py") if (ROOT / name).exists()]

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
@@ -127,6 +128,20 @@ class ProbeModules(io.ComfyNode):
         return io.NodeOutput(ui={"modules": [name for name in names.split() if name in sys.modules]})
 
 
+class ProbeCompiled(io.ComfyNode):
+    """How many graphs torch.compile has made in the server."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeCompiled", [io.Int.Input("nonce")])
+
+    @classmethod
+    def execute(cls, nonce: int) -> io.NodeOutput:
+        from torch._dynamo.utils import counters
+
+        return io.NodeOutput(ui={"graphs": [counters["stats"]["unique_graphs"]]})
+
+
 def _weaker(attention: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     return attention(*args, **kwargs) * 0.8
 
@@ -164,6 +179,23 @@ class ProbeCoreClip(io.ComfyNode):
         return io.NodeOutput(clip)
 
 
+class _OtherClip:
+    """A text encoder of another family, as far as it is asked."""
+
+    def tokenize(self, text: str, **_: Any) -> dict[str, Any]:
+        return {"l": [[(1, 1.0)]]}
+
+
+class ProbeOtherClip(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeOtherClip", [], [io.Clip.Output()])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(_OtherClip())
+
+
 class ProbeSame(io.ComfyNode):
     """A MODEL passed on as a clone: what it feeds is not in the cache."""
 
@@ -180,7 +212,8 @@ class _LinearVae:
     """A VAE whose pixels are a linear map of its latents."""
 
     def __init__(self) -> None:
-        self.first_stage_model = torch.nn.Identity()
+        with torch.device("meta"):  # only to be taken for a video VAE
+            self.first_stage_model = AutoencoderKLCogVideoX(block_out_channels=(32,) * 4, layers_per_block=1)
         self.map = torch.randn(3, 16, generator=torch.Generator().manual_seed(1)) * 0.1
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -267,9 +300,11 @@ class ProbeExtension(ComfyExtension):
             ProbeSaveConditioning,
             ProbeSaveSigmas,
             ProbeModules,
+            ProbeCompiled,
             ProbeModel,
             ProbeAttention,
             ProbeCoreClip,
+            ProbeOtherClip,
             ProbeSame,
             ProbeVae,
             ProbeColours,

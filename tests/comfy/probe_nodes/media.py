@@ -15,6 +15,8 @@ import torch
 from comfy_api.latest import io
 from safetensors.torch import load_file, save_file
 
+from nodes import NODE_CLASS_MAPPINGS
+
 
 def _schema(node_id: str, inputs: list[Any], outputs: list[Any] | None = None) -> io.Schema:
     return io.Schema(node_id=node_id, category="test", inputs=inputs, outputs=outputs or [], is_output_node=not outputs)
@@ -113,7 +115,7 @@ class ProbeSaveMemory(io.ComfyNode):
         done, peak, before = threading.Event(), [0], tensor_bytes()
 
         def watch() -> None:
-            while not done.wait(0.1):
+            while not done.wait(0.2):
                 peak[0] = max(peak[0], tensor_bytes())
 
         watcher = threading.Thread(target=watch)
@@ -124,14 +126,28 @@ class ProbeSaveMemory(io.ComfyNode):
         return io.NodeOutput(ui={"grown": [max(0, peak[0] - before)]})
 
 
-def tensor_bytes() -> int:
+class ProbeDecodeWeights(io.ComfyNode):
+    """Tiled VAE Decode: how many bytes of weights there are afterwards, beside those before."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeDecodeWeights", [io.Latent.Input("latent"), io.Vae.Input("vae")])
+
+    @classmethod
+    def execute(cls, latent: Any, vae: Any) -> io.NodeOutput:
+        before = tensor_bytes(torch.nn.Parameter)
+        NODE_CLASS_MAPPINGS["FlashVideoTiledDecode"].execute(latent, vae)
+        return io.NodeOutput(ui={"grown": [tensor_bytes(torch.nn.Parameter) - before]})
+
+
+def tensor_bytes(kind: type = torch.Tensor) -> int:
     """Bytes of all tensors there are. (The process's size says little: freed memory is kept and used again.)"""
     storages = {}
     for thing in gc.get_objects():
-        if type(thing) is torch.Tensor:
+        if type(thing) is kind:
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return sum(storages.values())
 
 
-NODES = [ProbeImage, ProbeAudio, ProbeSaveImage, ProbeCoreVae, ProbeVideo, ProbeSaveMemory]
+NODES = [ProbeImage, ProbeAudio, ProbeSaveImage, ProbeCoreVae, ProbeVideo, ProbeSaveMemory, ProbeDecodeWeights]

@@ -1,0 +1,104 @@
+"""The names and tooltips in ``locales/`` against what the nodes declare."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.comfy.server import PACK_FOLDER, ROOT, ComfyServer
+
+LANGUAGES = ("en", "zh")
+_FILES = {"commands.json", "main.json", "nodeDefs.json", "settings.json"}
+_NAMES = {"memory_gb": "memory (GB)"}  # where the input's id with spaces would not do
+_HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def read(language: str, file: str) -> dict[str, Any]:
+    return dict(json.loads((ROOT / "locales" / language / file).read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def declared(server: ComfyServer) -> dict[str, Any]:
+    """What ``locales/en/nodeDefs.json`` has to say, from /object_info."""
+    everything = server.get("/object_info")
+    return {name: entry(info) for name, info in everything.items() if PACK_FOLDER in info["python_module"]}
+
+
+def entry(info: dict[str, Any]) -> dict[str, Any]:
+    inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
+    settings = {key: (spec[1] if len(spec) > 1 else {}) for key, spec in inputs.items()}
+    outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
+    return {
+        "display_name": info["display_name"],
+        "description": info["description"],
+        "inputs": {key: {"name": name_of(key, each), "tooltip": each["tooltip"]} for key, each in settings.items()},
+        "outputs": {str(k): {"name": name, "tooltip": tooltip} for k, (name, tooltip) in enumerate(outputs)},
+    }
+
+
+def name_of(key: str, settings: dict[str, Any]) -> str:
+    return str(settings.get("display_name") or _NAMES.get(key) or key.replace("_", " "))
+
+
+def keys_of(value: Any) -> Any:
+    """The same structure without its texts."""
+    return {key: keys_of(each) for key, each in value.items()} if isinstance(value, dict) else None
+
+
+def texts_of(value: Any) -> list[str]:
+    return [text for each in value.values() for text in texts_of(each)] if isinstance(value, dict) else [value]
+
+
+def test_english_is_what_the_nodes_declare(declared: dict[str, Any]) -> None:
+    written = read("en", "nodeDefs.json")
+    assert set(written) == set(declared)
+    for name, wanted in declared.items():
+        assert written[name] == wanted, name
+
+
+@pytest.mark.parametrize("file", sorted(_FILES))
+def test_chinese_has_the_same_keys(file: str) -> None:
+    english, chinese = read("en", file), read("zh", file)
+    assert keys_of(chinese) == keys_of(english)
+    assert all(texts_of(chinese)), "no text is empty"
+
+
+def test_chinese_is_chinese() -> None:
+    """Texts of more than a name are translated."""
+    untouched = [text for file in _FILES for text in texts_of(read("zh", file)) if not _HAN.search(text)]
+    assert all(len(text) <= len("Sigmas") + 4 for text in untouched), untouched
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_nothing_else_lies_there(language: str) -> None:
+    assert {path.name for path in (ROOT / "locales" / language).iterdir()} == _FILES
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_editor_can_read_every_text(language: str) -> None:
+    """Braces, pipes and at signs are syntax in the editor's messages."""
+    texts = [text for file in _FILES for text in texts_of(read(language, file))]
+    assert not [text for text in texts if re.search(r"[{}|@]", text)]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_commands_and_settings_exist(language: str) -> None:
+    """The keys are ids of ``js/``, with underscores for dots."""
+    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "js").glob("*.js"))
+    ids = {found.replace(".", "_") for found in re.findall(r'"(FlashVideo(?:\.\w+)+)"', source)}
+    for file in ("commands.json", "settings.json"):
+        assert set(read(language, file)) <= ids
+    main = read("en", "main.json")
+    assert all(f'"{text}"' in source for group in main.values() for text in group)
+
+
+def test_the_server_gives_them_to_the_editor(server: ComfyServer) -> None:
+    served = server.get("/i18n")
+    for language in LANGUAGES:
+        for file in _FILES - {"main.json"}:
+            assert served[language][file.removesuffix(".json")].items() >= read(language, file).items()
+        for group, texts in read(language, "main.json").items():
+            assert served[language][group].items() >= texts.items()
