@@ -16,5 +16,10 @@ def generator_for(seed: int, purpose: Purpose) -> torch.Generator:
     Drawing on the CPU, with a generator for each purpose, makes a run's noise the same on every device, with any
     offloading, and when Stage II runs later from a saved preview.
     """
-    digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
-    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator("cpu").manual_seed(mixed_seed(seed, purpose))
+
+
+def mixed_seed(*parts: int | str) -> int:
+    """One seed, 0 to 2^63 - 1, that depends on every part."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

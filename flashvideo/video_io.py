@@ -36,9 +36,9 @@ DEFAULT_CRF = 5  # the authors' setting for both stages
 JOINT_CRF = 15  # and for the side-by-side comparison
 
 _ENCODER_THREADS = 4  # x264's bytes depend on the number of threads, and its default depends on the machine
-_DETERMINISTIC = "mbtree=0"  # x264's macroblock tree varies from run to run: 2 files in 14 runs at 256x480
-_BT709 = 1  # BT.709's code in H.264's fields for primaries, transfer and matrix
-_LIMITED_RANGE = 1
+DETERMINISTIC = "mbtree=0"  # x264's macroblock tree varies from run to run: 2 files in 14 runs at 256x480
+BT709 = 1  # BT.709's code in H.264's fields for primaries, transfer and matrix
+LIMITED_RANGE = 1
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 
@@ -162,13 +162,13 @@ class VideoWriter:
         stream = self._container.add_stream(
             "libx264",
             rate=self.fps,
-            options={"crf": str(self.crf), "preset": self.preset, "x264-params": _DETERMINISTIC},
+            options={"crf": str(self.crf), "preset": self.preset, "x264-params": DETERMINISTIC},
         )
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.thread_count, stream.thread_type = _ENCODER_THREADS, "FRAME"
         codec = stream.codec_context
-        codec.color_primaries = codec.color_trc = codec.colorspace = _BT709
-        codec.color_range = _LIMITED_RANGE
+        codec.color_primaries = codec.color_trc = codec.colorspace = BT709
+        codec.color_range = LIMITED_RANGE
         self._stream = stream
 
     def _encode(self, frame: Tensor) -> None:
@@ -179,7 +179,7 @@ class VideoWriter:
             if self._container is None:
                 self._open(frame.shape[0], frame.shape[1])
             picture = VideoFrame.from_ndarray(frame.numpy(), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE, interpolation=_exact_scaling()
+                format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE, interpolation=exact_scaling()
             )
             picture.pts, picture.time_base = self.frames_written, 1 / self.fps
             self._container.mux(self._stream.encode(picture))
@@ -253,7 +253,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tens
         fps = stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)
         try:
             for frame in container.decode(stream):
-                picture = frame.reformat(format="rgb24", interpolation=_exact_scaling())
+                picture = frame.reformat(format="rgb24", interpolation=exact_scaling())
                 frames.append(torch.from_numpy(picture.to_ndarray()))
                 if len(frames) == max_frames:
                     break
@@ -296,7 +296,7 @@ def write_image(path: str | Path, frame: Tensor, *, overwrite: bool = False) -> 
     codec.time_base = Fraction(1, 1)
     if not png:
         codec.qmin = codec.qmax = 3
-        picture = picture.reformat(format="yuvj420p", interpolation=_exact_scaling())
+        picture = picture.reformat(format="yuvj420p", interpolation=exact_scaling())
     packets = [*codec.encode(picture), *codec.encode(None)]
     with replacing(path) as partial, naming_disk_errors(path):
         partial.write_bytes(b"".join(bytes(packet) for packet in packets))
@@ -320,7 +320,7 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
             )
 
 
-def _exact_scaling() -> int:
+def exact_scaling() -> int:
     """FFmpeg's slower, rounding colour conversion: its default one darkens by about one level of 255."""
     from av.video.reformatter import Interpolation
 

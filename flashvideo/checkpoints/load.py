@@ -13,7 +13,7 @@ from .files import WeightFile, open_weights
 from .lora import read_lora
 from .metadata import read_metadata
 from .source import LoraPairs, TransformerSource, name_list, open_transformer
-from .vae_layout import BALLAST_PREFIXES, infer_vae_config, is_published_vae, published_vae_key_map
+from .vae_layout import BALLAST_PREFIXES, NORM_GROUPS, infer_vae_config, is_published_vae, published_vae_key_map
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -136,7 +136,7 @@ def vae_names(weights: WeightFile) -> tuple[dict[str, Any], dict[str, str]]:
         ValueError: no CogVideoX VAE, or names that are missing or unexpected.
     """
     try:
-        config = infer_vae_config(weights.shapes)
+        config = infer_vae_config(weights.shapes, vae_overrides(weights).get("norm_num_groups", NORM_GROUPS))
     except ValueError as error:
         raise ValueError(f"{weights.path}: {error}.") from error
     names = list(weights.tensors)

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.network import FlashVideoNetwork
 from .files import WeightFile, open_weights
 from .layouts import DetectedLayout, Layout, Piece, detect_transformer, infer_transformer_config, transformer_layout
 from .metadata import read_metadata
@@ -25,7 +24,7 @@ _BALLAST = re.compile(
 )
 _NAMES_SHOWN = 12
 _BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bounds the fp32 temporaries
-_NETWORK_KEYWORDS = {
+NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
     *("use_noise_step_embedding", "use_frame_count_embedding"),
@@ -186,7 +185,7 @@ def open_transformer(path: str | Path) -> TransformerSource:
     }
     config = infer_transformer_config(native, detected.num_layers)
     stored = {**metadata.config, **(weights.config if detected.kind == "native" else {})}
-    config.update({k: v for k, v in stored.items() if k in _NETWORK_KEYWORDS and k not in config})
+    config.update({k: v for k, v in stored.items() if k in NETWORK_KEYWORDS and k not in config})
     if detected.kind == "published" and config["use_noise_step_embedding"] != config["use_frame_count_embedding"]:
         config["use_noise_step_embedding"] = config["use_frame_count_embedding"] = True  # Stage II has both
     for embedding, keyword in (
@@ -203,6 +202,8 @@ def _account(
     weights: WeightFile, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
 ) -> TransformerSource:
     """Match the file's names with the network's parameters."""
+    from ..models.network import FlashVideoNetwork  # here: the VAE is read without what the transformer needs
+
     network = FlashVideoNetwork(**config, device="meta")
     expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
     parts: dict[str, tuple[_Part, ...]] = {}

@@ -15,7 +15,7 @@ BALLAST_PREFIXES = ("loss",)
 """Keys of the published file that hold no weights of the autoencoder; the authors' loader drops them too."""
 
 NORM_GROUPS = 32
-"""Groups of every GroupNorm. Shapes do not tell it; the published architecture fixes it."""
+"""Groups of every GroupNorm in the published architecture. Shapes do not tell it; a file of ours says it."""
 
 TEMPORAL_COMPRESSION = 4
 """Frames per latent frame. Shapes do not tell it; the published architecture fixes it."""
@@ -89,11 +89,12 @@ def _resnet_part(part: str) -> str:
     return re.sub(r"^nin_shortcut\.", "conv_shortcut.", part)
 
 
-def infer_vae_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NORM_GROUPS) -> dict[str, Any]:
     """Constructor keywords of `AutoencoderKLCogVideoX` for weights of these shapes.
 
     Args:
         shapes: `{key: shape}` in the published or in the diffusers layout, any width and depth.
+        norm_groups: of every GroupNorm, where the file says it.
 
     Returns:
         Keywords for diffusers' class: widths, depths, channels in and out, groups and block types.
@@ -111,9 +112,9 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     widths = tuple(
         _shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight")[0] for i in range(_levels(shapes))
     )
-    wrong = [width for width in widths if width % NORM_GROUPS]
+    wrong = [width for width in widths if width % norm_groups]
     if wrong:
-        raise ValueError(f"VAE widths {wrong} are not multiples of the {NORM_GROUPS} groups of its norms")
+        raise ValueError(f"VAE widths {wrong} are not multiples of the {norm_groups} groups of its norms")
     layers = len({name.split(".")[4] for name in shapes if name.startswith("encoder.down_blocks.0.resnets.")})
     return {
         "in_channels": _shape(shapes, "encoder.conv_in.conv.weight")[1],
@@ -121,7 +122,7 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
         "latent_channels": _shape(shapes, "decoder.conv_in.conv.weight")[1],
         "block_out_channels": widths,
         "layers_per_block": layers,
-        "norm_num_groups": NORM_GROUPS,
+        "norm_num_groups": norm_groups,
         "temporal_compression_ratio": TEMPORAL_COMPRESSION,
         "down_block_types": ("CogVideoXDownBlock3D",) * len(widths),
         "up_block_types": ("CogVideoXUpBlock3D",) * len(widths),

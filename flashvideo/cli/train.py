@@ -1,0 +1,34 @@
+"""``flashvideo train``: one configuration file, one run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+
+from ..training.runs import open_run
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser("train", help="train a model from a configuration file")
+    train.add_argument("config", type=Path, help="TOML file, see flashvideo/configs")
+    train.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of weights and logs")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    train.add_argument("--stop-after", type=int, metavar="STEP", help="stop, with a checkpoint, at this step")
+    train.set_defaults(run=_train)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from ..training.loop import checkpoints_in, train
+
+    logging.getLogger("flashvideo").setLevel(logging.INFO)
+    folder = options.output.expanduser()
+    if checkpoints_in(folder) and not options.resume:
+        raise ValueError(f"{folder} holds a run already. Give --resume to go on with it, or another folder.")
+    run = open_run(options.config, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(options.config.expanduser(), folder / "config.toml")
+    steps = train(run, resume=options.resume, stop_after=options.stop_after)
+    print(f"{steps} of {run.total_steps} steps are done; see {folder}")
+    return 0

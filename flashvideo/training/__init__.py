@@ -1,0 +1,1 @@
+"""Training both stages as the paper does, and everything that FlashVideo-Tiny is made of."""

@@ -1,0 +1,324 @@
+"""The training loop: steps over phases on whatever accelerate runs on, resumable to the same bytes.
+
+Every batch and every random draw depends on the seed, the step and the device's number alone. So a resumed run does
+what an uninterrupted one would have done, and no random state has to be kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..seeds import mixed_seed
+from .config import Phase, RunSettings
+from .ema import AveragedWeights
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """One training run.
+
+    Attributes:
+        objective: module that is trained; called with a batch, it gives the loss and what else to log. Only parameters
+            that require gradients change.
+        make_batch: ``(phase, generator, size) -> batch``; draws everything random from the generator, which is on the
+            CPU.
+        phases: in order.
+        settings: of the optimiser.
+        folder: of checkpoints, logs and results.
+        export: writes the finished weights into a folder; called with averaged weights if there are any.
+        history: what was logged, in order.
+    """
+
+    objective: nn.Module
+    make_batch: Callable[[Any, torch.Generator, int], Batch]
+    phases: Sequence[Phase]
+    settings: RunSettings
+    folder: Path
+    export: Callable[[Path], object]
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def total_steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> Phase:
+        """The phase that step number ``step`` (from 0) belongs to."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        return self.phases[-1]
+
+
+def learning_rate_factor(step: int, total: int, settings: RunSettings) -> float:
+    """Share of the learning rate at a step, from 0: a linear warm-up, then constant or a cosine down to 1 %."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    if settings.decay == "constant":
+        return 1.0
+    done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: RunSettings) -> torch.optim.Optimizer:
+    """AdamW, in 8 bit if asked for.
+
+    Raises:
+        ValueError: bitsandbytes is wanted and not installed.
+    """
+    kind: Any = torch.optim.AdamW
+    if settings.optimizer == "adamw8bit":
+        try:
+            from bitsandbytes.optim import AdamW8bit
+
+            kind = AdamW8bit
+        except ImportError as error:
+            raise ValueError(
+                'run.optimizer = "adamw8bit" needs bitsandbytes. Install it (pip install bitsandbytes) or use "adamw".'
+            ) from error
+    optimizer: torch.optim.Optimizer = kind(
+        parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+    )
+    return optimizer
+
+
+def train(run: Run, *, resume: bool = False, stop_after: int | None = None) -> int:
+    """Run all phases.
+
+    Args:
+        run: what to do.
+        resume: go on from the last checkpoint in the folder, if there is one.
+        stop_after: stop (with a checkpoint) when this many steps are done in all, as if interrupted.
+
+    Returns:
+        Steps done in all.
+
+    Raises:
+        ValueError: settings that cannot run; a folder that holds another run; a loss that is not finite.
+    """
+    return _Trainer(run).train(resume, stop_after)
+
+
+class _Trainer:
+    def __init__(self, run: Run) -> None:
+        from accelerate import Accelerator
+        from accelerate.utils import ProjectConfiguration
+
+        self.run, self.settings = run, run.settings
+        run.settings.check()
+        for number, phase in enumerate(run.phases):
+            phase.check(f"phases[{number}]")
+        precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        trackers = ["tensorboard"] if _has_tensorboard() else []
+        self.accelerator = Accelerator(
+            mixed_precision=precision,
+            gradient_accumulation_steps=1,  # micro-batches are looped over here
+            log_with=trackers,
+            project_config=ProjectConfiguration(
+                project_dir=str(run.folder), logging_dir=str(run.folder / "tensorboard")
+            ),
+        )
+        optimizer = make_optimizer(self._trained(), self.settings)
+        self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
+        self.ema = self._make_ema()
+        if trackers:
+            self.accelerator.init_trackers("")
+
+    def _make_ema(self) -> AveragedWeights | None:
+        if not self.settings.ema:
+            return None
+        ema = AveragedWeights(self._trained(), self.settings.ema)
+        self.accelerator.register_for_checkpointing(ema)
+        return ema
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.run.objective.parameters() if p.requires_grad]
+
+    def train(self, resume: bool, stop_after: int | None) -> int:
+        step = self._resume() if resume else 0
+        total = self.run.total_steps
+        end = total if stop_after is None else min(total, stop_after)
+        started, logged = time.monotonic(), step
+        window: dict[str, list[float]] = {}
+        interrupted = False
+        with _Batches(self, step, end) as batches:
+            try:
+                while step < end:
+                    for name, value in self._step(step, batches).items():
+                        window.setdefault(name, []).append(value)
+                    step += 1
+                    if step % self.settings.log_every == 0 or step == total:
+                        seconds = (time.monotonic() - started) / (step - logged)
+                        self._log(step, window, seconds)
+                        window, started, logged = {}, time.monotonic(), step
+                    if step % self.settings.save_every == 0 and step < end:
+                        self._save(step)
+            except KeyboardInterrupt:
+                interrupted = True
+                log.warning("interrupted after step %d; saving", step)
+        self._save(step)
+        self._export()
+        self.accelerator.end_training()
+        if interrupted:
+            raise KeyboardInterrupt
+        return step
+
+    def _step(self, step: int, batches: _Batches) -> dict[str, float]:
+        self.run.objective.train()
+        factor = learning_rate_factor(step, self.run.total_steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+        sums: dict[str, float] = {}
+        count = self.settings.gradient_accumulation
+        for micro in range(count):
+            batch = _to(batches.get(step, micro), self.accelerator.device)
+            with self.accelerator.autocast():
+                loss, metrics = self.module(batch)
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"The loss is {loss.item()} at step {step + 1}. Lower run.learning_rate, or use bf16, not fp16; "
+                    "the last checkpoint is kept."
+                )
+            self.accelerator.backward(loss / count)
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / count
+        norm = self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm)
+        sums["grad_norm"] = float(norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema is not None:
+            self.ema.update(self._trained())
+        return sums
+
+    def _log(self, step: int, window: dict[str, list[float]], seconds: float) -> None:
+        values = {name: sum(numbers) / len(numbers) for name, numbers in window.items()}
+        entry = {"step": step, **values, "lr": self.optimizer.param_groups[0]["lr"], "seconds_per_step": seconds}
+        self.run.history.append(entry)
+        if not self.accelerator.is_main_process:
+            return
+        self.accelerator.log(values, step=step)
+        with (self.run.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({k: float(f"{v:.6g}") for k, v in entry.items()}) + "\n")
+        text = ", ".join(f"{name} {value:.5g}" for name, value in values.items())
+        log.info("step %d of %d: %s, %.2f s a step", step, self.run.total_steps, text, seconds)
+
+    def generator(self, step: int, micro: int) -> torch.Generator:
+        rank = self.accelerator.process_index
+        return torch.Generator().manual_seed(mixed_seed(self.settings.seed, "training", step, micro, rank))
+
+    def _save(self, step: int) -> None:
+        """A checkpoint, complete or not there: written beside its place and renamed."""
+        root = self.run.folder / "checkpoints"
+        target, temporary = root / f"step-{step:08d}", root / "unfinished"
+        if self.accelerator.is_main_process and temporary.exists():
+            shutil.rmtree(temporary)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(str(temporary))
+        if self.accelerator.is_main_process:
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+            for old in checkpoints_in(self.run.folder)[: -self.settings.keep]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        found = checkpoints_in(self.run.folder)
+        if not found:
+            return 0
+        try:
+            self.accelerator.load_state(str(found[-1]))
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"{found[-1]} is of another model or other settings ({str(error).splitlines()[0]}). "
+                "Give the configuration that it was made with, or another folder."
+            ) from error
+        step = int(found[-1].name.removeprefix("step-"))
+        _drop_log_after(self.run.folder / "log.jsonl", step)
+        log.info("resumed at step %d", step)
+        return step
+
+    def _export(self) -> None:
+        self.accelerator.wait_for_everyone()
+        if not self.accelerator.is_main_process:
+            return
+        self.run.objective.eval()
+        trained = self._trained()
+        with self.ema.swapped_in(trained) if self.ema is not None else contextlib.nullcontext():
+            self.run.export(self.run.folder)
+
+
+class _Batches:
+    """Batches in order, prepared ahead by threads if there are any."""
+
+    def __init__(self, trainer: _Trainer, first: int, end: int) -> None:
+        self.trainer, self.end = trainer, end
+        self.count = trainer.settings.gradient_accumulation
+        self.ahead = 2 * trainer.settings.workers
+        self.pool = ThreadPoolExecutor(trainer.settings.workers) if trainer.settings.workers else None
+        self.waiting: dict[int, Future[Batch]] = {}
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
+
+    def get(self, step: int, micro: int) -> Batch:
+        number = step * self.count + micro
+        if self.pool is None:
+            return self._make(number)
+        for later in range(number, min(number + self.ahead + 1, self.end * self.count)):
+            if later not in self.waiting:
+                self.waiting[later] = self.pool.submit(self._make, later)
+        return self.waiting.pop(number).result()
+
+    def _make(self, number: int) -> Batch:
+        step, micro = divmod(number, self.count)
+        phase = self.trainer.run.phase_at(step)
+        return self.trainer.run.make_batch(phase, self.trainer.generator(step, micro), phase.batch_size)
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Complete checkpoints of a run, oldest first."""
+    return sorted((folder / "checkpoints").glob("step-*"))
+
+
+def _drop_log_after(path: Path, step: int) -> None:
+    """Steps that are about to be done again are not logged twice."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+
+
+def _has_tensorboard() -> bool:
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        log.info("tensorboard is not installed: losses go to log.jsonl only")
+        return False
+    return True

@@ -1,0 +1,158 @@
+"""Models to train: new ones, Stage II from a text-to-video transformer, LoRA adapters; and writing what came out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from ..checkpoints.files import DTYPE_NAMES
+from ..checkpoints.metadata import CheckpointMetadata
+from ..checkpoints.source import NETWORK_KEYWORDS
+from ..checkpoints.writing import tensor_plan, write_safetensors
+
+LORA_PARTS = {
+    "attention": ("qkv", "attn_out"),
+    "adaln": ("modulation",),
+    "ffn": ("mlp_up", "mlp_down"),
+}
+
+
+@dataclass(frozen=True)
+class TransformerModel:
+    """Size of a new transformer; keywords of :class:`~flashvideo.FlashVideoTransformer3DModel`."""
+
+    num_layers: int = 6
+    num_attention_heads: int = 3
+    attention_head_dim: int = 64
+    time_embed_dim: int = 64
+    text_embed_dim: int = 128
+    max_text_seq_length: int = 32
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """A LoRA in place of full training.
+
+    Attributes:
+        rank: the paper's is 128.
+        alpha: the adapter is scaled by alpha / rank.
+        parts: of ``attention``, ``adaln`` and ``ffn``. The paper names all three; the published weights have the
+            first two only.
+    """
+
+    rank: int = 128
+    alpha: float = 128.0
+    parts: tuple[Literal["attention", "adaln", "ffn"], ...] = ("attention", "adaln", "ffn")
+
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot run."""
+        if self.rank < 1 or self.alpha <= 0 or not self.parts:
+            raise ValueError(f"lora: rank {self.rank}, alpha {self.alpha}, parts {self.parts}; expected some of each.")
+
+
+def new_transformer(settings: TransformerModel, seed: int, *, stage2: bool, latent_scale: float) -> Any:
+    """A transformer with fresh weights: every block starts as the identity and the output as zero.
+
+    Args:
+        settings: its size.
+        seed: of the weights.
+        stage2: with the two extra embeddings.
+        latent_scale: that its checkpoints carry.
+    """
+    from ..models.transformer import FlashVideoTransformer3DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = FlashVideoTransformer3DModel(
+            **asdict(settings),
+            use_noise_step_embedding=stage2,
+            use_frame_count_embedding=stage2,
+            latent_scale=latent_scale,
+        )
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        for module in model.modules():
+            for name in ("modulation", "out_modulation", "out_proj"):
+                if isinstance(getattr(module, name, None), nn.Linear):
+                    nn.init.zeros_(getattr(module, name).weight)
+        if stage2:
+            start_extra_embeddings(model)
+    return model
+
+
+def start_extra_embeddings(model: Any) -> None:
+    """Stage II's two extra embeddings as copies of the time embedding whose last layer is zero (paper, section 3.3)."""
+    for extra in (model.noise_step_embedding, model.frame_count_embedding):
+        extra.load_state_dict(model.time_embedding.state_dict())
+        nn.init.zeros_(extra.linear_2.weight)
+        nn.init.zeros_(extra.linear_2.bias)
+
+
+def stage2_from(transformer: Any, latent_scale: float) -> Any:
+    """Stage II that starts as a text-to-video transformer: at first the extra embeddings add nothing.
+
+    Args:
+        transformer: of Stage I's kind, any size.
+        latent_scale: of the new stage.
+    """
+    from ..models.transformer import FlashVideoTransformer3DModel
+
+    config = {
+        **{k: v for k, v in transformer.config.items() if not k.startswith("_")},
+        "use_noise_step_embedding": True,
+        "use_frame_count_embedding": True,
+        "latent_scale": latent_scale,
+    }
+    with torch.random.fork_rng(devices=[]):
+        model = FlashVideoTransformer3DModel(**config, dtype=transformer.dtype)
+    _, unexpected = model.load_state_dict(transformer.state_dict(), strict=False)
+    if unexpected:
+        raise ValueError(f"The transformer has weights that Stage II lacks: {', '.join(unexpected[:5])}.")
+    start_extra_embeddings(model)
+    return model
+
+
+def add_trainable_lora(transformer: Any, settings: LoraSettings, seed: int) -> None:
+    """Freeze a transformer and put a fresh LoRA on it; only that is trained."""
+    from peft import LoraConfig
+
+    settings.check()
+    leaves = {leaf for part in settings.parts for leaf in LORA_PARTS[part]}
+    targets = [name for name, m in transformer.named_modules() if isinstance(m, nn.Linear) and _leaf(name) in leaves]
+    transformer.requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        transformer.add_adapter(LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules=targets))
+    for parameter in transformer.parameters():  # a LoRA trains in fp32 on a base of any precision
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _leaf(name: str) -> str:
+    return name.rsplit(".", 1)[-1]
+
+
+def save_transformer(model: Any, path: Path, kind: str, *, dtype: torch.dtype | None = None) -> Path:
+    """Write a transformer as our loaders read it.
+
+    Args:
+        model: with its configuration.
+        path: the ``.safetensors``.
+        kind: ``stage1`` or ``stage2``.
+        dtype: default: the model's.
+    """
+    dtype = dtype or model.dtype
+    tensors = {name: value.detach().to("cpu", dtype) for name, value in sorted(model.state_dict().items())}
+    header = CheckpointMetadata(
+        kind=kind,
+        dtype=DTYPE_NAMES[dtype],
+        latent_scale=model.config.latent_scale,
+        config={name: model.config[name] for name in sorted(NETWORK_KEYWORDS)},
+    ).header()
+    return write_safetensors(path, tensor_plan(tensors), header, overwrite=True)

@@ -1,0 +1,333 @@
+"""Runs that train the two stages, from configurations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints.convert import parse_dtype
+from ..degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ..models.text import TextEncoder, load_text_encoder, token_ids
+from ..schedules import NOISE_STEPS
+from .config import Phase, RunSettings, field_of_phases
+from .data import DatasetSettings, LatentCache, build_cache, latent_statistics
+from .loop import Batch, Run
+from .models import (
+    LoraSettings,
+    TransformerModel,
+    add_trainable_lora,
+    new_transformer,
+    save_transformer,
+    stage2_from,
+)
+from .objectives import Stage1Objective, Stage2Objective, TextSide
+from .text import TextModel, new_text_encoder, save_text_encoder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StagePhase(Phase):
+    """A stretch of training on some of the datasets.
+
+    Attributes:
+        datasets: name -> weight; a batch comes from one dataset, chosen by weight. Empty: all alike.
+        crop: height and width in latents, a random part of each sample; None: all of it.
+        noise_steps: least and greatest strength of the latent degradation (Stage II).
+    """
+
+    datasets: dict[str, float] = field(default_factory=dict)
+    crop: tuple[int, int] | None = None
+    noise_steps: tuple[int, int] = (600, 900)
+
+    def check(self, where: str) -> None:
+        super().check(where)
+        low, high = self.noise_steps
+        if not 0 <= low <= high < NOISE_STEPS:
+            raise ValueError(
+                f"{where}.noise_steps is {self.noise_steps}; expected two numbers from 0 to 999, in order."
+            )
+        if self.crop is not None and any(side < 2 or side % 2 for side in self.crop):
+            raise ValueError(f"{where}.crop is {self.crop}; expected even numbers of latents (16 pixels each).")
+        if any(weight <= 0 for weight in self.datasets.values()):
+            raise ValueError(f"{where}.datasets: weights must be positive; leave out what is not used.")
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A run that trains Stage I or Stage II.
+
+    Attributes:
+        vae: autoencoder that encodes the datasets.
+        text_encoder: T5 encoder for the captions; None if ``train_text`` makes one.
+        train_text: size of a new encoder that is trained along (Stage I of small models).
+        start: transformer to start from: Stage I's (or any CogVideoX) for Stage I, either stage's for Stage II.
+        model: size of a new transformer, where there is no ``start``.
+        lora: train this instead of all weights.
+        latent_scale: None: the start's own; for new models one over the latents' standard deviation.
+        text_dropout: share of samples trained without a prompt.
+        prompt_prefix: put before captions; None: nothing in Stage I, ``medium motion,`` in Stage II.
+        time_shift: of Stage II's time, as in sampling; 1 is uniform, as in the paper.
+        source: where Stage II's flow starts: ``degraded`` low resolution (the paper's), ``low`` without the latent
+            degradation, or ``noise`` alone.
+        dtype: of the exported weights; default: as trained.
+    """
+
+    kind: Literal["stage1", "stage2"]
+    vae: str
+    run: RunSettings = field(default_factory=RunSettings)
+    datasets: dict[str, DatasetSettings] = field(default_factory=dict)
+    phases: tuple[StagePhase, ...] = field_of_phases(StagePhase)
+    text_encoder: str | None = None
+    train_text: TextModel | None = None
+    start: str | None = None
+    model: TransformerModel | None = None
+    lora: LoraSettings | None = None
+    latent_scale: float | None = None
+    text_dropout: float = 0.1
+    prompt_prefix: str | None = None
+    time_shift: float = 1.0
+    source: Literal["degraded", "low", "noise"] = "degraded"
+    dtype: str | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot run."""
+        self.run.check()
+        if not self.datasets:
+            raise ValueError("There are no datasets: describe at least one as [datasets.NAME].")
+        for name, dataset in self.datasets.items():
+            dataset.check(f"datasets.{name}")
+        for number, phase in enumerate(self.phases):
+            phase.check(f"phases[{number}]")
+            unknown = set(phase.datasets) - set(self.datasets)
+            if unknown:
+                raise ValueError(
+                    f"phases[{number}] names the datasets {sorted(unknown)}; known: {sorted(self.datasets)}."
+                )
+        if (self.start is None) == (self.model is None):
+            raise ValueError("Give either `start`, a transformer to start from, or [model], the size of a new one.")
+        if self.lora is not None:
+            self.lora.check()
+            if self.start is None:
+                raise ValueError("[lora] needs `start`: a LoRA of random weights is of no use.")
+        if (self.text_encoder is None) == (self.train_text is None):
+            raise ValueError("Give either `text_encoder` or [train_text].")
+        if not 0 <= self.text_dropout <= 1:
+            raise ValueError(f"text_dropout is {self.text_dropout}; expected 0 to 1 (the paper has 0.1).")
+        if self.time_shift <= 0:
+            raise ValueError(f"time_shift is {self.time_shift}; expected a positive number (1 is uniform).")
+        parse_dtype(self.dtype)
+
+    @property
+    def prefix(self) -> str:
+        if self.prompt_prefix is not None:
+            return self.prompt_prefix
+        return "medium motion," if self.kind == "stage2" else ""
+
+
+class StageBatches:
+    """Draws batches of one of the stages from cached latents.
+
+    Args:
+        config: of the run.
+        caches: name -> cached dataset.
+        latent_scale: VAE space times this is model space.
+        text: encodes captions, or None if the caches hold embeddings.
+    """
+
+    def __init__(
+        self, config: StageConfig, caches: Mapping[str, LatentCache], latent_scale: float, text: TextEncoder | None
+    ) -> None:
+        self.config, self.caches, self.latent_scale, self.text = config, caches, latent_scale, text
+
+    def __call__(self, phase: StagePhase, generator: torch.Generator, size: int) -> Batch:
+        """A batch of ``size`` samples of one dataset; all draws come from the generator."""
+        weights = phase.datasets or dict.fromkeys(self.caches, 1.0)
+        names = sorted(weights)
+        chosen = int(torch.multinomial(torch.tensor([weights[n] for n in names]), 1, generator=generator))
+        cache = self.caches[names[chosen]]
+        rows = torch.randint(len(cache), (size,), generator=generator).tolist()
+        samples = [cache[row] for row in rows]
+        batch = self._latents(samples, phase, generator)
+        batch["drop_text"] = torch.rand(size, generator=generator) < self.config.text_dropout
+        batch.update(self._text(samples))
+        return batch
+
+    def _latents(self, samples: list[dict[str, Any]], phase: StagePhase, generator: torch.Generator) -> Batch:
+        stage2 = self.config.kind == "stage2"
+        pairs = [self._sample(sample, phase, stage2, generator) for sample in samples]
+        latents = torch.stack([pair[0] for pair in pairs])
+        batch: Batch = {"latents": latents, "noise": torch.randn(latents.shape, generator=generator)}
+        size = len(samples)
+        if not stage2:
+            batch["timestep"] = torch.randint(NOISE_STEPS, (size,), generator=generator)
+            return batch
+        time = torch.rand(size, generator=generator)
+        shift = self.config.time_shift
+        batch["time"] = 1 - shift * (1 - time) / (1 + (shift - 1) * (1 - time))
+        low, high = phase.noise_steps
+        steps = torch.randint(low, high + 1, (size,), generator=generator)
+        source = self.config.source
+        batch["noise_step"] = {
+            "degraded": steps,
+            "low": torch.full_like(steps, -1),
+            "noise": torch.full_like(steps, 999),
+        }[source]
+        batch["low_latents"] = torch.stack([pair[1] for pair in pairs])
+        return batch
+
+    def _sample(
+        self, sample: dict[str, Any], phase: StagePhase, stage2: bool, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Latents in model space, and those of a degraded copy, of the same part of a clip."""
+
+        def draw(name: str, copy: int | None = None) -> Tensor:
+            mean, std = (
+                None if v is None else v if copy is None else v[copy]
+                for v in (sample[f"{name}mean"], sample.get(f"{name}std"))
+            )
+            assert mean is not None
+            drawn = mean.float()
+            if std is not None:
+                drawn = drawn + std.float() * torch.randn(drawn.shape, generator=generator)
+            return drawn * self.latent_scale
+
+        high = draw("")
+        low = high
+        if stage2:
+            copies = len(sample["low_mean"])
+            low = draw("low_", int(torch.randint(copies, (), generator=generator)))
+        if phase.crop is not None:
+            rows, columns = phase.crop
+            top = 2 * int(torch.randint((high.shape[-2] - rows) // 2 + 1, (), generator=generator))
+            left = 2 * int(torch.randint((high.shape[-1] - columns) // 2 + 1, (), generator=generator))
+            window = (..., slice(top, top + rows), slice(left, left + columns))
+            high, low = high[window], low[window]
+        return high, low
+
+    def _text(self, samples: list[dict[str, Any]]) -> Batch:
+        if self.text is None:
+            return {"embeds": torch.stack([sample["embeds"] for sample in samples])}
+        rows = [
+            token_ids(self.text.tokenizer, self.config.prefix + s["caption"], self.text.max_length) for s in samples
+        ]
+        return {"input_ids": torch.cat(rows)}
+
+
+def stage_run(config: StageConfig, folder: Path) -> Run:
+    """The run that a configuration describes; latents that are not cached yet are encoded first."""
+    config.check()
+    text = _text_encoder(config, folder)
+    caches = _caches(config, text)
+    transformer = _transformer(config, caches)
+    joint = text is not None and (config.train_text is not None or "embeds" not in next(iter(caches.values()))[0])
+    side = TextSide(text.model if joint and text is not None else None)
+    objective: nn.Module = (Stage1Objective if config.kind == "stage1" else Stage2Objective)(transformer, side)
+    if config.run.gradient_checkpointing:
+        transformer.enable_gradient_checkpointing()
+    scale = float(transformer.config.latent_scale)
+
+    def export(target: Path) -> None:
+        _export(config, transformer, text, target)
+
+    return Run(
+        objective=objective,
+        make_batch=StageBatches(config, caches, scale, text if joint else None),
+        phases=config.phases,
+        settings=config.run,
+        folder=folder,
+        export=export,
+    )
+
+
+def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder | None:
+    from ..shapes.scenes import vocabulary
+
+    length = config.model.max_text_seq_length if config.model else 226
+    if config.train_text is not None:
+        words = [*vocabulary(), "medium", "motion"]
+        return new_text_encoder(config.train_text, words, folder / "text", config.run.seed, length)
+    assert config.text_encoder is not None
+    encoder = load_text_encoder(config.text_encoder, dtype=torch.float32)
+    encoder.max_length = length
+    encoder.model.requires_grad_(False)
+    return encoder
+
+
+def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCache]:
+    from accelerate import PartialState
+
+    from ..checkpoints.load import load_vae
+
+    vae = load_vae(config.vae, dtype=torch.float32)
+    # A small encoder runs along with training; a T5-XXL's embeddings are computed once.
+    cached_text = text if config.train_text is None and text is not None and text.max_length > 64 else None
+    state = PartialState()
+    caches = {}
+    for name, settings in config.datasets.items():
+        prefixed = replace(settings, caption_prefix=config.prefix + settings.caption_prefix)
+        caches[name] = build_cache(
+            prefixed,
+            vae,
+            Path(settings.cache),
+            text_encoder=cached_text,
+            progress=_Told(name),
+            rank=state.process_index,
+            world_size=state.num_processes,
+            wait=state.wait_for_everyone,
+        )
+    return caches
+
+
+class _Told:
+    """Tells of long encoding once in a while."""
+
+    def __init__(self, name: str, every: int = 500) -> None:
+        self.name, self.every = name, every
+
+    def __call__(self, done: int, total: int) -> None:
+        if done % self.every == 0 and 0 < done < total:
+            log.info("dataset %s: %d of %d clips are encoded", self.name, done, total)
+
+
+def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
+    from ..checkpoints.load import load_stage1, load_stage2
+    from ..checkpoints.source import open_transformer
+
+    stage2 = config.kind == "stage2"
+    published = STAGE2_LATENT_SCALE if stage2 else STAGE1_LATENT_SCALE
+    if config.model is not None:
+        scale = config.latent_scale or round(1 / latent_statistics(next(iter(caches.values())))[1], 4)
+        return new_transformer(config.model, config.run.seed, stage2=stage2, latent_scale=scale)
+    assert config.start is not None
+    of_stage2 = open_transformer(config.start).kind == "stage2"
+    if of_stage2 and not stage2:
+        raise ValueError(f"{config.start} is a Stage II transformer; Stage I cannot start from it.")
+    model: Any = (load_stage2 if of_stage2 else load_stage1)(config.start)
+    scale = config.latent_scale or model.config.latent_scale or published
+    if stage2 and not of_stage2:
+        model = stage2_from(model, scale)
+    model.register_to_config(latent_scale=scale)
+    if config.lora is not None:
+        add_trainable_lora(model, config.lora, config.run.seed)
+    else:
+        model.requires_grad_(True).float()
+    return model
+
+
+def _export(config: StageConfig, transformer: Any, text: TextEncoder | None, folder: Path) -> None:
+    from ..checkpoints.lora import lora_of, save_lora
+
+    dtype = parse_dtype(config.dtype)
+    if config.lora is not None:
+        save_lora(lora_of(transformer), folder / f"{config.kind}_lora.safetensors", overwrite=True)
+    else:
+        save_transformer(transformer, folder / f"{config.kind}.safetensors", config.kind, dtype=dtype)
+    if config.train_text is not None and text is not None:
+        save_text_encoder(text, folder / "text", dtype=dtype)

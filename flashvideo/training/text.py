@@ -1,0 +1,113 @@
+"""A small T5 encoder and tokenizer, which FlashVideo-Tiny trains together with Stage I."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints.files import DTYPE_NAMES
+from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..models.t5_layout import load_tokenizer
+from ..models.text import TextEncoder
+
+SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
+_CONFIG_NAMES = (
+    *("d_model", "d_kv", "num_heads", "d_ff", "num_layers", "vocab_size", "feed_forward_proj"),
+    *("relative_attention_num_buckets", "relative_attention_max_distance", "layer_norm_epsilon"),
+)
+_WORD_START = "\u2581"
+_WORD_SCORE, _LETTER_SCORE = -1.0, -10.0  # a known word beats its letters
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """Size of a new encoder; names as in transformers' ``T5Config``."""
+
+    d_model: int = 128
+    d_kv: int = 32
+    num_heads: int = 4
+    d_ff: int = 256
+    num_layers: int = 3
+
+
+def build_tokenizer(words: Iterable[str]) -> Any:
+    """A lower-casing ``tokenizers.Tokenizer`` with one token a known word; other words are spelt.
+
+    Punctuation is read as a space, accents are dropped, ``</s>`` is appended.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    pieces = [(token, 0.0) for token in SPECIAL_TOKENS]
+    pieces += [(_WORD_START + word, _WORD_SCORE) for word in sorted(set(words)) if len(word) > 1]
+    letters = string.ascii_lowercase + string.digits
+    pieces += [(start + letter, _LETTER_SCORE) for start in ("", _WORD_START) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram([*pieces, (_WORD_START, _LETTER_SCORE)], unk_id=2, byte_fallback=False))
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex(r"[\s\p{P}]+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement=_WORD_START, prepend_scheme="always")
+    tokenizer.decoder = decoders.Metaspace(replacement=_WORD_START, prepend_scheme="always")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return tokenizer
+
+
+def new_text_encoder(
+    settings: TextModel, words: Iterable[str], folder: Path, seed: int, max_length: int
+) -> TextEncoder:
+    """An encoder with fresh weights; its tokenizer is written into ``folder``."""
+    from transformers import T5Config, T5EncoderModel
+
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = build_tokenizer(words)
+    raw.save(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    config = T5Config(
+        **asdict(settings),
+        vocab_size=raw.get_vocab_size(),
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5EncoderModel(config)
+    return TextEncoder(model, tokenizer, max_length)
+
+
+def save_text_encoder(encoder: TextEncoder, folder: Path, *, dtype: torch.dtype | None = None) -> Path:
+    """Write transformers' layout, which our loaders read: tokenizer.json, config.json and model.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = encoder.model
+    dtype = dtype or model.dtype
+    encoder.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    _write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": encoder.max_length},
+    )
+    kept = {name: getattr(model.config, name) for name in _CONFIG_NAMES}
+    kind = {"architectures": ["T5EncoderModel"], "model_type": "t5", "is_encoder_decoder": False}
+    _write_json(folder / "config.json", {**kind, **kept, "torch_dtype": DTYPE_NAMES[dtype]})
+    tensors = {
+        name: value.detach().to("cpu", dtype)
+        for name, value in sorted(model.state_dict().items())
+        if name != "encoder.embed_tokens.weight"  # the same table as shared.weight
+    }
+    return write_safetensors(folder / "model.safetensors", tensor_plan(tensors), {"format": "pt"}, overwrite=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
