@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -30,5 +31,6 @@ def _train(options: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(options.config.expanduser(), folder / "config.toml")
     steps = train(run, resume=options.resume, stop_after=options.stop_after)
-    print(f"{steps} of {run.total_steps} steps are done; see {folder}")
+    if not os.environ.get("RANK", "0").strip("0"):
+        print(f"{steps} of {run.total_steps} steps are done; see {folder}")
     return 0

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .segmentation import low_pass
+from .render import low_resolution
 
 _RINGS_PER_CYCLE = 64  # rings of the spectrum are 1/64 cycle per pixel wide
 _STEP_POWER = 1 / (12 * 255**2)  # power that rounding to 8 bits adds per pixel: nothing below it can be seen
@@ -55,7 +55,7 @@ def low_passed_psnr(a: Tensor, b: Tensor, factor: int = 4) -> float:
     _check_pair(a, b)
     if factor < 1 or a.shape[2] % factor or a.shape[3] % factor:
         raise ValueError(f"clips of {a.shape[2]}x{a.shape[3]}; expected multiples of the factor {factor}.")
-    return psnr(low_pass(a.float(), factor), low_pass(b.float(), factor))
+    return psnr(low_resolution(a.float(), factor), low_resolution(b.float(), factor))
 
 
 def spectrum_error(a: Tensor, b: Tensor, factor: int = 4) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -198,10 +199,16 @@ def low_resolution(video: Tensor, factor: int = 4) -> Tensor:
     Returns:
         ``[3, F, H / factor, W / factor]``: blurred by a Gaussian of 0.65 of the factor, then averaged.
     """
+    rows, columns = _averaging(video.shape[2], factor).to(video), _averaging(video.shape[3], factor).to(video)
+    return rows @ (video @ columns.T)
+
+
+@cache
+def _averaging(length: int, factor: int) -> Tensor:
+    """``[length / factor, length]``: blur (the edge repeated) and average along one side, which are linear."""
     sigma = 0.65 * factor
     reach = math.ceil(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=video.dtype) / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
-    frames = F.pad(video.transpose(0, 1), (reach, reach, reach, reach), mode="replicate")
-    frames = F.conv2d(F.conv2d(frames, kernel, groups=3), kernel.transpose(2, 3), groups=3)
-    return F.avg_pool2d(frames, factor).transpose(0, 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / sigma) ** 2)
+    impulses = F.pad(torch.eye(length, dtype=torch.float64)[:, None], (reach, reach), mode="replicate")
+    blurred = F.conv1d(impulses, (kernel / kernel.sum())[None, None])
+    return F.avg_pool1d(blurred, factor)[:, 0].T.float().contiguous()

@@ -52,28 +52,14 @@ class Track:
 def small_view(video: Tensor) -> Tensor:
     """``[3, F, H, W]`` with H a multiple of 48 -> ``[3, F, 48, W']``, equal to ``low_resolution`` and much faster."""
     factor = video.shape[2] // ROWS
-    return video if factor == 1 else low_pass(video, factor)
-
-
-def low_pass(video: Tensor, factor: int) -> Tensor:
-    """``low_resolution(video, factor)`` as two matrix products: its blur and its average are linear and separable."""
-    down = _averaging(video.shape[2], factor).to(video)
-    across = _averaging(video.shape[3], factor).to(video)
-    return down @ (video @ across.T)
-
-
-@cache
-def _averaging(length: int, factor: int) -> Tensor:
-    """``[length / factor, length]``: what ``low_resolution`` does along one side, read off from unit impulses."""
-    impulses = torch.eye(length)[None, :, None].expand(3, -1, factor, -1)
-    return low_resolution(impulses, factor)[0, :, 0].T.contiguous()
+    return video if factor == 1 else low_resolution(video, factor)
 
 
 @cache
 def _backdrops(width: int) -> Tensor:
     """``[5, 3, 48, width]`` the empty backgrounds on the small grid, in the order of ``BACKGROUNDS``."""
     empty = [render_clip(Scene((), name, "", 0), ROWS * 4, width * 4, 1) for name in BACKGROUNDS]
-    return torch.stack([low_pass(clip, 4)[:, 0] for clip in empty])
+    return torch.stack([low_resolution(clip, 4)[:, 0] for clip in empty])
 
 
 def find_backdrop(small: Tensor) -> tuple[str, Tensor]:

@@ -28,6 +28,7 @@ from .ema import AveragedWeights
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
+_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 @dataclass
@@ -42,7 +43,8 @@ class Run:
         phases: in order.
         settings: of the optimiser.
         folder: of checkpoints, logs and results.
-        export: writes the finished weights into a folder; called with averaged weights if there are any.
+        export: writes the finished weights into a folder, given the objective's whole state dict: averaged weights, if
+            there are any.
         history: what was logged, in order.
     """
 
@@ -51,7 +53,7 @@ class Run:
     phases: Sequence[Phase]
     settings: RunSettings
     folder: Path
-    export: Callable[[Path], object]
+    export: Callable[[Path, dict[str, Tensor]], object]
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -75,6 +77,11 @@ def learning_rate_factor(step: int, total: int, settings: RunSettings) -> float:
         return 1.0
     done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def runs_on_cpu() -> bool:
+    """Whether there is no accelerator. accelerate has to be told, or several CPU processes do not find each other."""
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: RunSettings) -> torch.optim.Optimizer:
@@ -129,6 +136,7 @@ class _Trainer:
         run.folder.mkdir(parents=True, exist_ok=True)
         trackers = ["tensorboard"] if _has_tensorboard() else []
         self.accelerator = Accelerator(
+            cpu=runs_on_cpu(),
             mixed_precision=precision,
             gradient_accumulation_steps=1,  # micro-batches are looped over here
             log_with=trackers,
@@ -136,7 +144,7 @@ class _Trainer:
                 project_dir=str(run.folder), logging_dir=str(run.folder / "tensorboard")
             ),
         )
-        optimizer = make_optimizer(self._trained(), self.settings)
+        optimizer = make_optimizer([p for p in run.objective.parameters() if p.requires_grad], self.settings)
         self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
         self.ema = self._make_ema()
         if trackers:
@@ -145,12 +153,16 @@ class _Trainer:
     def _make_ema(self) -> AveragedWeights | None:
         if not self.settings.ema:
             return None
+        if self.accelerator.distributed_type in _SHARDED:
+            raise ValueError(
+                "run.ema needs whole parameters on every device, which FSDP and DeepSpeed do not keep. Set it to 0."
+            )
         ema = AveragedWeights(self._trained(), self.settings.ema)
         self.accelerator.register_for_checkpointing(ema)
         return ema
 
     def _trained(self) -> list[nn.Parameter]:
-        return [p for p in self.run.objective.parameters() if p.requires_grad]
+        return [p for p in self.module.parameters() if p.requires_grad]
 
     def train(self, resume: bool, stop_after: int | None) -> int:
         step = self._resume() if resume else 0
@@ -182,7 +194,7 @@ class _Trainer:
         return step
 
     def _step(self, step: int, batches: _Batches) -> dict[str, float]:
-        self.run.objective.train()
+        self.module.train()
         factor = learning_rate_factor(step, self.run.total_steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * factor
@@ -258,12 +270,10 @@ class _Trainer:
 
     def _export(self) -> None:
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        self.run.objective.eval()
-        trained = self._trained()
-        with self.ema.swapped_in(trained) if self.ema is not None else contextlib.nullcontext():
-            self.run.export(self.run.folder)
+        with self.ema.swapped_in(self._trained()) if self.ema is not None else contextlib.nullcontext():
+            state = self.accelerator.get_state_dict(self.module)  # gathered from all devices where they share it
+            if self.accelerator.is_main_process:
+                self.run.export(self.run.folder, state)
 
 
 class _Batches:

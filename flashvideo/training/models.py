@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
@@ -138,17 +139,26 @@ def _leaf(name: str) -> str:
     return name.rsplit(".", 1)[-1]
 
 
-def save_transformer(model: Any, path: Path, kind: str, *, dtype: torch.dtype | None = None) -> Path:
+def part_of(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries of a state dict under ``prefix``, without it."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def save_transformer(
+    model: Any, path: Path, kind: str, *, state: Mapping[str, Tensor] | None = None, dtype: torch.dtype | None = None
+) -> Path:
     """Write a transformer as our loaders read it.
 
     Args:
         model: with its configuration.
         path: the ``.safetensors``.
         kind: ``stage1`` or ``stage2``.
+        state: the weights; default: the model's.
         dtype: default: the model's.
     """
     dtype = dtype or model.dtype
-    tensors = {name: value.detach().to("cpu", dtype) for name, value in sorted(model.state_dict().items())}
+    weights = model.state_dict() if state is None else state
+    tensors = {name: value.detach().to("cpu", dtype) for name, value in sorted(weights.items())}
     header = CheckpointMetadata(
         kind=kind,
         dtype=DTYPE_NAMES[dtype],
@@ -156,3 +166,21 @@ def save_transformer(model: Any, path: Path, kind: str, *, dtype: torch.dtype | 
         config={name: model.config[name] for name in sorted(NETWORK_KEYWORDS)},
     ).header()
     return write_safetensors(path, tensor_plan(tensors), header, overwrite=True)
+
+
+def lora_pairs(state: Mapping[str, Tensor], settings: LoraSettings, adapter: str = "default") -> dict[str, Any]:
+    """``{module: (A, B)}`` of a LoRA that was trained, its scale folded into B.
+
+    Args:
+        state: of the transformer with the adapter.
+        settings: that the adapter was made with.
+    """
+    ending = f".lora_A.{adapter}.weight"
+    pairs = {}
+    for name, down in state.items():
+        if name.endswith(ending):
+            module = name.removesuffix(ending)
+            up = state[f"{module}.lora_B.{adapter}.weight"]
+            scale = settings.alpha / settings.rank
+            pairs[module] = (down.detach().float().cpu(), up.detach().float().cpu() * scale)
+    return pairs

@@ -12,17 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.convert import parse_dtype
+from ..checkpoints.lora import save_lora
 from ..degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ..models.text import TextEncoder, load_text_encoder, token_ids
 from ..schedules import NOISE_STEPS
 from .config import Phase, RunSettings, field_of_phases
 from .data import DatasetSettings, LatentCache, build_cache, latent_statistics
-from .loop import Batch, Run
+from .loop import Batch, Run, runs_on_cpu
 from .models import (
     LoraSettings,
     TransformerModel,
     add_trainable_lora,
+    lora_pairs,
     new_transformer,
+    part_of,
     save_transformer,
     stage2_from,
 )
@@ -233,8 +236,8 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
         transformer.enable_gradient_checkpointing()
     scale = float(transformer.config.latent_scale)
 
-    def export(target: Path) -> None:
-        _export(config, transformer, text, target)
+    def export(target: Path, state: Mapping[str, Tensor]) -> None:
+        _export(config, transformer, text, target, state)
 
     return Run(
         objective=objective,
@@ -268,7 +271,7 @@ def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCa
     vae = load_vae(config.vae, dtype=torch.float32)
     # A small encoder runs along with training; a T5-XXL's embeddings are computed once.
     cached_text = text if config.train_text is None and text is not None and text.max_length > 64 else None
-    state = PartialState()
+    state = PartialState(cpu=runs_on_cpu())
     caches = {}
     for name, settings in config.datasets.items():
         prefixed = replace(settings, caption_prefix=config.prefix + settings.caption_prefix)
@@ -321,13 +324,14 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
     return model
 
 
-def _export(config: StageConfig, transformer: Any, text: TextEncoder | None, folder: Path) -> None:
-    from ..checkpoints.lora import lora_of, save_lora
-
+def _export(
+    config: StageConfig, transformer: Any, text: TextEncoder | None, folder: Path, state: Mapping[str, Tensor]
+) -> None:
     dtype = parse_dtype(config.dtype)
+    weights = part_of(state, "transformer.")
     if config.lora is not None:
-        save_lora(lora_of(transformer), folder / f"{config.kind}_lora.safetensors", overwrite=True)
+        save_lora(lora_pairs(weights, config.lora), folder / f"{config.kind}_lora.safetensors", overwrite=True)
     else:
-        save_transformer(transformer, folder / f"{config.kind}.safetensors", config.kind, dtype=dtype)
+        save_transformer(transformer, folder / f"{config.kind}.safetensors", config.kind, state=weights, dtype=dtype)
     if config.train_text is not None and text is not None:
-        save_text_encoder(text, folder / "text", dtype=dtype)
+        save_text_encoder(text, folder / "text", state=part_of(state, "text.encoder."), dtype=dtype)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.writing import tensor_plan, write_safetensors
@@ -88,8 +89,17 @@ def new_text_encoder(
     return TextEncoder(model, tokenizer, max_length)
 
 
-def save_text_encoder(encoder: TextEncoder, folder: Path, *, dtype: torch.dtype | None = None) -> Path:
-    """Write transformers' layout, which our loaders read: tokenizer.json, config.json and model.safetensors."""
+def save_text_encoder(
+    encoder: TextEncoder, folder: Path, *, state: Mapping[str, Tensor] | None = None, dtype: torch.dtype | None = None
+) -> Path:
+    """Write transformers' layout, which our loaders read: tokenizer.json, config.json and model.safetensors.
+
+    Args:
+        encoder: with its tokenizer.
+        folder: where to.
+        state: the weights; default: the encoder's.
+        dtype: default: the encoder's.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     model = encoder.model
     dtype = dtype or model.dtype
@@ -103,7 +113,7 @@ def save_text_encoder(encoder: TextEncoder, folder: Path, *, dtype: torch.dtype 
     _write_json(folder / "config.json", {**kind, **kept, "torch_dtype": DTYPE_NAMES[dtype]})
     tensors = {
         name: value.detach().to("cpu", dtype)
-        for name, value in sorted(model.state_dict().items())
+        for name, value in sorted((model.state_dict() if state is None else state).items())
         if name != "encoder.embed_tokens.weight"  # the same table as shared.weight
     }
     return write_safetensors(folder / "model.safetensors", tensor_plan(tensors), {"format": "pt"}, overwrite=True)

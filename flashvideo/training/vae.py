@@ -8,6 +8,7 @@ norms and the causal cache see in training what they see later.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.files import DTYPE_NAMES
+from ..checkpoints.metadata import CheckpointMetadata
+from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..shapes.render import low_resolution, render_clip
 from ..shapes.scenes import Scene, sample_scene
 from .config import Phase, RunSettings, field_of_phases
 from .loop import Batch, Run
+from .models import part_of
 
 HEIGHT, WIDTH, FRAMES = 192, 320, 17
 FACTOR = 4
@@ -168,7 +173,7 @@ def vae_run(config: VaeConfig, folder: Path) -> Run:
         phases=config.phases,
         settings=config.run,
         folder=folder,
-        export=lambda target: save_vae(vae, target / "vae.safetensors"),
+        export=lambda target, state: save_vae(vae, target / "vae.safetensors", state=part_of(state, "vae.")),
     )
 
 
@@ -207,13 +212,19 @@ def initialise(vae: Any) -> None:
     to_video.weight *= 0.3
 
 
-def save_vae(vae: Any, path: Path, dtype: torch.dtype = torch.float32) -> Path:
-    """Write an autoencoder as one safetensors file that our loaders read."""
-    from ..checkpoints.files import DTYPE_NAMES
-    from ..checkpoints.metadata import CheckpointMetadata
-    from ..checkpoints.writing import tensor_plan, write_safetensors
+def save_vae(
+    vae: Any, path: Path, *, state: Mapping[str, Tensor] | None = None, dtype: torch.dtype = torch.float32
+) -> Path:
+    """Write an autoencoder as one safetensors file that our loaders read.
 
+    Args:
+        vae: with its configuration.
+        path: the ``.safetensors``.
+        state: the weights; default: the autoencoder's.
+        dtype: to store.
+    """
     config = {"norm_num_groups": vae.config.norm_num_groups, "norm_eps": vae.config.norm_eps}
-    tensors = {name: value.detach().to("cpu", dtype) for name, value in sorted(vae.state_dict().items())}
+    weights = vae.state_dict() if state is None else state
+    tensors = {name: value.detach().to("cpu", dtype) for name, value in sorted(weights.items())}
     header = CheckpointMetadata(kind="vae", dtype=DTYPE_NAMES[dtype], config=config).header()
     return write_safetensors(path, tensor_plan(tensors), header, overwrite=True)

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from flashvideo.shapes.judge import FoundShape, Reading, Tally, Verdict, compare, judge_clip, read_clip, total
 from flashvideo.shapes.render import low_resolution, render_clip
 from flashvideo.shapes.scenes import BACKGROUNDS, FORMS, TEXTURES, Scene, Shape, sample_scene
-from flashvideo.shapes.segmentation import low_pass
 
 LARGE, SMALL = 60, 141  # clips at 192x320 and at 48x80
 IMPERFECT = range(12, 21)
@@ -33,7 +32,7 @@ def readings(one_thread):
         for index in range(SMALL):
             scene = held_out(index)
             clip = render_clip(scene)
-            read[48].append((scene, read_clip(low_pass(clip, 4))))
+            read[48].append((scene, read_clip(low_resolution(clip, 4))))
             if index < LARGE:
                 read[192].append((scene, read_clip(clip)))
     return read
@@ -147,7 +146,7 @@ IMPERFECTIONS = {
 def true_clips():
     """``true_clips[factor]``: scenes and clips, whole and at a quarter of both sides."""
     whole = [(held_out(index), render_clip(held_out(index))) for index in IMPERFECT]
-    return {1: whole, 4: [(scene, low_pass(clip, 4)) for scene, clip in whole]}
+    return {1: whole, 4: [(scene, low_resolution(clip, 4)) for scene, clip in whole]}
 
 
 @pytest.mark.parametrize("name", IMPERFECTIONS)
@@ -204,7 +203,7 @@ def test_a_shape_drawn_twice_is_extra():
 @pytest.mark.parametrize("background", BACKGROUNDS)
 def test_an_empty_background_shows_no_shape(background):
     clip = render_clip(Scene((), background, "", 0), frames=5)
-    for video in (clip, low_pass(clip, 4)):
+    for video in (clip, low_resolution(clip, 4)):
         reading = read_clip(video)
         assert (reading.background, reading.shapes) == (background, ())
     verdict = judge_clip(clip, replace(PAIR, background=background))
@@ -213,7 +212,7 @@ def test_an_empty_background_shows_no_shape(background):
 
 
 def test_slanted_ways_are_no_direction():
-    clip = low_pass(render_clip(Scene((shape(motion="still"),), "wall", "", 0)), 4)
+    clip = low_resolution(render_clip(Scene((shape(motion="still"),), "wall", "", 0)), 4)
     ways = [torch.roll(clip[:, f], (round(0.8 * f), round(0.8 * f)), (1, 2)) for f in range(17)]
     assert [found.motion for found in read_clip(torch.stack(ways, dim=1)).shapes] == ["slanted"]
 
@@ -223,9 +222,9 @@ def test_slanted_ways_are_no_direction():
 def test_textures_are_read_in_every_form_and_only_where_they_show(form, texture):
     clip = render_clip(Scene((shape(form=form, texture=texture, radius=0.14),), "desert", "", 0), frames=5)
     assert [found.texture for found in read_clip(clip).shapes] == [texture]
-    enlarged = F.interpolate(low_pass(clip, 4).transpose(0, 1), scale_factor=4, mode="bicubic").transpose(0, 1)
+    enlarged = F.interpolate(low_resolution(clip, 4).transpose(0, 1), scale_factor=4, mode="bicubic").transpose(0, 1)
     assert [found.texture for found in read_clip(enlarged).shapes] == ["plain"]
-    assert [found.texture for found in read_clip(low_pass(clip, 4)).shapes] == [None]
+    assert [found.texture for found in read_clip(low_resolution(clip, 4)).shapes] == [None]
 
 
 def test_short_clips_are_not_judged_on_motion():
@@ -262,12 +261,6 @@ def test_verdicts_add_up():
     assert total([one, one]) == Verdict(colour=Tally(2, 4), background=Tally(2, 2), extra=2)
     assert (one + one).overall == Tally(4, 6)
     assert math.isnan(Verdict().overall.accuracy)
-
-
-def test_fast_low_pass_is_the_generators():
-    clip = torch.rand(3, 2, 96, 160, generator=torch.Generator().manual_seed(0))
-    for factor in (2, 4):
-        assert torch.allclose(low_pass(clip, factor), low_resolution(clip, factor), atol=2e-6)
 
 
 @pytest.mark.parametrize("bad", [torch.zeros(3, 48, 80), torch.zeros(1, 5, 48, 80), torch.zeros(3, 0, 48, 80)])

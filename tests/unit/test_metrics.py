@@ -19,7 +19,6 @@ from flashvideo.shapes.metrics import (
 )
 from flashvideo.shapes.render import low_resolution, render_clip
 from flashvideo.shapes.scenes import sample_scene
-from flashvideo.shapes.segmentation import low_pass
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def clip():
 
 
 def enlarged(video: torch.Tensor, mode: str = "bicubic") -> torch.Tensor:
-    frames = F.interpolate(low_pass(video, 4).transpose(0, 1), scale_factor=4, mode=mode)
+    frames = F.interpolate(low_resolution(video, 4).transpose(0, 1), scale_factor=4, mode=mode)
     return frames.clamp(0, 1).transpose(0, 1)
 
 

@@ -191,3 +191,14 @@ def test_textures_ride_on_their_shape():
     first, last = clip[:, 0, 70:120, 120:140], clip[:, 3, 70:120, 168:188]
     assert first.std() > 0.1
     assert torch.allclose(first, last, atol=1e-3)
+
+
+def test_low_resolution_is_a_gaussian_and_an_average():
+    clip = torch.rand(3, 2, 24, 32, generator=torch.Generator().manual_seed(0))
+    sigma, reach = 0.65 * 4, 8
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel = torch.outer(weights, weights) / weights.sum() ** 2
+    frames = torch.nn.functional.pad(clip.transpose(0, 1), (reach,) * 4, mode="replicate")
+    blurred = torch.nn.functional.conv2d(frames, kernel.expand(3, 1, -1, -1), groups=3)
+    expected = torch.nn.functional.avg_pool2d(blurred, 4).transpose(0, 1)
+    torch.testing.assert_close(low_resolution(clip, 4), expected, atol=1e-5, rtol=0)

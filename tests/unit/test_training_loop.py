@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,10 +102,7 @@ def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(write, tmp_path
     assert (tmp_path / "parts/text/model.safetensors").read_bytes() == (
         tmp_path / "whole/text/model.safetensors"
     ).read_bytes()
-    losses = [
-        [json.loads(line)["loss"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
-        for name in ("parts", "whole")
-    ]
+    losses = [[entry["loss"] for entry in read_log(tmp_path / name)] for name in ("parts", "whole")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 6
 
@@ -140,7 +140,7 @@ def test_overfitting_one_batch(tmp_path):
     torch.manual_seed(0)
     objective = Linear()
     settings = RunSettings(learning_rate=0.05, max_grad_norm=10, log_every=10, save_every=1000)
-    run = Run(objective, one_batch, [Phase(steps=200, batch_size=4)], settings, tmp_path, lambda folder: None)
+    run = Run(objective, one_batch, [Phase(steps=200, batch_size=4)], settings, tmp_path, lambda folder, state: None)
     train(run)
     assert run.history[0]["loss"] > 0.3
     assert run.history[-1]["loss"] < 1e-3
@@ -269,7 +269,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_words(tmp_path):
         def forward(self, batch):
             return super().forward(batch)[0] * float("nan"), {}
 
-    run = Run(Broken(), one_batch, [Phase(steps=2, batch_size=1)], RunSettings(), tmp_path, lambda folder: None)
+    run = Run(Broken(), one_batch, [Phase(steps=2, batch_size=1)], RunSettings(), tmp_path, lambda folder, state: None)
     with pytest.raises(ValueError, match=r"The loss is nan at step 1\. Lower run\.learning_rate"):
         train(run)
 
@@ -323,7 +323,29 @@ def test_losses_go_to_tensorboard(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     settings = RunSettings(log_every=2)
-    train(Run(Linear(), one_batch, [Phase(steps=6, batch_size=1)], settings, tmp_path, lambda folder: None))
+    train(Run(Linear(), one_batch, [Phase(steps=6, batch_size=1)], settings, tmp_path, lambda folder, state: None))
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("loss")] == [2, 4, 6]
+
+
+def test_two_processes_train_together(write, tmp_path):
+    """Each draws its own batches from one cache that both have made; gradients are averaged."""
+    config = write()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "flashvideo"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, "train", str(config), "-o", str(tmp_path / "two")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("6 of 6 steps are done") == 1
+    train(open_run(config, tmp_path / "one"))
+    logs = [read_log(tmp_path / name) for name in ("two", "one")]
+    assert [entry["step"] for entry in logs[0]] == [1, 2, 3, 4, 5, 6]
+    assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-4)  # the first process's own first batch
+    assert logs[0][0]["grad_norm"] != pytest.approx(logs[1][0]["grad_norm"], rel=1e-3)
+    assert weights(tmp_path / "two") != weights(tmp_path / "one")
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
