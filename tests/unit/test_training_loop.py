@@ -349,3 +349,19 @@ def test_two_processes_train_together(write, tmp_path):
 
 def read_log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_eight_bit_adamw_without_bitsandbytes_is_refused_in_words(monkeypatch, tmp_path):
+    for name in ("bitsandbytes", "bitsandbytes.optim"):
+        monkeypatch.setitem(sys.modules, name, None)
+    settings = RunSettings(optimizer="adamw8bit")
+    with pytest.raises(ValueError, match="needs bitsandbytes"):
+        train(Run(Linear(), one_batch, [Phase()], settings, tmp_path, lambda folder, state: None))
+
+
+def test_batches_prepared_ahead_are_the_same(write, tmp_path):
+    config = write()
+    train(open_run(config, tmp_path / "inline"))
+    config.write_text(config.read_text().replace("[run]\n", "[run]\nworkers = 3\n"))
+    train(open_run(config, tmp_path / "threads"))
+    assert weights(tmp_path / "threads") == weights(tmp_path / "inline")
