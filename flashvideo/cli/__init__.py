@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
-from . import checkpoints, generate, train
+from . import checkpoints, generate, report, train
 
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -43,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_commands(commands)
     checkpoints.add_commands(commands)
     train.add_commands(commands)
+    report.add_commands(commands)
     return parser
 
 

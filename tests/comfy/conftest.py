@@ -14,27 +14,24 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tests.comfy.server import ComfyServer, Graph, Run, find_comfyui
+from tests.conftest import skipped_for
 
 HERE = Path(__file__).parent
 _COMFYUI = find_comfyui()
-_skipped = 0
+_REASON = "no ComfyUI was found"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    global _skipped
     if _COMFYUI is not None:
         return
     for item in items:
         if HERE in Path(item.path).parents:
-            item.add_marker(pytest.mark.skip(reason="no ComfyUI"))
-            _skipped += 1
+            item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _skipped:
-        terminalreporter.write_line(
-            f"tests/comfy: {_skipped} tests skipped, no ComfyUI found. Set COMFYUI_PATH to its folder."
-        )
+    if skipped := skipped_for(terminalreporter, _REASON):
+        terminalreporter.write_line(f"tests/comfy: {skipped} tests skipped, {_REASON}. Set COMFYUI_PATH to its folder.")
 
 
 @pytest.fixture(scope="session")

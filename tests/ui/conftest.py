@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.comfy.server import ComfyServer, find_comfyui
+from tests.conftest import skipped_for
 from tests.ui.editor import Editor, editor, find_chromium
 from tests.ui.models import add_tiny_models
 
@@ -21,22 +22,20 @@ _NEEDED = {
     "the playwright package": importlib.util.find_spec("playwright") is not None,
 }
 _MISSING = [name for name, there in _NEEDED.items() if not there]
-_skipped = 0
+_REASON = "no browser or no editor"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    global _skipped
     if not _MISSING:
         return
     for item in items:
         if HERE in Path(item.path).parents:
-            item.add_marker(pytest.mark.skip(reason="no browser or no ComfyUI"))
-            _skipped += 1
+            item.add_marker(pytest.mark.skip(reason=_REASON))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if _skipped:
-        terminalreporter.write_line(f"tests/ui: {_skipped} tests skipped, missing: {', '.join(_MISSING)}.")
+    if skipped := skipped_for(terminalreporter, _REASON):
+        terminalreporter.write_line(f"tests/ui: {skipped} tests skipped, missing: {', '.join(_MISSING)}.")
 
 
 @pytest.fixture(scope="session")

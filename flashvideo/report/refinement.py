@@ -1,0 +1,173 @@
+"""Section ``refinement``: true clips in low resolution, refined, against plain enlargement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..config import Stage2Settings
+from ..shapes.judge import Tally, judge_clip
+from ..shapes.metrics import flicker_error, low_passed_psnr, psnr, spectrum_error
+from ..shapes.scenes import Scene
+from . import upsampling
+from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of, true_clips
+from .models import Extra, VideoModels
+from .results import (
+    DECIBEL,
+    Picture,
+    Result,
+    Row,
+    Table,
+    difference_row,
+    mean_row,
+    present,
+    share_difference_row,
+    share_row,
+)
+
+SECTION = "refinement"
+REFINED, BILINEAR, LANCZOS = "refined", "bilinear", "Lanczos"
+SPECTRUM, TEXTURE, PSNR, LOW_PSNR, FLICKER = "spectrum error", "texture", "PSNR", "low-passed PSNR", "flicker error"
+_EQUAL = 100.0  # dB, given for clips that are equal
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to high resolution: ``enlarge(low [B, 3, F, h, w], scenes) -> [B, 3, F, H, W]``."""
+
+    name: str
+    enlarge: Callable[[Tensor, Sequence[Scene]], Tensor]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method on one clip; see :mod:`flashvideo.shapes.metrics`."""
+
+    spectrum: float
+    texture: Tally
+    psnr: float
+    low_psnr: float
+    flicker: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All methods on the same clips, and the middle frames of the first ones: low, methods, true."""
+
+    measured: dict[str, list[Measured]]
+    frames: tuple[Tensor, ...]
+
+    def rows(self) -> tuple[Row, ...]:
+        return tuple(row for name, found in self.measured.items() for row in measured_rows(name, found))
+
+    def picture(self, bench: Bench, file: str) -> Picture:
+        columns = ["low resolution", *self.measured, "true"]
+        return bench.sheet(file, f"Columns: {', '.join(columns)}.", self.frames, len(columns))
+
+
+def refinement_section(bench: Bench) -> Result:
+    """Stage II against bilinear and Lanczos enlargement of the same low-resolution clips."""
+    methods = [*plain_methods(bench), refiner(REFINED, bench.models, bench.settings.stage2)]
+    found = compare_methods(bench, "Refinement", methods, bench.settings.clips)
+    tables = [Table("Against the true clips", found.rows())]
+    tables += [
+        Table(f"Refined less {other}, clip by clip", difference_rows(found.measured, other))
+        for other in (BILINEAR, LANCZOS)
+    ]
+    note = (
+        "Spectrum and flicker errors: less is better. Low-passed PSNR compares what both clips would be in low "
+        f"resolution. Clips that are equal count as {_EQUAL:.0f} dB."
+    )
+    return Result(SECTION, tuple(tables), (note,), (found.picture(bench, "refinement.png"),))
+
+
+def plain_methods(bench: Bench, scale: int = 1) -> list[Method]:
+    """Bilinear and Lanczos."""
+    size = bench.settings.stage2.height * scale, bench.settings.stage2.width * scale
+    return [
+        Method(BILINEAR, lambda low, _: upsampling.bilinear(low, *size)),
+        Method(LANCZOS, lambda low, _: upsampling.lanczos(low, *size)),
+    ]
+
+
+def refiner(name: str, models: VideoModels, settings: Stage2Settings) -> Method:
+    """Stage II with these settings."""
+    return Method(name, lambda low, scenes: models.refine(low, captions_of(scenes), seeds_of(scenes), settings))
+
+
+def refiner_of(extra: Extra, settings: Stage2Settings) -> Method:
+    """Stage II of other weights, with the noise step that they were trained for."""
+    noise_step = settings.noise_step if extra.noise_step is None else extra.noise_step
+    return refiner(extra.name, extra.models, replace(settings, noise_step=noise_step))
+
+
+def compare_methods(bench: Bench, what: str, methods: Sequence[Method], clips: int, scale: int = 1) -> Comparison:
+    """Every method on the same held-out clips.
+
+    Args:
+        what: for the progress.
+        clips: how many.
+        scale: of the sizes, see ``true_clips``.
+    """
+    measured: dict[str, list[Measured]] = {method.name: [] for method in methods}
+    frames: list[Tensor] = []
+    size = max(1, bench.settings.large_batch // scale**2)
+    for batch in bench.batches(bench.scenes(MIXED, clips), size, what):
+        drawn = [true_clips(scene, bench.settings, scale) for scene in batch]
+        low = torch.stack([pair[1] for pair in drawn])
+        enlarged = {method.name: method.enlarge(low, batch) for method in methods}
+        for index, (scene, (true, small)) in enumerate(zip(batch, drawn, strict=True)):
+            ours = {name: videos[index] for name, videos in enlarged.items()}
+            for name, video in ours.items():
+                measured[name].append(measure(video, true, scene, bench.settings.factor))
+            if len(frames) < _SHOWN * (len(methods) + 2):
+                shown = (small, *ours.values(), true)
+                frames += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
+    return Comparison(measured, tuple(frames))
+
+
+def measure(video: Tensor, true: Tensor, scene: Scene, factor: int) -> Measured:
+    """``[3, F, H, W]`` against the true clip of the scene."""
+    return Measured(
+        spectrum=spectrum_error(video, true, factor),
+        texture=judge_clip(video, scene).texture,
+        psnr=min(psnr(video, true), _EQUAL),
+        low_psnr=min(low_passed_psnr(video, true, factor), _EQUAL),
+        flicker=flicker_error(video, true),
+    )
+
+
+def measured_rows(name: str, found: Sequence[Measured]) -> tuple[Row, ...]:
+    """All measures of one method."""
+    return present(
+        (
+            mean_row(name, SPECTRUM, [one.spectrum for one in found], DECIBEL),
+            share_row(name, TEXTURE, [one.texture for one in found]),
+            mean_row(name, PSNR, [one.psnr for one in found], DECIBEL),
+            mean_row(name, LOW_PSNR, [one.low_psnr for one in found], DECIBEL),
+            mean_row(name, FLICKER, [one.flicker for one in found]),
+        )
+    )
+
+
+def difference_rows(measured: dict[str, list[Measured]], other: str) -> tuple[Row, ...]:
+    """Refined less another method."""
+    ours, theirs, name = measured[REFINED], measured[other], f"{REFINED} - {other}"
+
+    def difference(measure: str, field: str, unit: str = "") -> Row:
+        first, second = ([getattr(one, field) for one in found] for found in (ours, theirs))
+        return difference_row(name, measure, first, second, unit)
+
+    return present(
+        (
+            difference(SPECTRUM, "spectrum", DECIBEL),
+            share_difference_row(name, TEXTURE, [one.texture for one in ours], [one.texture for one in theirs]),
+            difference(PSNR, "psnr", DECIBEL),
+            difference(LOW_PSNR, "low_psnr", DECIBEL),
+            difference(FLICKER, "flicker"),
+        )
+    )

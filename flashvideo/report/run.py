@@ -1,0 +1,162 @@
+"""Running the report: section after section, each saved as it finishes, finished ones skipped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..outputs import check_writable, replacing
+from . import ablations, cost, fidelity, judging, markdown, refinement, training
+from .bench import Bench
+from .floors import floors_of
+from .models import Extra
+from .record import (
+    FILE,
+    Record,
+    Section,
+    Weights,
+    code_digest,
+    fingerprint,
+    read_record,
+    versions,
+    write_record,
+)
+from .results import Result
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SectionPlan:
+    """How a section is measured.
+
+    Attributes:
+        parts: of the models that it needs.
+        extras: whether it looks at certain other weights.
+    """
+
+    run: Callable[[Bench], Result]
+    parts: tuple[str, ...] = ()
+    extras: Callable[[Extra], bool] = lambda _extra: False
+
+
+_REFINE = ("stage2", "vae", "text")
+_ALL = ("stage1", *_REFINE)
+SECTIONS: dict[str, SectionPlan] = {
+    judging.SECTION: SectionPlan(judging.judge_section),
+    fidelity.SECTION: SectionPlan(fidelity.fidelity_section, _ALL),
+    refinement.SECTION: SectionPlan(refinement.refinement_section, _REFINE),
+    ablations.NFE: SectionPlan(ablations.nfe_section, _REFINE),
+    ablations.CFG: SectionPlan(ablations.cfg_section, _REFINE),
+    ablations.NOISE_STEP: SectionPlan(ablations.noise_step_section, _REFINE),
+    training.TRAINING: SectionPlan(training.training_section, _ALL, lambda extra: extra.name != cost.SINGLE),
+    training.SIZES: SectionPlan(training.sizes_section, _REFINE, lambda extra: extra.stage == "stage2"),
+    cost.SECTION: SectionPlan(cost.cost_section, _ALL, lambda extra: extra.name == cost.SINGLE),
+}
+
+
+def parse_sections(text: str | None) -> tuple[str, ...]:
+    """``"judge,fidelity"`` as names, in the report's order; all if nothing is given.
+
+    Raises:
+        ValueError: a name that no section has.
+    """
+    if text is None:
+        return tuple(SECTIONS)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names or (unknown := [name for name in names if name not in SECTIONS]):
+        asked = ", ".join(unknown) if names else "nothing"
+        raise ValueError(f"sections: {asked}; expected some of {', '.join(SECTIONS)}.")
+    return tuple(name for name in SECTIONS if name in names)
+
+
+def parts_of(sections: Sequence[str]) -> tuple[str, ...]:
+    """The parts of the models that these sections need."""
+    return tuple(part for part in _ALL if any(part in SECTIONS[name].parts for name in sections))
+
+
+def run_report(
+    bench: Bench,
+    weights: Mapping[str, Weights],
+    *,
+    sections: Sequence[str] = tuple(SECTIONS),
+    place: Mapping[str, str] | None = None,
+    again: bool = False,
+) -> dict[str, Result]:
+    """Measure, and write ``report.json``, ``report.md`` and pictures into the bench's folder.
+
+    Args:
+        bench: models, settings, other weights.
+        weights: of every part that the sections need (``stage1`` ...), and of the extras (``extra NAME``).
+        sections: names, of :data:`SECTIONS`.
+        place: device and dtype, for the record; with other ones everything is measured again.
+        again: measure finished sections once more.
+
+    Returns:
+        All results of these weights and settings by section, earlier runs' included.
+
+    Raises:
+        ValueError: settings, names or an output that cannot be, before anything is measured.
+    """
+    bench.settings.check()
+    _check_extras(bench)
+    parse_sections(",".join(sections))
+    _check_weights(bench, sections, weights)
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    for file in (FILE, markdown.FILE):
+        check_writable(bench.folder / file, overwrite=True)
+    record = read_record(bench.folder)
+    settings, place, code = json.loads(json.dumps(bench.settings.to_dict())), dict(place or {}), code_digest()
+    used = {name: _weights_of(plan, bench, weights) for name, plan in SECTIONS.items()}
+    marks = {name: fingerprint(name, used[name], settings, place) for name in SECTIONS}
+    for name in sections:
+        if record.fingerprint(name) == marks[name] and not again:
+            _tell_skipped(name, record.sections[name].code == code)
+            continue
+        start = time.perf_counter()
+        result = SECTIONS[name].run(bench)
+        result = replace(result, seconds=round(time.perf_counter() - start, 1))
+        section = Section(result, marks[name], used[name], settings, place, versions(), code)
+        record = record.with_section(name, section)
+        _write(bench.folder, record, marks)
+    _write(bench.folder, record, marks)
+    return record.results(marks)
+
+
+def _weights_of(plan: SectionPlan, bench: Bench, weights: Mapping[str, Weights]) -> dict[str, Weights]:
+    """Those that a section uses; unknown ones, of sections that are not asked for, count as none."""
+    extras = [f"extra {extra.name}" for extra in bench.extras if plan.extras(extra)]
+    return {name: weights[name] for name in (*plan.parts, *extras) if name in weights}
+
+
+def _check_weights(bench: Bench, sections: Sequence[str], weights: Mapping[str, Weights]) -> None:
+    wanted = [*parts_of(sections), *(f"extra {extra.name}" for extra in bench.extras)]
+    if missing := [name for name in wanted if name not in weights]:
+        raise ValueError(f"the hashes of {', '.join(missing)} are missing; expected those of all weights in use.")
+
+
+def _check_extras(bench: Bench) -> None:
+    names = [extra.name for extra in bench.extras]
+    taken = {training.SHIPPED, refinement.BILINEAR, refinement.LANCZOS}
+    if len(set(names)) != len(names) or taken & set(names):
+        raise ValueError(f"the extras are called {', '.join(names)}; expected names of their own, each once.")
+    if any(extra.name == cost.SINGLE and extra.stage != "stage1" for extra in bench.extras):
+        raise ValueError(f"the extra {cost.SINGLE!r} is a Stage II; expected a transformer of Stage I's kind.")
+
+
+def _tell_skipped(name: str, same_code: bool) -> None:
+    log.info("%s is there already", name)
+    if not same_code:
+        log.warning("%s was measured by another version of the judge or the report; --again measures it anew.", name)
+
+
+def _write(folder: Path, record: Record, marks: Mapping[str, str]) -> None:
+    floors: list[dict[str, Any]] = [asdict(floor) for floor in floors_of(record.results(marks))]
+    write_record(folder, record, floors)
+    with replacing(folder / markdown.FILE) as partial:
+        partial.write_text(markdown.render(record, marks), encoding="utf-8")
