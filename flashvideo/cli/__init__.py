@@ -1,4 +1,4 @@
-"""The command line: ``flashvideo generate | refine | decode | convert | inspect``."""
+"""The command line: ``flashvideo generate | refine | decode | convert | inspect | train | report``."""
 
 from __future__ import annotations
 
