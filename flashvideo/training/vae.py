@@ -148,7 +148,7 @@ def _small_crop(scene: Scene, rows: int, columns: int, span: tuple[int, int], be
     top, left = below(height - rows_in + 1), below(width - columns_in + 1)
     window = (top * FACTOR, left * FACTOR, rows_in * FACTOR, columns_in * FACTOR)
     video = low_resolution(render_clip(scene, HEIGHT, WIDTH, FRAMES, window=window, span=span), FACTOR)
-    return F.pad(video.transpose(0, 1), (0, columns - columns_in, 0, rows - rows_in), mode="reflect").transpose(0, 1)
+    return F.pad(video.transpose(0, 1), (0, columns - columns_in, 0, rows - rows_in), mode="replicate").transpose(0, 1)
 
 
 def _place_of_interest(scene: Scene, frame: int, below: Any) -> tuple[float, float]:
