@@ -34,9 +34,9 @@ demo: $(VENV)/installed
 
 test: lint types pytest
 
-# One thread a worker: tiny models gain nothing from more, and on a busy machine they lose a lot.
+# One thread: tiny models gain nothing from more, and on a busy machine they lose a lot.
 pytest: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev js
 	$(BIN)/ruff check .

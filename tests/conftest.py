@@ -16,25 +16,6 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = Path(__file__).parent.parent / "flashvideo" / "assets" / "tiny"
 
 
-GOLDEN_TESTS = {
-    "test_golden_transformer.py",
-    "test_golden_samplers.py",
-    "test_golden_pipeline.py",
-    "test_vae_golden.py",
-    "test_text.py",
-}
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With several workers a file stays on one, and all that read golden tensors do, which the last test counts."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        name = item.path.name
-        golden = name in GOLDEN_TESTS or name == "test_zz_golden_coverage.py"
-        item.add_marker(pytest.mark.xdist_group("golden" if golden else str(item.path)))
-
-
 def skipped_for(terminalreporter: Any, reason: str) -> int:
     """How many tests were skipped for a reason, on all workers."""
     return sum(reason in str(report.longrepr) for report in terminalreporter.stats.get("skipped", []))

@@ -155,7 +155,7 @@ class Case:
 @pytest.mark.parametrize(
     ("make", "share"),
     [(make, 0.3) for make in CASES if make not in IN_PARTS]
-    + [(make, share) for make in IN_PARTS for share in (0, 0.7)],
+    + [(make, share) for make in IN_PARTS for share in (0, 0.55)],
     ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_a_long_node_stops_and_runs_again(bench: Bench, make: Callable[[Parts], Link], share: float) -> None:
