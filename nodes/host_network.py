@@ -12,7 +12,6 @@ from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrapper
 from torch import Tensor, nn
 
 from ..flashvideo.models.network import FlashVideoNetwork, PreparedInputs
-from ..flashvideo.models.rope import rotary_table
 
 
 def host_attention(
@@ -94,7 +93,7 @@ class HostedNetwork(FlashVideoNetwork):
         key = (frames, height // size, width // size)
         if self._rotary is None or self._rotary[0] != key:
             with torch.inference_mode(False):  # an inference tensor could not be used in training later
-                self._rotary = (key, rotary_table(*key, self.head_dim))
+                self._rotary = (key, self.rotary(*key))
         return self._rotary[1]
 
     def run_layers(self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any]) -> Tensor:

@@ -27,7 +27,7 @@ _BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bound
 NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
-    *("use_noise_step_embedding", "use_frame_count_embedding"),
+    *("use_noise_step_embedding", "use_frame_count_embedding", "position_encoding"),
 }
 
 LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A

@@ -17,7 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .rope import rope_axis_dims, rotary_table, rotate
+from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
 
 # attention(q, k, v, heads, **options): q, k, v [B, heads, S, head_dim] -> [B, S, heads * head_dim]
 AttentionFunction = Callable[..., Tensor]
@@ -162,6 +162,8 @@ class FlashVideoNetwork(nn.Module):
         time_embed_dim: width of the conditioning vector.
         norm_eps: of the block norms and the final norm; the other norms have the authors' 1e-6.
         use_noise_step_embedding, use_frame_count_embedding: Stage II's extra embeddings (paper section 3.3).
+        position_encoding: ``rope``, or ``sinusoidal`` for absolute positions added to the video tokens, which the paper
+            compares it with (figure 8).
         operations: namespace with ``Linear`` and ``LayerNorm`` (default ``torch.nn``).
         attention: ``attention(q, k, v, heads, **options)``, see :func:`sdpa_attention` (the default).
         device, dtype: given to every layer.
@@ -181,6 +183,7 @@ class FlashVideoNetwork(nn.Module):
         norm_eps: float = 1e-5,
         use_noise_step_embedding: bool = False,
         use_frame_count_embedding: bool = False,
+        position_encoding: str = "rope",
         operations: Any = None,
         attention: AttentionFunction | None = None,
         device: torch.device | str | None = None,
@@ -188,6 +191,9 @@ class FlashVideoNetwork(nn.Module):
     ) -> None:
         super().__init__()
         rope_axis_dims(attention_head_dim)
+        if position_encoding not in ("rope", "sinusoidal"):
+            raise ValueError(f"position_encoding is {position_encoding!r}; expected 'rope' or 'sinusoidal'.")
+        self.position_encoding = position_encoding
         ops, kw = operations or nn, {"device": device, "dtype": dtype}
         dim = num_attention_heads * attention_head_dim
         self.inner_dim, self.head_dim, self.patch_size = dim, attention_head_dim, patch_size
@@ -220,9 +226,13 @@ class FlashVideoNetwork(nn.Module):
             latent_shape: ``(B, 16, T, h, w)`` of the latents to come.
         """
         frames, height, width = latent_shape[-3:]
-        size = self.patch_size
-        rotary = rotary_table(frames, height // size, width // size, self.head_dim, encoder_hidden_states.device)
+        rotary = self.rotary(frames, height // self.patch_size, width // self.patch_size, encoder_hidden_states.device)
         return PreparedInputs(self.text_embed(encoder_hidden_states), rotary)
+
+    def rotary(self, frames: int, height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+        """The :func:`~flashvideo.models.rope.rotary_table` of a grid; it turns nothing if positions are added."""
+        table = rotary_table if self.position_encoding == "rope" else no_rotation
+        return table(frames, height, width, self.head_dim, device)
 
     def embed_step(self, timestep: Tensor, noise_step: Tensor | None, frame_count: int, dtype: torch.dtype) -> Tensor:
         """The conditioning vector ``[B, time_embed_dim]`` before SiLU."""
@@ -274,7 +284,10 @@ class FlashVideoNetwork(nn.Module):
         timestep = timestep.to(device, torch.float32).expand(batch)
         embedding = F.silu(self.embed_step(timestep, noise_step, frames, dtype))
         patches = rearrange(hidden_states, "b c t (h p) (w q) -> b (t h w) (c p q)", p=size, q=size)
-        x = torch.cat((prepared.text.expand(batch, -1, -1), self.patch_embed(patches)), dim=1)
+        tokens = self.patch_embed(patches)
+        if self.position_encoding == "sinusoidal":
+            tokens = tokens + sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(tokens)
+        x = torch.cat((prepared.text.expand(batch, -1, -1), tokens), dim=1)
         x = self.run_layers(x, embedding, prepared.rotary, attention_options or {})
         video = self.out_norm(self.final_norm(x[:, self.text_length :]))
         shift, scale = self.out_modulation(embedding)[:, None].chunk(2, dim=-1)

@@ -1,4 +1,7 @@
-"""3D rotary positions on plain integers (paper section 3.3): no interpolation, no scaling with the size."""
+"""3D positions on plain integers (paper section 3.3): no interpolation, no scaling with the size.
+
+Rotary ones, which FlashVideo has, and sinusoids added to the tokens, which the paper compares them with.
+"""
 
 from __future__ import annotations
 
@@ -41,6 +44,34 @@ def rotary_table(frames: int, height: int, width: int, head_dim: int, device: to
     table = torch.cat(angles, dim=-1).flatten(0, 2)
     pairs = torch.stack((table.cos(), table.sin()), dim=-1).float().to(device)
     return pairs.movedim(-1, 0)  # cosine and sine lie side by side, so that the table is a complex number too
+
+
+def no_rotation(frames: int, height: int, width: int, head_dim: int, device: torch.device | str = "cpu") -> Tensor:
+    """A :func:`rotary_table` that turns nothing, for models whose positions are added."""
+    pairs = torch.zeros(frames * height * width, head_dim // 2, 2, device=device)
+    pairs[..., 0] = 1
+    return pairs.movedim(-1, 0)
+
+
+def sinusoidal_table(frames: int, height: int, width: int, dim: int) -> Tensor:
+    """CogVideoX-2B's absolute positions, to be added to tokens ordered t, h, w.
+
+    Args:
+        frames, height, width: the grid in latent patches.
+        dim: width of a token, split among the axes as a head's channels are for rotary positions.
+
+    Returns:
+        ``[frames * height * width, dim]`` fp32 on the CPU: of time, width and height, sines and then cosines.
+    """
+    grid, parts = (frames, height, width), []
+    time, space, _ = rope_axis_dims(dim)
+    for axis, channels in ((0, time), (2, space), (1, space)):
+        frequencies = ROPE_BASE ** (-torch.arange(0, channels, 2, dtype=torch.float64) / channels)
+        angles = torch.outer(torch.arange(grid[axis], dtype=torch.float64), frequencies)
+        shape = [1, 1, 1, -1]
+        shape[axis] = grid[axis]
+        parts.append(torch.cat((angles.sin(), angles.cos()), dim=-1).view(shape).expand(*grid, -1))
+    return torch.cat(parts, dim=-1).flatten(0, 2).float()
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

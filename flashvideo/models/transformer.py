@@ -38,6 +38,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
 
     Args:
         use_noise_step_embedding, use_frame_count_embedding: Stage II's two extra embeddings.
+        position_encoding: ``rope``, or ``sinusoidal`` for the paper's comparison.
         latent_scale: latents (VAE space) times this is the model space; ``None``: the stage's published value.
         operations, attention, device, dtype: see :class:`~flashvideo.models.network.FlashVideoNetwork`; not saved.
     """
@@ -85,6 +86,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         patch_bias: bool = True,
         use_noise_step_embedding: bool = False,
         use_frame_count_embedding: bool = False,
+        position_encoding: str = "rope",
         latent_scale: float | None = None,
         operations: Any = None,
         attention: AttentionFunction | None = None,
@@ -108,6 +110,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
             norm_eps=norm_eps,
             use_noise_step_embedding=use_noise_step_embedding,
             use_frame_count_embedding=use_frame_count_embedding,
+            position_encoding=position_encoding,
             operations=operations,
             attention=attention,
             device=device,

@@ -155,13 +155,15 @@ class LoadedModels:
 
     def refine(self, videos: Tensor, captions: Sequence[str], seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
         """Resize, encode, degrade, Stage II, decode. Noise step 0 leaves the degradation out."""
-        latents = self._encode(videos, seeds, settings)
+        low = latents = self._encode(videos, seeds, settings)
         scale = self.models.latent_scale("stage2") or STAGE2_LATENT_SCALE
         if settings.noise_step:
             noise = [torch.randn(latents.shape[1:], generator=generator_for(seed, "degradation")) for seed in seeds]
             latents = degrade_latents(latents, settings.noise_step, noise=torch.stack(noise), latent_scale=scale)
         embeds = self._embed([stage2_prompt(caption, settings.motion) for caption in captions])
         with self.models.use("stage2") as transformer:
+            if transformer.in_channels == 2 * latents.shape[1]:
+                transformer = _BesideLow(transformer, low * scale)
             refined = refine_latents(
                 transformer,
                 latents.to(transformer.device),
@@ -172,6 +174,7 @@ class LoadedModels:
                 guidance_scale=settings.guidance_scale,
                 solver=settings.solver,
                 rounding=settings.rounding,  # type: ignore[arg-type]
+                latent_scale=scale,
                 sequential_guidance=sequential_guidance(latents.shape),
             )
         with self.models.use("vae") as vae:
@@ -204,6 +207,19 @@ class LoadedModels:
                 self._encoded.clear()
             self._encoded.update(zip(keys, latents, strict=True))
         return torch.stack([self._encoded[key] for key in keys])
+
+
+class _BesideLow:
+    """A vanilla cascade's transformer: the low resolution ``[B, 16, T, h, w]`` comes in beside the noisy latents."""
+
+    def __init__(self, transformer: Any, low: Tensor) -> None:
+        self.transformer, self.device, self.dtype = transformer, transformer.device, transformer.dtype
+        self.low = low.to(self.device, self.dtype)
+
+    def __call__(self, hidden_states: Tensor, *arguments: Any, **more: Any) -> Tensor:
+        low = self.low.repeat(len(hidden_states) // len(self.low), 1, 1, 1, 1)
+        predicted: Tensor = self.transformer(torch.cat((hidden_states, low), dim=1), *arguments, **more)
+        return predicted
 
 
 def _key(video: Tensor, seed: int, settings: Stage2Settings) -> str:

@@ -25,10 +25,10 @@ class RunSettings:
 
     Attributes:
         seed: of everything that is drawn; the same seed gives the same run.
-        learning_rate, betas, weight_decay, max_grad_norm: of AdamW.
+        learning_rate, betas, weight_decay, max_grad_norm: of the optimiser.
         warmup_steps: over which the learning rate rises from zero.
         decay: of the learning rate over all phases: ``constant`` (the paper's) or ``cosine``, down to 1 %.
-        optimizer: ``adamw``, or ``adamw8bit`` (needs bitsandbytes).
+        optimizer: ``adamw``, ``adamw8bit`` (needs bitsandbytes) or ``muon`` (small models from nothing).
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast; weights stay as they are.
         gradient_checkpointing: recompute activations instead of keeping them.
         gradient_accumulation: micro-batches per step.
@@ -45,7 +45,7 @@ class RunSettings:
     max_grad_norm: float = 0.1
     warmup_steps: int = 0
     decay: Literal["constant", "cosine"] = "constant"
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw8bit", "muon"] = "adamw"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     gradient_accumulation: int = 1

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
+from .muon import Muon, split_parameters
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ def runs_on_cpu() -> bool:
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
-def make_optimizer(parameters: list[nn.Parameter], settings: RunSettings) -> torch.optim.Optimizer:
-    """AdamW, in 8 bit if asked for.
+def make_optimizer(module: nn.Module, settings: RunSettings) -> torch.optim.Optimizer:
+    """The optimiser of a module's trained parameters.
 
     Raises:
         ValueError: bitsandbytes is wanted and not installed.
@@ -100,6 +101,12 @@ def make_optimizer(parameters: list[nn.Parameter], settings: RunSettings) -> tor
             raise ValueError(
                 'run.optimizer = "adamw8bit" needs bitsandbytes. Install it (pip install bitsandbytes) or use "adamw".'
             ) from error
+    if settings.optimizer == "muon":
+        matrices, others = split_parameters(module)
+        return Muon(
+            matrices, others, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
+        )
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer: torch.optim.Optimizer = kind(
         parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
     )
@@ -144,7 +151,7 @@ class _Trainer:
                 project_dir=str(run.folder), logging_dir=str(run.folder / "tensorboard")
             ),
         )
-        optimizer = make_optimizer([p for p in run.objective.parameters() if p.requires_grad], self.settings)
+        optimizer = make_optimizer(run.objective, self.settings)
         self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
         self.ema = self._make_ema()
         if trackers:

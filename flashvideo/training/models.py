@@ -15,6 +15,7 @@ from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.source import NETWORK_KEYWORDS
 from ..checkpoints.writing import tensor_plan, write_safetensors
 
+LATENT_CHANNELS = 16
 LORA_PARTS = {
     "attention": ("qkv", "attn_out"),
     "adaln": ("modulation",),
@@ -32,6 +33,7 @@ class TransformerModel:
     time_embed_dim: int = 64
     text_embed_dim: int = 128
     max_text_seq_length: int = 32
+    position_encoding: Literal["rope", "sinusoidal"] = "rope"
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,9 @@ class LoraSettings:
             raise ValueError(f"lora: rank {self.rank}, alpha {self.alpha}, parts {self.parts}; expected some of each.")
 
 
-def new_transformer(settings: TransformerModel, seed: int, *, stage2: bool, latent_scale: float) -> Any:
+def new_transformer(
+    settings: TransformerModel, seed: int, *, stage2: bool, latent_scale: float, takes_low: bool = False
+) -> Any:
     """A transformer with fresh weights: every block starts as the identity and the output as zero.
 
     Args:
@@ -63,6 +67,7 @@ def new_transformer(settings: TransformerModel, seed: int, *, stage2: bool, late
         seed: of the weights.
         stage2: with the two extra embeddings.
         latent_scale: that its checkpoints carry.
+        takes_low: whether low-resolution latents come in beside the noisy ones, as further channels.
     """
     from ..models.transformer import FlashVideoTransformer3DModel
 
@@ -70,6 +75,8 @@ def new_transformer(settings: TransformerModel, seed: int, *, stage2: bool, late
         torch.manual_seed(seed)
         model = FlashVideoTransformer3DModel(
             **asdict(settings),
+            in_channels=2 * LATENT_CHANNELS if takes_low else LATENT_CHANNELS,
+            out_channels=LATENT_CHANNELS,
             use_noise_step_embedding=stage2,
             use_frame_count_embedding=stage2,
             latent_scale=latent_scale,

@@ -101,6 +101,8 @@ class Stage2Objective(nn.Module):
         x, velocity = flow_pair(
             batch["latents"], batch["low_latents"], batch["noise"], batch["time"], batch["noise_step"]
         )
+        if self.transformer.in_channels == 2 * x.shape[1]:  # a vanilla cascade
+            x = torch.cat((x, batch["low_latents"]), dim=1)
         predicted = self.transformer(
             x, 1000 * (1 - batch["time"]), self.text(batch), noise_step=batch["noise_step"].clamp(min=0).float()
         )

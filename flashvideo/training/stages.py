@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..checkpoints.convert import parse_dtype
 from ..checkpoints.lora import save_lora
 from ..degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
-from ..models.text import TextEncoder, load_text_encoder, token_ids
+from ..models.text import MAX_TOKENS, TextEncoder, load_text_encoder, token_ids
 from ..schedules import NOISE_STEPS
 from .config import Phase, RunSettings, field_of_phases
 from .data import DatasetSettings, LatentCache, build_cache, latent_statistics
@@ -68,8 +68,11 @@ class StageConfig:
 
     Attributes:
         vae: autoencoder that encodes the datasets.
+        vae_precision: that it encodes in: ``fp32`` is exact, ``bf16`` half the time and memory (2e-3 off).
         text_encoder: T5 encoder for the captions; None if ``train_text`` makes one.
         train_text: size of a new encoder that is trained along (Stage I of small models).
+        cache_text: encode captions once, with the latents; else the encoder runs along with training, which suits a
+            small one that may change while the latents stay.
         start: transformer to start from: Stage I's (or any CogVideoX) for Stage I, either stage's for Stage II.
         model: size of a new transformer, where there is no ``start``.
         lora: train this instead of all weights.
@@ -78,17 +81,19 @@ class StageConfig:
         prompt_prefix: put before captions; None: nothing in Stage I, ``medium motion,`` in Stage II.
         time_shift: of Stage II's time, as in sampling; 1 is uniform, as in the paper.
         source: where Stage II's flow starts: ``degraded`` low resolution (the paper's), ``low`` without the latent
-            degradation, or ``noise`` alone.
+            degradation, or ``noise``, with the low resolution beside it as further channels (a vanilla cascade).
         dtype: of the exported weights; default: as trained.
     """
 
     kind: Literal["stage1", "stage2"]
     vae: str
+    vae_precision: Literal["fp32", "bf16"] = "fp32"
     run: RunSettings = field(default_factory=RunSettings)
     datasets: dict[str, DatasetSettings] = field(default_factory=dict)
     phases: tuple[StagePhase, ...] = field_of_phases(StagePhase)
     text_encoder: str | None = None
     train_text: TextModel | None = None
+    cache_text: bool = True
     start: str | None = None
     model: TransformerModel | None = None
     lora: LoraSettings | None = None
@@ -106,8 +111,11 @@ class StageConfig:
             raise ValueError("There are no datasets: describe at least one as [datasets.NAME].")
         for name, dataset in self.datasets.items():
             dataset.check(f"datasets.{name}")
+            if self.kind == "stage2" and dataset.degraded_copies < 1:
+                raise ValueError(f"datasets.{name}.degraded_copies is 0; Stage II needs at least one of each clip.")
         for number, phase in enumerate(self.phases):
             phase.check(f"phases[{number}]")
+            self._check_crop(f"phases[{number}]", phase)
             unknown = set(phase.datasets) - set(self.datasets)
             if unknown:
                 raise ValueError(
@@ -115,6 +123,8 @@ class StageConfig:
                 )
         if (self.start is None) == (self.model is None):
             raise ValueError("Give either `start`, a transformer to start from, or [model], the size of a new one.")
+        if self.source == "noise" and (self.kind != "stage2" or self.model is None):
+            raise ValueError('source = "noise" is for a new Stage II ([model]): it takes twice the channels.')
         if self.lora is not None:
             self.lora.check()
             if self.start is None:
@@ -126,6 +136,20 @@ class StageConfig:
         if self.time_shift <= 0:
             raise ValueError(f"time_shift is {self.time_shift}; expected a positive number (1 is uniform).")
         parse_dtype(self.dtype)
+
+    def _check_crop(self, where: str, phase: StagePhase) -> None:
+        for name in phase.datasets or self.datasets:
+            dataset = self.datasets.get(name)
+            if dataset is None or phase.crop is None:
+                continue
+            size = dataset.height // 8, dataset.width // 8
+            if phase.crop[0] > size[0] or phase.crop[1] > size[1]:
+                raise ValueError(f"{where}.crop is {phase.crop}; the latents of datasets.{name} are only {size}.")
+
+    @property
+    def caches_text(self) -> bool:
+        """Whether prompt embeddings lie in the caches."""
+        return self.cache_text and self.train_text is None
 
     @property
     def prefix(self) -> str:
@@ -217,9 +241,7 @@ class StageBatches:
     def _text(self, samples: list[dict[str, Any]]) -> Batch:
         if self.text is None:
             return {"embeds": torch.stack([sample["embeds"] for sample in samples])}
-        rows = [
-            token_ids(self.text.tokenizer, self.config.prefix + s["caption"], self.text.max_length) for s in samples
-        ]
+        rows = [token_ids(self.text.tokenizer, sample["caption"], self.text.max_length) for sample in samples]
         return {"input_ids": torch.cat(rows)}
 
 
@@ -229,8 +251,8 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
     text = _text_encoder(config, folder)
     caches = _caches(config, text)
     transformer = _transformer(config, caches)
-    joint = text is not None and (config.train_text is not None or "embeds" not in next(iter(caches.values()))[0])
-    side = TextSide(text.model if joint and text is not None else None)
+    live = None if config.caches_text else text
+    side = TextSide(live.model if live is not None else None)
     objective: nn.Module = (Stage1Objective if config.kind == "stage1" else Stage2Objective)(transformer, side)
     if config.run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
@@ -241,7 +263,7 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
 
     return Run(
         objective=objective,
-        make_batch=StageBatches(config, caches, scale, text if joint else None),
+        make_batch=StageBatches(config, caches, scale, live),
         phases=config.phases,
         settings=config.run,
         folder=folder,
@@ -249,29 +271,36 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
     )
 
 
-def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder | None:
+def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder:
+    """The captions' encoder, in fp32 where it runs along with training, else as it is stored."""
+    from ..checkpoints.source import open_transformer
     from ..shapes.scenes import vocabulary
 
-    length = config.model.max_text_seq_length if config.model else 226
+    if config.model is not None:
+        length = config.model.max_text_seq_length
+    else:
+        assert config.start is not None
+        length = int(open_transformer(config.start).config.get("max_text_seq_length", MAX_TOKENS))
     if config.train_text is not None:
         words = [*vocabulary(), "medium", "motion"]
         return new_text_encoder(config.train_text, words, folder / "text", config.run.seed, length)
     assert config.text_encoder is not None
-    encoder = load_text_encoder(config.text_encoder, dtype=torch.float32)
+    encoder = load_text_encoder(config.text_encoder, dtype=None if config.caches_text else torch.float32)
     encoder.max_length = length
     encoder.model.requires_grad_(False)
     return encoder
 
 
-def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCache]:
+def _caches(config: StageConfig, text: TextEncoder) -> dict[str, LatentCache]:
+    """Encode what is not encoded yet, on this process's device; the encoders leave it afterwards."""
     from accelerate import PartialState
 
     from ..checkpoints.load import load_vae
 
-    vae = load_vae(config.vae, dtype=torch.float32)
-    # A small encoder runs along with training; a T5-XXL's embeddings are computed once.
-    cached_text = text if config.train_text is None and text is not None and text.max_length > 64 else None
     state = PartialState(cpu=runs_on_cpu())
+    vae = load_vae(config.vae, dtype=parse_dtype(config.vae_precision), device=state.device)
+    if config.caches_text:
+        text.model.to(state.device)
     caches = {}
     for name, settings in config.datasets.items():
         prefixed = replace(settings, caption_prefix=config.prefix + settings.caption_prefix)
@@ -279,12 +308,13 @@ def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCa
             prefixed,
             vae,
             Path(settings.cache),
-            text_encoder=cached_text,
+            text_encoder=text if config.caches_text else None,
             progress=_Told(name),
             rank=state.process_index,
             world_size=state.num_processes,
             wait=state.wait_for_everyone,
         )
+    text.model.to("cpu")
     return caches
 
 
@@ -307,7 +337,8 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
     published = STAGE2_LATENT_SCALE if stage2 else STAGE1_LATENT_SCALE
     if config.model is not None:
         scale = config.latent_scale or round(1 / latent_statistics(next(iter(caches.values())))[1], 4)
-        return new_transformer(config.model, config.run.seed, stage2=stage2, latent_scale=scale)
+        beside = config.source == "noise"
+        return new_transformer(config.model, config.run.seed, stage2=stage2, latent_scale=scale, takes_low=beside)
     assert config.start is not None
     of_stage2 = open_transformer(config.start).kind == "stage2"
     if of_stage2 and not stage2:
@@ -325,7 +356,7 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
 
 
 def _export(
-    config: StageConfig, transformer: Any, text: TextEncoder | None, folder: Path, state: Mapping[str, Tensor]
+    config: StageConfig, transformer: Any, text: TextEncoder, folder: Path, state: Mapping[str, Tensor]
 ) -> None:
     dtype = parse_dtype(config.dtype)
     weights = part_of(state, "transformer.")
@@ -333,5 +364,5 @@ def _export(
         save_lora(lora_pairs(weights, config.lora), folder / f"{config.kind}_lora.safetensors", overwrite=True)
     else:
         save_transformer(transformer, folder / f"{config.kind}.safetensors", config.kind, state=weights, dtype=dtype)
-    if config.train_text is not None and text is not None:
+    if config.train_text is not None:
         save_text_encoder(text, folder / "text", state=part_of(state, "text.encoder."), dtype=dtype)

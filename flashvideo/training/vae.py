@@ -45,7 +45,7 @@ class VaePhase(Phase):
 
     Attributes:
         crop: height and width in pixels.
-        frames: of a crop, 4n + 1, at most 17.
+        frames: of a crop: 1, 9 or 17, which are odd numbers of latent frames, as the decoder's chunks want them.
         small_share: part of the samples that are low-resolution clips.
         blurred_share: part that are high-resolution clips with low-resolution content, as Stage II starts from.
     """
@@ -57,8 +57,8 @@ class VaePhase(Phase):
 
     def check(self, where: str) -> None:
         super().check(where)
-        if self.frames % 4 != 1 or not 1 <= self.frames <= FRAMES:
-            raise ValueError(f"{where}.frames is {self.frames}; expected 1, 5, 9, 13 or 17.")
+        if self.frames not in (1, 9, FRAMES):
+            raise ValueError(f"{where}.frames is {self.frames}; expected 1, 9 or {FRAMES}.")
         if any(side % 8 or side <= 0 for side in self.crop) or self.crop[0] > HEIGHT or self.crop[1] > WIDTH:
             raise ValueError(f"{where}.crop is {self.crop}; expected multiples of 8 up to {HEIGHT} and {WIDTH}.")
 
@@ -71,6 +71,7 @@ class VaeConfig:
         edge_weight: of the difference between neighbouring pixels in the loss.
         kl_weight: of the divergence from a standard normal, per latent number.
         start: a VAE to start from; default: from nothing.
+        train: ``all``, or only the ``decoder``: then latents, and what was trained on them, stay what they are.
     """
 
     kind: Literal["vae"] = "vae"
@@ -80,6 +81,7 @@ class VaeConfig:
     edge_weight: float = 0.5
     kl_weight: float = 2e-4
     start: str | None = None
+    train: Literal["all", "decoder"] = "all"
 
 
 class VaeObjective(nn.Module):
@@ -166,6 +168,8 @@ def _inside(value: float, limit: int) -> int:
 def vae_run(config: VaeConfig, folder: Path) -> Run:
     """The run that a configuration describes."""
     vae = new_vae(config)
+    if config.train == "decoder":
+        vae.encoder.requires_grad_(False)
     objective = VaeObjective(vae, config.edge_weight, config.kl_weight)
     return Run(
         objective=objective,

@@ -123,6 +123,24 @@ class Editor:
         )
         self.page.wait_for_timeout(500)
 
+    def choose(self, menu: str, item: str) -> None:
+        """Choose an item of a submenu of the main menu, with the mouse. Where the menu closes on the way, once more."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        target = self.page.get_by_role("menuitem", name=item)
+        for attempt in range(5):
+            try:
+                self.page.locator(".comfy-menu-button-wrapper").click()
+                self.page.get_by_role("menuitem", name=menu).hover(timeout=5000)
+                target.click(timeout=5000)
+                return
+            except TooLate:
+                if attempt == 4:
+                    raise
+                self.page.keyboard.press("Escape")
+                self.page.mouse.move(5, 5)
+                self.page.wait_for_timeout(500)
+
     def queue(self, nodes: list[str] | None = None) -> None:
         """Press Run (or run some output nodes only) and wait until the server is idle again."""
         self.page.evaluate("(nodes) => app.queuePrompt(0, 1, nodes ?? undefined)", nodes)

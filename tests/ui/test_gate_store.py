@@ -46,9 +46,7 @@ def test_the_menu_empties_it_after_a_question(bench: GateBench) -> None:
     bench.make()
     page = bench.page.page
     for answer, cards in (("Cancel", 2), ("Delete", 0)):
-        page.locator(".comfy-menu-button-wrapper").click()
-        page.get_by_role("menuitem", name="FlashVideo").hover()
-        page.get_by_role("menuitem", name="Empty the preview store").click()
+        bench.page.choose("FlashVideo", "Empty the preview store")
         page.get_by_role("dialog").get_by_role("button", name=answer).click()
         page.wait_for_timeout(500)
         assert bench.cards() == cards

@@ -47,9 +47,7 @@ def test_the_gate_speaks_chinese(bench: GateBench) -> None:
 @pytest.mark.usefixtures("screenshot")
 def test_menu_and_settings_speak_chinese(bench: GateBench) -> None:
     page = bench.page.page
-    page.locator(".comfy-menu-button-wrapper").click()
-    page.get_by_role("menuitem", name="FlashVideo").hover()
-    page.get_by_role("menuitem", name="清空预览存储").click()
+    bench.page.choose("FlashVideo", "清空预览存储")
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("从磁盘删除所有工作流的预览？").wait_for()
     page.keyboard.press("Escape")

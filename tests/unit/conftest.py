@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from flashvideo.cli import main
 from flashvideo.model_store import ModelStore
 from flashvideo.models.text import load_text_encoder
 from tests.conftest import TINY
+from tests.unit.training_runs import write_config
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
 SMALL = ["--models", "tiny", *(f"--{name}={value}" for name, value in SIZES.items())]
@@ -152,3 +154,9 @@ def lora_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_text():
     return load_text_encoder(TINY_TEXT)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """``write(text, **changes)``: the configuration of a small training run."""
+    return partial(write_config, tmp_path)

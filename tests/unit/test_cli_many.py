@@ -158,6 +158,7 @@ def test_interrupt_during_stage2(small, names, tmp_path, which):
         stdout=subprocess.DEVNULL,
         bufsize=0,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells' background jobs ignore it
     )
     assert process.stderr is not None
     said = b""

@@ -1,8 +1,7 @@
-"""Training runs: they learn, they go on where they stopped, and what they write loads."""
+"""The training loop: it learns, goes on where it stopped, reads its configuration strictly."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,83 +11,14 @@ import pytest
 import torch
 
 import flashvideo
-from flashvideo import load_stage1, load_stage2
-from flashvideo.checkpoints.load import load_vae
-from flashvideo.models.text import load_text_encoder
+from flashvideo import load_stage1
 from flashvideo.training.config import Phase, RunSettings, from_table, read_toml
 from flashvideo.training.loop import Run, checkpoints_in, learning_rate_factor, train
 from flashvideo.training.runs import open_run
 from flashvideo.training.stages import StageConfig
 from flashvideo.training.text import build_tokenizer
 from flashvideo.training.vae import VaeConfig
-
-STAGE1 = """
-kind = "stage1"
-vae = "{vae}"
-{start}
-
-[run]
-seed = 5
-learning_rate = 2e-3
-max_grad_norm = 1.0
-ema = 0.9
-log_every = 1
-save_every = 3
-
-[datasets.clips]
-source = "shapes"
-height = 32
-width = 48
-frames = 5
-count = 2
-low = true
-cache = "{cache}"
-{more}
-
-[[phases]]
-steps = 4
-batch_size = 2
-
-[[phases]]
-steps = 2
-batch_size = 1
-crop = [2, 4]
-"""
-NEW = """
-[train_text]
-d_model = 16
-d_kv = 8
-num_heads = 2
-d_ff = 16
-num_layers = 1
-
-[model]
-num_layers = 1
-num_attention_heads = 1
-time_embed_dim = 8
-text_embed_dim = 16
-"""
-
-
-@pytest.fixture
-def write(tmp_path):
-    """``write(text, **changes)``: a configuration of Stage I with small new models, on the tiny VAE."""
-
-    def configuration(
-        text: str = STAGE1, more: str = "", start: str = "", tables: str = NEW, name: str = "run"
-    ) -> Path:
-        from tests.conftest import TINY
-
-        path = tmp_path / f"{name}.toml"
-        body = text.format(vae=TINY / "3d-vae.pt", cache=tmp_path / f"cache-{name}", more=more, start=start)
-        path.write_text(body + tables)
-        return path
-
-    return configuration
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "stage1.safetensors").read_bytes()
+from tests.unit.training_runs import read_log, weights
 
 
 def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(write, tmp_path):
@@ -105,17 +35,6 @@ def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(write, tmp_path
     losses = [[entry["loss"] for entry in read_log(tmp_path / name)] for name in ("parts", "whole")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 6
-
-
-def test_what_a_run_writes_loads_in_our_loaders(write, tmp_path):
-    train(open_run(write(), tmp_path / "out"))
-    model, text = load_stage1(tmp_path / "out/stage1.safetensors"), load_text_encoder(tmp_path / "out/text")
-    embeds = text.encode("a small red star rests", warn=False)
-    assert embeds.shape == (1, 226, 16)
-    assert model.config.max_text_seq_length == 32
-    x = torch.zeros(1, 16, 2, 4, 6)
-    assert model(x, torch.tensor([5.0]), embeds[:, :32]).shape == x.shape
-    assert model.config.latent_scale > 0
 
 
 def test_an_interrupted_run_keeps_what_it_did(write, tmp_path):
@@ -160,52 +79,6 @@ def one_batch(phase, generator, size):
     return {"x": torch.randn(size, 8, generator=fixed), "y": torch.randn(size, 2, generator=fixed)}
 
 
-def test_stage1_learns_one_clip_by_heart(write, tmp_path):
-    text = STAGE1.replace("count = 2", "count = 1").replace("steps = 4\nbatch_size = 2", "steps = 150\nbatch_size = 4")
-    text = text.replace("log_every = 1", "log_every = 10").replace("save_every = 3", "save_every = 1000")
-    run = open_run(write(text.replace("2e-3", "5e-3")), tmp_path / "out")
-    train(run)
-    first, last = run.history[0]["loss"], run.history[-2]["loss"]
-    assert last < 0.55 * first, (first, last)
-
-
-def test_stage2_starts_from_stage1_and_trains_on_degraded_copies(write, tmp_path, tiny_text):
-    from tests.conftest import TINY
-
-    text = STAGE1.replace('kind = "stage1"', 'kind = "stage2"').replace("low = true", "degraded_copies = 2")
-    start = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{TINY / "text"}"'
-    run = open_run(write(text, start=start, tables=""), tmp_path / "out")
-    train(run)
-    assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in run.history)
-    refined = load_stage2(tmp_path / "out/stage2.safetensors")
-    assert refined.noise_step_embedding.linear_2.weight.any()
-    assert refined.config.latent_scale == pytest.approx(1.15258426)
-
-
-def test_a_trained_lora_merged_equals_unmerged(write, tmp_path):
-    from tests.conftest import TINY
-
-    start = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{TINY / "text"}"'
-    tables = "\n[lora]\nrank = 4\nalpha = 4.0\n"
-    run = open_run(write(start=start, tables=tables), tmp_path / "out")
-    train(run)
-    live = run.objective.transformer.eval()
-    merged = load_stage1(TINY / "stage1.pt", lora=tmp_path / "out/stage1_lora.safetensors")
-    plain = load_stage1(TINY / "stage1.pt")
-    x, text = torch.randn(1, 16, 2, 4, 6), torch.randn(1, 226, 32)
-    with torch.no_grad():
-        outputs = [model(x, torch.tensor([500.0]), text) for model in (live, merged, plain)]
-    assert (outputs[1] - outputs[2]).abs().max() > 1e-4
-    # the exported LoRA is the average over steps, the live one its last step: compare after loading the average
-    from flashvideo.checkpoints.lora import add_lora
-
-    adapted = load_stage1(TINY / "stage1.pt")
-    add_lora(adapted, tmp_path / "out/stage1_lora.safetensors")
-    with torch.no_grad():
-        unmerged = adapted(x, torch.tensor([500.0]), text)
-    torch.testing.assert_close(unmerged, outputs[1], atol=2e-5, rtol=1e-4)
-
-
 def test_the_averaged_weights_are_exported(write, tmp_path):
     train(open_run(write(), tmp_path / "averaged"))
     config = write()
@@ -223,19 +96,6 @@ def test_gradient_accumulation_and_checkpointing_change_memory_only(write, tmp_p
     plain, checkpointed = (load_stage1(tmp_path / n / "stage1.safetensors") for n in ("plain", "checkpointed"))
     for a, b in zip(plain.parameters(), checkpointed.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
-
-
-def test_a_vae_can_be_trained(tmp_path):
-    path = tmp_path / "vae.toml"
-    path.write_text(
-        'kind = "vae"\n[model]\nblock_out_channels = [8, 8, 8, 16]\nnorm_num_groups = 4\n[run]\nlog_every = 1\n'
-        "learning_rate = 1e-3\n[[phases]]\nsteps = 2\nbatch_size = 1\ncrop = [16, 16]\nframes = 1\n"
-        "[[phases]]\nsteps = 1\nbatch_size = 1\ncrop = [16, 24]\nframes = 17\n"
-    )
-    train(open_run(path, tmp_path / "out"))
-    vae = load_vae(tmp_path / "out/vae.safetensors")
-    assert tuple(vae.config.block_out_channels) == (8, 8, 8, 16)
-    assert vae.config.norm_num_groups == 4
 
 
 @pytest.mark.parametrize(
@@ -345,10 +205,6 @@ def test_two_processes_train_together(write, tmp_path):
     assert logs[0][0]["loss"] == pytest.approx(logs[1][0]["loss"], rel=1e-4)  # the first process's own first batch
     assert logs[0][0]["grad_norm"] != pytest.approx(logs[1][0]["grad_norm"], rel=1e-3)
     assert weights(tmp_path / "two") != weights(tmp_path / "one")
-
-
-def read_log(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
 def test_eight_bit_adamw_without_bitsandbytes_is_refused_in_words(monkeypatch, tmp_path):

@@ -83,6 +83,25 @@ def test_rotary_table_is_diffusers_own():
     assert torch.allclose(sin, ours[1], atol=1e-6)
 
 
+def test_sinusoidal_positions_are_cogvideox_2bs(tmp_path):
+    from diffusers import CogVideoXTransformer3DModel
+
+    from flashvideo import load_stage1
+
+    size = {"sample_height": 4, "sample_width": 6, "sample_frames": 9}
+    scales = {"spatial_interpolation_scale": 1.0, "temporal_interpolation_scale": 1.0}
+    twin = randomised(CogVideoXTransformer3DModel(**SMALL, **size, **scales, use_rotary_positional_embeddings=False))
+    twin.norm_out.norm.eps = 1e-6
+    twin.save_pretrained(tmp_path)
+    weights = load_stage1(tmp_path).state_dict()
+    ours = FlashVideoTransformer3DModel(**SMALL, position_encoding="sinusoidal")
+    ours.load_state_dict(weights)
+    x, t, text = inputs()
+    with torch.no_grad():
+        theirs = twin.eval()(x.transpose(1, 2), text, t).sample.transpose(1, 2)
+        torch.testing.assert_close(ours(x, t, text), theirs, atol=2e-5, rtol=1e-4)
+
+
 def test_save_and_load(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = FlashVideoTransformer3DModel.from_pretrained(tmp_path)
@@ -236,6 +255,8 @@ def test_settings_that_flashvideo_does_not_have_are_refused():
         FlashVideoTransformer3DModel(**SMALL, patch_size_t=2)
     with pytest.raises(ValueError, match="use_rotary_positional_embeddings"):
         FlashVideoTransformer3DModel(**SMALL, use_rotary_positional_embeddings=False)
+    with pytest.raises(ValueError, match="expected 'rope' or 'sinusoidal'"):
+        FlashVideoTransformer3DModel(**SMALL, position_encoding="learned")
     with pytest.raises(ValueError, match="multiple of 16"):
         FlashVideoTransformer3DModel(**SMALL, attention_head_dim=40)
 
