@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 from pathlib import Path
 
+from ..training.config import read_toml, to_toml
 from ..training.runs import open_run
 
 
@@ -29,7 +29,7 @@ def _train(options: argparse.Namespace) -> int:
         raise ValueError(f"{folder} holds a run already. Give --resume to go on with it, or another folder.")
     run = open_run(options.config, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(options.config.expanduser(), folder / "config.toml")
+    (folder / "config.toml").write_text(to_toml(read_toml(options.config)) + "\n", encoding="utf-8")
     steps = train(run, resume=options.resume, stop_after=options.stop_after)
     if not os.environ.get("RANK", "0").strip("0"):
         print(f"{steps} of {run.total_steps} steps are done; see {folder}")

@@ -52,6 +52,10 @@ class VideoModels(Protocol):
         """``[B, 3, F, h, w]`` -> ``[B, 3, F, H, W]``, both in 0..1, fp32 on the CPU."""
         ...
 
+    def round_trip(self, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
+        """``[B, 3, F, H, W]`` as the VAE gives them back: what no refinement can exceed."""
+        ...
+
     def network(self, stage: Stage) -> NetworkSize:
         """Size of a stage's transformer."""
         ...
@@ -179,6 +183,11 @@ class LoadedModels:
             )
         with self.models.use("vae") as vae:
             return decode_latents(vae, refined.cpu())
+
+    def round_trip(self, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
+        latents = self._encode(videos, seeds, settings)
+        with self.models.use("vae") as vae:
+            return decode_latents(vae, latents)
 
     def network(self, stage: Stage) -> NetworkSize:
         with self.models.use(stage) as transformer:

@@ -29,7 +29,7 @@ from .results import (
 )
 
 SECTION = "refinement"
-REFINED, BILINEAR, LANCZOS = "refined", "bilinear", "Lanczos"
+REFINED, BILINEAR, LANCZOS, ROUND_TRIP = "refined", "bilinear", "Lanczos", "VAE round trip"
 SPECTRUM, TEXTURE, PSNR, LOW_PSNR, FLICKER = "spectrum error", "texture", "PSNR", "low-passed PSNR", "flicker error"
 _EQUAL = 100.0  # dB, given for clips that are equal
 _SHOWN = 4
@@ -71,7 +71,7 @@ class Comparison:
 
 def refinement_section(bench: Bench) -> Result:
     """Stage II against bilinear and Lanczos enlargement of the same low-resolution clips."""
-    methods = [*plain_methods(bench), refiner(REFINED, bench.models, bench.settings.stage2)]
+    methods = [*plain_methods(bench), refiner(REFINED, bench.models, bench.settings.stage2), round_trip(bench)]
     found = compare_methods(bench, "Refinement", methods, bench.settings.clips)
     tables = [Table("Against the true clips", found.rows())]
     tables += [
@@ -80,7 +80,8 @@ def refinement_section(bench: Bench) -> Result:
     ]
     note = (
         "Spectrum and flicker errors: less is better. Low-passed PSNR compares what both clips would be in low "
-        f"resolution. Clips that are equal count as {_EQUAL:.0f} dB."
+        f"resolution. {ROUND_TRIP}: the true clips, encoded and decoded, which is the most that refining can reach. "
+        f"Clips that are equal count as {_EQUAL:.0f} dB."
     )
     return Result(SECTION, tuple(tables), (note,), (found.picture(bench, "refinement.png"),))
 
@@ -92,6 +93,17 @@ def plain_methods(bench: Bench, scale: int = 1) -> list[Method]:
         Method(BILINEAR, lambda low, _: upsampling.bilinear(low, *size)),
         Method(LANCZOS, lambda low, _: upsampling.lanczos(low, *size)),
     ]
+
+
+def round_trip(bench: Bench) -> Method:
+    """The true clips through the VAE."""
+    settings = bench.settings
+
+    def encode_and_decode(_low: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        true = torch.stack([true_clips(scene, settings)[0] for scene in scenes])
+        return bench.models.round_trip(true, seeds_of(scenes), settings.stage2)
+
+    return Method(ROUND_TRIP, encode_and_decode)
 
 
 def refiner(name: str, models: VideoModels, settings: Stage2Settings) -> Method:

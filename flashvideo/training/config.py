@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import types
@@ -92,18 +93,56 @@ def _positive(name: str, value: float) -> None:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """The tables of a file.
+    """The tables of a file, put onto those of the file that it ``extends``, if it does (a path beside it).
+
+    Tables are merged; everything else, phases included, is replaced.
 
     Raises:
-        ValueError: no such file, or one that is not TOML.
+        ValueError: no such file, one that is not TOML, or files that extend one another.
     """
-    path = Path(path).expanduser()
+    path = Path(path).expanduser().resolve()
+    table, seen = _read_one(path), [path]
+    while (base := table.pop("extends", None)) is not None:
+        seen.append((seen[-1].parent / str(base)).resolve())
+        if len(set(seen)) < len(seen):
+            raise ValueError(f"{path} extends itself: {' -> '.join(one.name for one in seen)}.")
+        table = _merged(_read_one(seen[-1]), table)
+    return table
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(name), dict)
+        merged[name] = _merged(below[name], value) if both else value
+    return merged
+
+
+def _read_one(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"There is no configuration {path}. The bundled ones lie in flashvideo/configs.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid TOML: {error}") from error
+
+
+def to_toml(table: dict[str, Any], place: str = "") -> str:
+    """What :func:`read_toml` gave, as TOML again."""
+    tables = {name: value for name, value in table.items() if isinstance(value, dict)}
+    lists = {name: value for name, value in table.items() if isinstance(value, list) and value and _all_tables(value)}
+    # JSON writes strings, numbers, booleans and lists of them as TOML does.
+    lines = [f"{json.dumps(n)} = {json.dumps(v)}" for n, v in table.items() if n not in tables and n not in lists]
+    for name, value in tables.items():
+        lines += ["", f"[{place}{json.dumps(name)}]", to_toml(value, f"{place}{json.dumps(name)}.")]
+    for name, entries in lists.items():
+        for entry in entries:
+            lines += ["", f"[[{place}{json.dumps(name)}]]", to_toml(entry, f"{place}{json.dumps(name)}.")]
+    return "\n".join(lines)
+
+
+def _all_tables(values: list[Any]) -> bool:
+    return all(isinstance(value, dict) for value in values)
 
 
 def from_table(kind: type[T], table: Any, where: str) -> T:

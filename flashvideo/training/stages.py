@@ -241,7 +241,8 @@ class StageBatches:
     def _text(self, samples: list[dict[str, Any]]) -> Batch:
         if self.text is None:
             return {"embeds": torch.stack([sample["embeds"] for sample in samples])}
-        rows = [token_ids(self.text.tokenizer, sample["caption"], self.text.max_length) for sample in samples]
+        captions = [self.config.prefix + sample["caption"] if sample["caption"] else "" for sample in samples]
+        rows = [token_ids(self.text.tokenizer, caption, self.text.max_length) for caption in captions]
         return {"input_ids": torch.cat(rows)}
 
 
@@ -303,7 +304,8 @@ def _caches(config: StageConfig, text: TextEncoder) -> dict[str, LatentCache]:
         text.model.to(state.device)
     caches = {}
     for name, settings in config.datasets.items():
-        prefixed = replace(settings, caption_prefix=config.prefix + settings.caption_prefix)
+        prefix = config.prefix if config.caches_text else ""  # embeddings hold it; tokens get it in training
+        prefixed = replace(settings, caption_prefix=prefix + settings.caption_prefix)
         caches[name] = build_cache(
             prefixed,
             vae,

@@ -17,7 +17,9 @@ from flashvideo.checkpoints.lora import save_lora
 from flashvideo.cli import main
 from flashvideo.model_store import ModelStore
 from flashvideo.models.text import load_text_encoder
+from flashvideo.report import Bench
 from tests.conftest import TINY
+from tests.unit.report_oracle import SETTINGS as REPORT_SETTINGS
 from tests.unit.training_runs import write_config
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
@@ -160,3 +162,9 @@ def tiny_text():
 def write(tmp_path):
     """``write(text, **changes)``: the configuration of a small training run."""
     return partial(write_config, tmp_path)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """``bench(models, **changes)``: where the sections of a report are measured."""
+    return lambda models, **more: Bench(models, REPORT_SETTINGS, tmp_path / "report", **more)

