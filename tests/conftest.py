@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
-TINY = Path(__file__).parent.parent / "flashvideo" / "assets" / "tiny"
+TINY = Path(__file__).parent / "weights"
 
 
 def skipped_for(terminalreporter: Any, reason: str) -> int:

@@ -8,15 +8,16 @@ import os
 from pathlib import Path
 
 from ..training.config import read_toml, to_toml
-from ..training.runs import open_run
+from ..training.runs import encode, open_run
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     train = commands.add_parser("train", help="train a model from a configuration file")
     train.add_argument("config", type=Path, help="TOML file, see flashvideo/configs")
-    train.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of weights and logs")
+    train.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of weights and logs")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
     train.add_argument("--stop-after", type=int, metavar="STEP", help="stop, with a checkpoint, at this step")
+    train.add_argument("--encode-only", action="store_true", help="make the datasets' caches, and stop")
     train.set_defaults(run=_train)
 
 
@@ -24,6 +25,11 @@ def _train(options: argparse.Namespace) -> int:
     from ..training.loop import checkpoints_in, train
 
     logging.getLogger("flashvideo").setLevel(logging.INFO)
+    if options.encode_only:
+        encode(options.config)
+        return 0
+    if options.output is None:
+        raise ValueError("Give --output FOLDER for the weights and logs.")
     folder = options.output.expanduser()
     if checkpoints_in(folder) and not options.resume:
         raise ValueError(f"{folder} holds a run already. Give --resume to go on with it, or another folder.")

@@ -8,6 +8,20 @@ from .config import from_table, read_toml
 from .loop import Run
 
 
+def encode(path: str | Path) -> None:
+    """Encode the datasets of a stage's configuration into their caches; what is there is kept.
+
+    Raises:
+        ValueError: as :func:`open_run`, or a configuration without datasets.
+    """
+    from .stages import StageConfig, encode_datasets
+
+    table = read_toml(path)
+    if table.get("kind") not in ("stage1", "stage2"):
+        raise ValueError(f"{path}: kind is {table.get('kind')!r}; only 'stage1' and 'stage2' have datasets to encode.")
+    encode_datasets(from_table(StageConfig, table, "config"))
+
+
 def open_run(path: str | Path, folder: Path) -> Run:
     """The run that a TOML file describes; ``kind`` says of what.
 

@@ -182,7 +182,8 @@ class StageBatches:
         rows = torch.randint(len(cache), (size,), generator=generator).tolist()
         samples = [cache[row] for row in rows]
         batch = self._latents(samples, phase, generator)
-        batch["drop_text"] = torch.rand(size, generator=generator) < self.config.text_dropout
+        without = torch.tensor([not sample["caption"] for sample in samples])
+        batch["drop_text"] = without | (torch.rand(size, generator=generator) < self.config.text_dropout)
         batch.update(self._text(samples))
         return batch
 
@@ -241,9 +242,15 @@ class StageBatches:
     def _text(self, samples: list[dict[str, Any]]) -> Batch:
         if self.text is None:
             return {"embeds": torch.stack([sample["embeds"] for sample in samples])}
-        captions = [self.config.prefix + sample["caption"] if sample["caption"] else "" for sample in samples]
+        captions = [self.config.prefix + sample["caption"] for sample in samples]
         rows = [token_ids(self.text.tokenizer, caption, self.text.max_length) for caption in captions]
         return {"input_ids": torch.cat(rows)}
+
+
+def encode_datasets(config: StageConfig) -> None:
+    """Make the caches that a run needs, and no run."""
+    config.check()
+    _caches(config, _text_encoder(config, None) if config.caches_text else None)
 
 
 def stage_run(config: StageConfig, folder: Path) -> Run:
@@ -272,7 +279,7 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
     )
 
 
-def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder:
+def _text_encoder(config: StageConfig, folder: Path | None) -> TextEncoder:
     """The captions' encoder, in fp32 where it runs along with training, else as it is stored."""
     from ..checkpoints.source import open_transformer
     from ..shapes.scenes import vocabulary
@@ -283,6 +290,7 @@ def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder:
         assert config.start is not None
         length = int(open_transformer(config.start).config.get("max_text_seq_length", MAX_TOKENS))
     if config.train_text is not None:
+        assert folder is not None
         words = [*vocabulary(), "medium", "motion"]
         return new_text_encoder(config.train_text, words, folder / "text", config.run.seed, length)
     assert config.text_encoder is not None
@@ -292,7 +300,7 @@ def _text_encoder(config: StageConfig, folder: Path) -> TextEncoder:
     return encoder
 
 
-def _caches(config: StageConfig, text: TextEncoder) -> dict[str, LatentCache]:
+def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCache]:
     """Encode what is not encoded yet, on this process's device; the encoders leave it afterwards."""
     from accelerate import PartialState
 
@@ -300,8 +308,9 @@ def _caches(config: StageConfig, text: TextEncoder) -> dict[str, LatentCache]:
 
     state = PartialState(cpu=runs_on_cpu())
     vae = load_vae(config.vae, dtype=parse_dtype(config.vae_precision), device=state.device)
-    if config.caches_text:
-        text.model.to(state.device)
+    cached_text = text if config.caches_text else None
+    if cached_text is not None:
+        cached_text.model.to(state.device)
     caches = {}
     for name, settings in config.datasets.items():
         prefix = config.prefix if config.caches_text else ""  # embeddings hold it; tokens get it in training
@@ -310,13 +319,14 @@ def _caches(config: StageConfig, text: TextEncoder) -> dict[str, LatentCache]:
             prefixed,
             vae,
             Path(settings.cache),
-            text_encoder=text if config.caches_text else None,
+            text_encoder=cached_text,
             progress=_Told(name),
             rank=state.process_index,
             world_size=state.num_processes,
             wait=state.wait_for_everyone,
         )
-    text.model.to("cpu")
+    if cached_text is not None:
+        cached_text.model.to("cpu")
     return caches
 
 

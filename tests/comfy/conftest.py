@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.comfy.golden_models import add_golden_models
 from tests.comfy.server import ComfyServer, Graph, Run, find_comfyui
 from tests.conftest import skipped_for
 
@@ -39,6 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running ComfyUI with the pack, the probe nodes and nothing else."""
     assert _COMFYUI is not None
     server = ComfyServer(_COMFYUI, tmp_path_factory.mktemp("comfyui"), [HERE / "probe_nodes"])
+    add_golden_models(server)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the server
     try:

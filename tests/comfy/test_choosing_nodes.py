@@ -11,9 +11,9 @@ from flashvideo import decode_latents, degrade_latents, encode_video, load_vae, 
 from flashvideo.resize import resize_video, side_by_side
 from flashvideo.seeds import generator_for
 from tests.comfy.conftest import Bench, saved, saved_keys
+from tests.comfy.golden_models import STAGE2, VAE
 from tests.comfy.server import RejectedError
-from tests.comfy.test_stages import STAGE2
-from tests.comfy.test_vae_nodes import VAE, a_video, close, image_of
+from tests.comfy.test_vae_nodes import a_video, close, image_of
 from tests.comfy.test_video_nodes import file_frames
 from tests.conftest import TINY, assert_within
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from tests.comfy.conftest import Bench, saved, saved_keys
+from tests.comfy.golden_models import STAGE1, TEXT, VAE
 from tests.comfy.server import ComfyServer, RejectedError, Run
 
-STAGE1, VAE = "tiny-stage1.pt (bundled)", "tiny-3d-vae.pt (bundled)"
 STALE = "0" * 32
 
 
@@ -22,7 +22,7 @@ class Gated:
 
     def __init__(self, bench: Bench, seed: int, batch: int = 2, steps: int = 2) -> None:
         self.bench = bench
-        clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name="tiny-text (bundled)")
+        clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
         prompt = bench.add("FlashVideoTextEncode", clip=clip, prompt="a red boat")
         model = bench.add("FlashVideoLoadStage1", model_name=STAGE1)
         empty = bench.add("FlashVideoEmptyLatent", size="custom", width=48, height=32, length=5, batch_size=batch)

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from tests.comfy.conftest import Bench, saved
+from tests.comfy.golden_models import STAGE1, STAGE2, TEXT, VAE
 from tests.comfy.server import ComfyServer
 from tests.comfy.test_loaders import make_lora
-from tests.comfy.test_stages import STAGE1, STAGE2
 from tests.conftest import assert_within
 
 
@@ -110,8 +110,8 @@ def test_split_sigmas_continue_a_run(stage1: Stage1Bench) -> None:
 def test_unloading_changes_nothing(server: ComfyServer, bench: Bench) -> None:
     """From the prompt to the refined picture, with a LoRA."""
     lora = server.add_model("loras", make_lora(bench.folder, "native"), f"{bench.folder.name}.safetensors")
-    encoder = bench.add("FlashVideoLoadTextEncoder", text_encoder_name="tiny-text (bundled)")
-    vae = bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)")
+    encoder = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
     stage1 = {"model": bench.add("FlashVideoLoadStage1", model_name=STAGE1)}
     stage2 = {"model": bench.add("FlashVideoLoadStage2", model_name=STAGE2)}
     stage2["model"] = bench.add("FlashVideoLoadLora", **stage2, lora_name=lora, strength=0.5)
@@ -164,7 +164,7 @@ def test_live_preview_has_the_vaes_colours(stage1: Stage1Bench) -> None:
 
 def test_live_preview_with_the_packs_own_vae(stage1: Stage1Bench) -> None:
     bench = stage1.bench
-    vae = bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)")
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
     sockets = {"model": stage1.model, "positive": stage1.positive, "latent": stage1.latent, "vae": vae}
     bench.save(bench.add("FlashVideoStage1Sampler", **sockets, steps=3))
     previews = bench.run().previews
@@ -179,7 +179,7 @@ def test_generation_imports_neither_diffusers_nor_peft(server: ComfyServer, benc
     stage2 = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
     positive = bench.add(
         "FlashVideoTextEncode",
-        clip=bench.add("FlashVideoLoadTextEncoder", text_encoder_name="tiny-text (bundled)"),
+        clip=bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT),
         prompt="a boat",
         stage="Stage II",
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from tests.comfy.conftest import Bench, saved
+from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.comfy.server import Run
-from tests.comfy.test_stages import STAGE1, STAGE2
-from tests.comfy.test_vae_nodes import VAE, a_video, image_of
+from tests.comfy.test_vae_nodes import a_video, image_of
 from tests.comfy.test_video_nodes import file_frames
 
 Link = list[Any]

@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents, sample_stage1
 from flashvideo.checkpoints.lora import read_lora, save_lora
 from tests.comfy.conftest import Bench, saved
+from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within
-
-STAGE2 = "tiny-stage2.pt (bundled)"
 
 
 @pytest.fixture(scope="session")
@@ -139,7 +138,7 @@ def test_a_published_lora_is_the_merge(bench: Bench, golden: Any, latents: Any, 
     save_file({name: tensor.contiguous() for name, tensor in weights.items() if "matrix_" in name}, file)
     name = bench.server.add_model("loras", file, f"{tmp_path.name}-published.safetensors")
     context = golden("sampler_stage1")["context"]
-    model = bench.add("FlashVideoLoadStage1", model_name="tiny-stage1.pt (bundled)")
+    model = bench.add("FlashVideoLoadStage1", model_name=STAGE1)
     sockets = {
         "model": bench.add("FlashVideoLoadLora", model=model, lora_name=name, strength=0.5),
         "positive": bench.tensor("ProbeConditioning", context),

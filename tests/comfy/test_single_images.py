@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from tests.comfy.conftest import Bench, saved
-from tests.comfy.test_stages import STAGE1, STAGE2
-from tests.comfy.test_vae_nodes import VAE
+from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.comfy.test_video_nodes import AUTO, file_frames, saved_file
 
 CONTEXT = torch.linspace(-1, 1, 226 * 32).view(1, 226, 32)

@@ -9,9 +9,8 @@ import torch
 
 from flashvideo import degrade_latents, load_stage2, refine_latents, sample_stage1
 from tests.comfy.conftest import Bench, saved, saved_keys
+from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.conftest import TINY, assert_within
-
-STAGE1, STAGE2 = "tiny-stage1.pt (bundled)", "tiny-stage2.pt (bundled)"
 
 
 def stage1_draws(golden_file: Any, run: str, steps: int) -> torch.Tensor:
@@ -222,7 +221,7 @@ def test_the_largest_seed(bench: Bench, golden: Any) -> None:
         outs.append(bench.save(node))
     degraded = bench.save(bench.add("FlashVideoDegrade", latent=node, seed=largest))
     image = bench.add("EmptyImage", width=16, height=16)
-    vae = bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)")
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
     upscaled = bench.save(
         bench.add("FlashVideoUpscaleEncode", image=image, vae=vae, seed=largest, **{**size, "length": None})
     )

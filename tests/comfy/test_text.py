@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from flashvideo.model_store import ASSETS, BUNDLED
 from flashvideo.models.text import load_text_encoder
 from tests.comfy.conftest import Bench, saved
+from tests.comfy.golden_models import STAGE1, TEXT
 from tests.conftest import TINY, assert_within
-
-ENCODER = "tiny-text (bundled)"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def embeds(bench: Bench, link: list[Any]) -> Any:
 )
 def test_stages_and_literal_parentheses(bench: Bench, encoder: Any, stage: str, motion: str, front: str) -> None:
     prompt = "a (red:1.4) boat drifts ((slowly))"
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=ENCODER)
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     node = bench.add("FlashVideoTextEncode", clip=clip, prompt=prompt, stage=stage, motion=motion)
     positive, negative = embeds(bench, node), embeds(bench, [node[0], 1])
     bench.run()
@@ -45,7 +45,7 @@ def test_stages_and_literal_parentheses(bench: Bench, encoder: Any, stage: str, 
 
 
 def test_weights_when_switched_on_and_in_core(bench: Bench, encoder: Any) -> None:
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=ENCODER)
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     prompt = "a (red:1.4) boat"
     weighed = bench.add("FlashVideoTextEncode", clip=clip, prompt=prompt, stage="Stage I", prompt_weights=True)
     core = bench.add("CLIPTextEncode", clip=clip, text=prompt)
@@ -60,7 +60,7 @@ def test_weights_when_switched_on_and_in_core(bench: Bench, encoder: Any) -> Non
 
 def test_long_prompts_are_cut_and_the_node_says_so(bench: Bench, encoder: Any) -> None:
     prompt = "a slow boat " * 60
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=ENCODER)
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     node = bench.add("FlashVideoTextEncode", clip=clip, prompt=prompt, stage="Stage I")
     path = embeds(bench, node)
     run = bench.run()
@@ -71,26 +71,26 @@ def test_long_prompts_are_cut_and_the_node_says_so(bench: Bench, encoder: Any) -
 
 
 def test_an_uncut_prompt_of_core_is_refused_in_words(bench: Bench, latents: Any) -> None:
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=ENCODER)
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     long = bench.add("CLIPTextEncode", clip=clip, text="a slow boat " * 60)
-    model = bench.add("FlashVideoLoadStage1", model_name="tiny-stage1.pt (bundled)")
+    model = bench.add("FlashVideoLoadStage1", model_name=STAGE1)
     bench.save(
         bench.add("FlashVideoStage1Sampler", model=model, positive=long, latent=bench.add("FlashVideoEmptyLatent"))
     )
     assert "expected [1, 226, 32]" in bench.fails()
 
 
-def test_an_encoder_in_the_users_folder(bench: Bench, encoder: Any) -> None:
-    """With its tokenizer beside it."""
-    bench.server.add_model("text_encoders", TINY / "text", "small-t5")
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name="small-t5/model.safetensors")
-    path = embeds(bench, bench.add("FlashVideoTextEncode", clip=clip, prompt="a boat", stage="Stage I"))
+def test_the_bundled_encoder(bench: Bench) -> None:
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name="tiny-text (bundled)")
+    file = embeds(bench, bench.add("FlashVideoTextEncode", clip=clip, prompt="a boat", stage="Stage I"))
     bench.run()
-    assert_within(saved(path, "embeds"), encoder.encode("a boat", warn=False), 2e-5)
+    assert_within(
+        saved(file, "embeds"), load_text_encoder(ASSETS / BUNDLED / "text").encode("a boat", warn=False), 2e-5
+    )
 
 
 def test_an_empty_prompt_is_refused(bench: Bench) -> None:
-    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=ENCODER)
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     embeds(bench, bench.add("FlashVideoTextEncode", clip=clip, prompt=" ", stage="Stage I"))
     assert "prompt is empty" in bench.fails()
 

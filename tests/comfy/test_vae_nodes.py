@@ -13,10 +13,9 @@ from flashvideo import decode_latents, encode_video, load_vae
 from flashvideo.resize import resize_video
 from flashvideo.seeds import generator_for
 from tests.comfy.conftest import Bench, saved, saved_keys
+from tests.comfy.golden_models import VAE
 from tests.comfy.server import RejectedError
 from tests.conftest import TINY
-
-VAE = "tiny-3d-vae.pt (bundled)"
 
 
 @pytest.fixture(scope="module")

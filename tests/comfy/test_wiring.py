@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.comfy.conftest import Bench
+from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.comfy.server import ComfyServer, RejectedError
 
-STAGE1, STAGE2 = "tiny-stage1.pt (bundled)", "tiny-stage2.pt (bundled)"
 CONTEXT = torch.ones(1, 226, 32)
 
 
@@ -54,7 +54,7 @@ class Wires:
             "model": self.stage1 if stage1 else self.stage2,
             "positive": self.positive,
             "latent": latent if stage1 else self.bench.latent(torch.ones(1, 16, 1, 4, 4)),
-            "vae": self.bench.add("FlashVideoLoadVAE", vae_name="tiny-3d-vae.pt (bundled)"),
+            "vae": self.bench.add("FlashVideoLoadVAE", vae_name=VAE),
             "image": self.bench.add("EmptyImage", width=32, height=32),
         }
         given = {name: link for name, link in right.items() if name in needed["input"]["required"]}

@@ -23,7 +23,7 @@ from tests.unit.report_oracle import SETTINGS as REPORT_SETTINGS
 from tests.unit.training_runs import write_config
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
-SMALL = ["--models", "tiny", *(f"--{name}={value}" for name, value in SIZES.items())]
+SMALL = ["--models", str(TINY), *(f"--{name}={value}" for name, value in SIZES.items())]
 PREVIEW_FILES = ["out.preview.mp4", "out.preview.safetensors"]
 TINY_TEXT = TINY / "text"
 PROMPT = "a tiny red boat on a calm lake"

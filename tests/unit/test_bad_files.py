@@ -187,7 +187,7 @@ def test_foreign_file(run, no_work, names, tmp_path, kind):
     before = names(tmp_path)
     run("inspect", path, code=2)
     run("convert", path, tmp_path / "new.safetensors", code=2)
-    run("refine", path, "--models", "tiny", "-o", tmp_path / "out.mp4", code=2)
+    run("refine", path, "--models", TINY, "-o", tmp_path / "out.mp4", code=2)
     assert names(tmp_path) == before
 
 
@@ -256,7 +256,7 @@ def test_parts_that_do_not_fit_together(generate, no_work, tmp_path):
     save_file(lora, tmp_path / "large.safetensors")
     said = generate("a ball", "--lora", tmp_path / "large.safetensors", "-o", tmp_path / "out.mp4", code=2)
     assert "LoRA does not fit" in said.err
-    store = ModelStore(find_models("tiny", {}, ("stage1", "stage2")))
+    store = ModelStore(find_models(str(TINY), {}, ("stage1", "stage2")))
     store.check()
     with pytest.raises(ValueError, match=r"width 4096, stage1 .* takes 32"):
         store.check_text_width(4096, "t5xxl")
@@ -272,7 +272,7 @@ def test_missing_parts_are_listed(generate, run, no_work, made, tmp_path):
     assert "no models folder was given" in said.err
     assert "text" not in said.err.split("Give")[0]
     assert "There is no folder" in run(*command, "--models", tmp_path / "nowhere", code=2).err
-    assert "which was given for vae" in run(*command, "--models", "tiny", "--vae", tmp_path / "v.pt", code=2).err
+    assert "which was given for vae" in run(*command, "--models", TINY, "--vae", tmp_path / "v.pt", code=2).err
 
 
 def test_damaged_folder(tmp_path):

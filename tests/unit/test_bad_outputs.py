@@ -33,8 +33,8 @@ def test_overwrite(generate, run, tmp_path, made):
         assert (tmp_path / file.name).read_bytes() == file.read_bytes()
     for command, source in (("refine", "preview"), ("decode", "refined")):
         path = made / f"out.{source}.safetensors"
-        run(command, path, "--models", "tiny", "-o", tmp_path / "out.mp4", code=2)
-        run(command, path, "--models", "tiny", "-o", tmp_path / "out.mp4", "--overwrite")
+        run(command, path, "--models", TINY, "-o", tmp_path / "out.mp4", code=2)
+        run(command, path, "--models", TINY, "-o", tmp_path / "out.mp4", "--overwrite")
     assert (tmp_path / "out.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
@@ -75,7 +75,7 @@ def test_full_disk_is_told_before_work(generate, run, no_work, made, names, tmp_
     for said in (
         generate("a ball", "-o", tmp_path / "out.mp4", code=2),
         generate("--prompts", tmp_path / "p.txt", "-o", tmp_path / "out", code=2),
-        run("refine", made / "out.preview.safetensors", "--models", "tiny", "-o", tmp_path / "out.mp4", code=2),
+        run("refine", made / "out.preview.safetensors", "--models", TINY, "-o", tmp_path / "out.mp4", code=2),
         run("convert", TINY / "stage1.pt", tmp_path / "new.safetensors", code=2),
     ):
         assert "0.00 GB free" in said.err
@@ -112,7 +112,7 @@ def test_disk_that_fills_up(generate, names, small_files, tmp_path, size, left):
 
 def test_disk_that_fills_up_while_encoding(run, names, small_files, made, tmp_path):
     with small_files(5_000):
-        said = run("decode", made / "out.refined.safetensors", "--models", "tiny", "-o", tmp_path / "out.mp4", code=1)
+        said = run("decode", made / "out.refined.safetensors", "--models", TINY, "-o", tmp_path / "out.mp4", code=1)
     assert "out.mp4 failed" in said.err
     assert names(tmp_path) == []
 

@@ -12,6 +12,7 @@ from flashvideo import generation
 from flashvideo.config import SIZES, parse_size
 from flashvideo.preview import load_preview
 from flashvideo.video_io import read_metadata, read_video
+from tests.conftest import TINY
 from tests.unit.conftest import PREVIEW_FILES, StoppedError, stop
 
 # generate
@@ -75,7 +76,7 @@ def test_preview_only_then_refine(generate, run, names, tmp_path, made, count):
     assert not stage2
     for name in PREVIEW_FILES:
         assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
-    run("refine", tmp_path / "out.preview.safetensors", "--models", "tiny", "-o", tmp_path / "out.mp4")
+    run("refine", tmp_path / "out.preview.safetensors", "--models", TINY, "-o", tmp_path / "out.mp4")
     assert (tmp_path / "out.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
@@ -113,26 +114,26 @@ def test_stretching_is_told(generate, tmp_path, caplog):
 
 @pytest.mark.parametrize("kind", ["preview", "degraded"])
 def test_refine_equals_generate(run, names, made, tmp_path, kind):
-    run("refine", made / f"out.{kind}.safetensors", "--models", "tiny", "-o", tmp_path / "again.mp4")
+    run("refine", made / f"out.{kind}.safetensors", "--models", TINY, "-o", tmp_path / "again.mp4")
     assert names(tmp_path) == ["again.mp4"]
     assert (tmp_path / "again.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
 def test_refine_keeps_what_generate_keeps(run, made, tmp_path):
-    options = ["--models", "tiny", "--joint", "--keep-degraded", "--keep-latents"]
+    options = ["--models", TINY, "--joint", "--keep-degraded", "--keep-latents"]
     run("refine", made / "out.preview.safetensors", *options, "-o", tmp_path / "out.mp4")
     for ending in ("mp4", "joint.mp4", "degraded.safetensors", "refined.safetensors"):
         assert (tmp_path / f"out.{ending}").read_bytes() == (made / f"out.{ending}").read_bytes()
 
 
 def test_decode_equals_generate(run, names, made, tmp_path):
-    run("decode", made / "out.refined.safetensors", "--models", "tiny", "-o", tmp_path / "again.mp4")
+    run("decode", made / "out.refined.safetensors", "--models", TINY, "-o", tmp_path / "again.mp4")
     assert names(tmp_path) == ["again.mp4"]
     assert (tmp_path / "again.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
 def test_refine_takes_other_settings(run, made, tmp_path):
-    command = ("refine", made / "out.preview.safetensors", "--models", "tiny", "--steps", 3, "--size", "96x96")
+    command = ("refine", made / "out.preview.safetensors", "--models", TINY, "--steps", 3, "--size", "96x96")
     run(*command, "--noise-step", 700, "-o", tmp_path / "out.mp4")
     settings = json.loads(read_metadata(tmp_path / "out.mp4")["flashvideo"])["stage2"]
     assert (settings["num_steps"], settings["width"], settings["noise_step"]) == (3, 96, 700)
@@ -145,7 +146,7 @@ def test_other_noise_step_of_degraded_latents(run, names, made, tmp_path, count)
     assert "675" in said.err
     assert "700" in said.err
     assert not loading
-    run(*command, "--models", "tiny", "--allow-other-noise-step")
+    run(*command, "--models", TINY, "--allow-other-noise-step")
     assert (tmp_path / "out.mp4").read_bytes() != (made / "out.mp4").read_bytes()
     assert names(tmp_path) == ["out.mp4"]
 
@@ -156,7 +157,7 @@ def test_refined_latents_survive_a_failed_decoding(generate, run, names, made, t
         said = generate("a red ball rolls", "--seed", 3, "-o", tmp_path / "out.mp4", code=1)
     assert names(tmp_path) == [*PREVIEW_FILES, "out.refined.safetensors"]
     assert "no memory" in said.err
-    run("decode", tmp_path / "out.refined.safetensors", "--models", "tiny", "-o", tmp_path / "out.mp4")
+    run("decode", tmp_path / "out.refined.safetensors", "--models", TINY, "-o", tmp_path / "out.mp4")
     assert (tmp_path / "out.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 

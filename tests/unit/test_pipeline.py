@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import DiffusionPipeline
 
-import flashvideo
 from flashvideo import FlashVideoPipeline
 from flashvideo.config import Stage1Settings, Stage2Settings
 from flashvideo.models.text import load_text_encoder
 from flashvideo.preview import load_preview
 from flashvideo.video_io import VideoWriter
+from tests.conftest import TINY
 
-ASSETS = Path(flashvideo.__file__).parent / "assets" / "tiny"
 PROMPT = "a red ball rolls"
 STAGE1 = Stage1Settings(height=32, width=32, num_frames=5, num_steps=2, seed=3)
 STAGE2 = Stage2Settings(height=64, width=64, num_steps=2, seed=3)
@@ -29,7 +26,7 @@ def one_thread_each(one_thread):
 
 @pytest.fixture(scope="module")
 def parts(tiny_stage1, tiny_stage2, tiny_vae):
-    text = load_text_encoder(ASSETS / "text")
+    text = load_text_encoder(TINY / "text")
     return {
         "stage1": tiny_stage1,
         "stage2": tiny_stage2,

@@ -17,7 +17,7 @@ from tests.conftest import TINY
 from tests.unit.report_oracle import SETTINGS
 
 TINY_OPTIONS = [
-    *("--models", "tiny", "--clips", 2, "--ablation-clips", 2, "--low-size", "16x16", "--size", "32x32"),
+    *("--models", str(TINY), "--clips", 2, "--ablation-clips", 2, "--low-size", "16x16", "--size", "32x32"),
     *("--frames", 5, "--preview-steps", 2, "--steps", 1, "--cfg", 1, "--nfe-values", "1"),
     *("--cfg-values", "1", "--noise-step-values", "300"),
 ]
@@ -31,7 +31,7 @@ def _one_thread(one_thread):
 
 @pytest.fixture(scope="module")
 def loaded():
-    return LoadedModels(ModelStore(find_models("tiny", {}, ("stage1", "stage2", "vae", "text"))))
+    return LoadedModels(ModelStore(find_models(str(TINY), {}, ("stage1", "stage2", "vae", "text"))))
 
 
 def test_clips_do_not_depend_on_their_batch(loaded):

@@ -7,6 +7,7 @@ import torch
 
 from flashvideo.preview import load_preview
 from flashvideo.seeds import generator_for
+from tests.conftest import TINY
 
 PROMPT = "a red ball rolls"
 
@@ -51,7 +52,7 @@ def test_other_seeds_differ_in_every_draw(generate, tmp_path, made):
 
 
 def test_posterior_is_drawn_unless_its_mean_is_asked_for(run, tmp_path, made):
-    command = ("refine", made / "out.preview.safetensors", "--models", "tiny", "--posterior-mean", "--keep-degraded")
+    command = ("refine", made / "out.preview.safetensors", "--models", TINY, "--posterior-mean", "--keep-degraded")
     run(*command, "-o", tmp_path / "out.mp4")
     ours, theirs = (load_preview(folder / "out.degraded.safetensors").latents for folder in (tmp_path, made))
     assert not torch.equal(ours, theirs)

@@ -142,7 +142,7 @@ class TestTinyFolder:
         assert all(torch.equal(parameter, t5[f"weight.{name}"]) for name, parameter in named.items())
 
     def test_the_tool_writes_the_same_bytes(self, tmp_path):
-        spec = importlib.util.spec_from_file_location("make_tiny", ROOT / "tools" / "make_tiny_tokenizer.py")
+        spec = importlib.util.spec_from_file_location("make_golden", ROOT / "tools" / "make_golden_tokenizer.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         module.write_text_folder(tmp_path)

@@ -14,6 +14,7 @@ from flashvideo.config import Stage2Settings
 from flashvideo.models.text import load_text_encoder, token_ids
 from flashvideo.report.models import _BesideLow
 from flashvideo.stage2 import refine_latents
+from flashvideo.training.data import LatentCache
 from flashvideo.training.loop import train
 from flashvideo.training.runs import open_run
 from tests.conftest import TINY
@@ -111,6 +112,29 @@ def test_stage2_captions_carry_their_prefix_once(write, tmp_path):
     embeds = cached.make_batch.caches["clips"][0]["embeds"].float()
     torch.testing.assert_close(embeds, encoder.encode(captions[0], warn=False)[0].float(), atol=2e-3, rtol=2e-3)
     assert first_batch(cached)["embeds"].shape == (2, 226, 32)
+
+
+def test_datasets_are_encoded_without_a_run(run, write, tmp_path):
+    """And without a text encoder that is not there yet, where it is not needed."""
+    start = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{tmp_path / "later"}"\ncache_text = false'
+    config = write(STAGE2, start=start, tables="")
+    run("train", config, "--encode-only")
+    assert len(LatentCache(tmp_path / "cache-run")) == 2
+    assert "--output" in run("train", config, code=2).err
+    config.write_text('kind = "vae"')
+    assert "only 'stage1' and 'stage2'" in run("train", config, "--encode-only", code=2).err
+
+
+def test_clips_without_a_caption_are_trained_as_without_a_prompt(write, tmp_path):
+    batches = open_run(write(start="text_dropout = 0.0"), tmp_path / "out").make_batch
+    phase = batches.config.phases[0]
+    assert not batches(phase, torch.Generator().manual_seed(0), 4)["drop_text"].any()
+    cache = batches.caches["clips"]
+    batches.caches = {"clips": [{**cache[row], "caption": "" if row else "a star"} for row in range(2)]}
+    batch = batches(phase, torch.Generator().manual_seed(0), 8)
+    shorter = (batch["input_ids"] != 0).sum(dim=1) < 3
+    assert torch.equal(batch["drop_text"], shorter)
+    assert 0 < int(shorter.sum()) < 8
 
 
 def test_prompts_have_the_length_of_the_transformer_that_is_trained(write, tmp_path):

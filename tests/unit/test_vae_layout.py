@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from flashvideo.checkpoints import vae_layout
+from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ def full_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def tiny_shapes() -> dict[str, tuple[int, ...]]:
-    state = torch.load(ROOT / "flashvideo/assets/tiny/3d-vae.pt", weights_only=True)["state_dict"]
+    state = torch.load(TINY / "3d-vae.pt", weights_only=True)["state_dict"]
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

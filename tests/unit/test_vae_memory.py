@@ -322,7 +322,7 @@ from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from safetensors import safe_open
 from flashvideo.checkpoints.vae_layout import infer_vae_config, published_vae_key_map
 from flashvideo.vae import decode_latents, encode_video
-state = torch.load({root!r} + "/flashvideo/assets/tiny/3d-vae.pt", weights_only=True)["state_dict"]
+state = torch.load({root!r} + "/tests/weights/3d-vae.pt", weights_only=True)["state_dict"]
 config = infer_vae_config({{name: tuple(tensor.shape) for name, tensor in state.items()}})
 vae = AutoencoderKLCogVideoX(**{{k: config[k] for k in ("block_out_channels", "latent_channels", "layers_per_block")}})
 vae.load_state_dict({{new: state[old] for new, old in published_vae_key_map(state).items()}})

@@ -1,8 +1,8 @@
-"""Write the text side of the bundled tiny model: a character tokenizer and the golden T5's weights.
+"""Write the text side of the golden models: a character tokenizer and the golden T5's weights.
 
-    python tools/make_tiny_tokenizer.py [FOLDER]
+    python tools/make_golden_tokenizer.py [FOLDER]
 
-The folder (flashvideo/assets/tiny/text) has transformers' layout and loads with ``load_text_encoder``.
+The folder (tests/weights/text) has transformers' layout and loads with ``load_text_encoder``.
 Running this again gives the same bytes.
 """
 
@@ -19,7 +19,7 @@ from safetensors.torch import save
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 
 ROOT = Path(__file__).resolve().parents[1]
-DEFAULT_FOLDER = ROOT / "flashvideo" / "assets" / "tiny" / "text"
+DEFAULT_FOLDER = ROOT / "tests" / "weights" / "text"
 GOLDEN = ROOT / "tests" / "golden" / "t5.safetensors"
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
 CHARACTERS = string.ascii_lowercase + string.digits + " " + string.punctuation
