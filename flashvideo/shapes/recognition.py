@@ -19,9 +19,9 @@ _HALF = 32  # cells from the middle to the edge of an outline's square: a third 
 _RADII = torch.logspace(math.log10(0.105), math.log10(0.285), 26)
 _BLURS = (1.7, 3.2, 4.6)  # in cells: what the small camera leaves, and the edges of soft and of softer clips
 _SHIFT = 2  # cells in which the best place of a template is sought
-_SMALL_BELOW = math.sqrt(0.155 * 0.205)  # between the largest small and the smallest large radius
+_SMALL_BELOW = math.sqrt(0.165 * 0.22)  # between the largest small and the smallest large radius
 _MIN_FIT = 0.85  # true shapes have 0.99, soft or noisy ones 0.93, halves and specks less than 0.84
-_STILL_BELOW = 0.1  # half of the shortest true way, in frame heights over the whole clip
+_STILL_BELOW = 0.075  # half of the shortest true way, in frame heights over the whole clip
 _SLANTED_ABOVE = 0.5  # of the ways along both axes: 27 degrees
 _FEWEST = 5  # frames in which motion can be told
 _COARSEST = 6.0  # pixels that a texture's period must have to be seen
@@ -199,12 +199,13 @@ def _wave_energy(track: Track, video: Tensor, outline: Tensor, colour: str) -> T
     position = torch.arange(len(mask), dtype=torch.float32)
     centres = torch.arange(0, len(mask), period / 2)
     window = torch.exp(-0.5 * ((position - centres[:, None]) / (_WINDOW * period)) ** 2)
-    wave = window * torch.exp(2j * math.pi * position / period)
+    line = window * torch.exp(2j * math.pi * position / period)
+    wave = window * torch.exp(2j * math.pi * position / (period * math.sqrt(2)))  # along an axis, of a diagonal wave
     cover = window @ mask @ window.T
     level = window @ paint @ window.T / cover.clamp(min=1e-6)
     weight = cover * (cover > 0.5 * cover.max())
     energies = []
-    for down, along in ((wave, wave), (wave, wave.conj()), (window + 0j, wave), (wave, window + 0j)):
+    for down, along in ((wave, wave), (wave, wave.conj()), (window + 0j, line), (line, window + 0j)):
         moving = down @ (paint + 0j) @ along.T
         steady = down @ (mask + 0j) @ along.T
         amplitude = (moving - level * steady).abs() / (cover * level).clamp(min=1e-6)

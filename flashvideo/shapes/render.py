@@ -22,7 +22,7 @@ _COLOURS = {
     "white": (0.97, 0.97, 0.97),
 }
 DARK = 0.5
-PERIOD = 1 / 24  # of the textures, in frame heights: 8 pixels of 192, two of 48
+PERIOD = 1 / 24  # of every texture's waves, in frame heights: 8 pixels of 192, two of 48
 _STAR_INNER = 0.48
 
 
@@ -122,13 +122,14 @@ def _brightness(shape: Shape, dx: Tensor, dy: Tensor, height: int) -> Tensor:
 def texture_level(texture: str, u: Tensor, v: Tensor, sharpness: float) -> Tensor:
     """Pattern 0..1 at ``u``, ``v`` in periods; ``sharpness`` is pixels in a period. Its mean is one half."""
 
-    def wave(t: Tensor) -> Tensor:  # -1..1, edges one pixel soft
-        return (torch.sin(2 * math.pi * t) * sharpness / math.pi / 2).clamp(-1, 1)
+    def wave(t: Tensor, pixels: float) -> Tensor:  # -1..1, edges one pixel soft
+        return (torch.sin(2 * math.pi * t) * pixels / math.pi / 2).clamp(-1, 1)
 
-    if texture == "striped":  # diagonal, and so unlike checks in both directions
-        return (wave((u + v) / 1.0) + 1).expand(torch.broadcast_shapes(u.shape, v.shape)) / 2
-    if texture == "checked":
-        return (wave(u) * wave(v) + 1) / 2
+    if texture == "striped":  # along a diagonal
+        return (wave((u + v) / math.sqrt(2), sharpness) + 1) / 2
+    if texture == "checked":  # their waves run along both diagonals, a period apart
+        side = math.sqrt(2)
+        return (wave(u / side, sharpness * side) * wave(v / side, sharpness * side) + 1) / 2
     if texture == "dotted":
         du, dv = torch.remainder(u, 1) - 0.5, torch.remainder(v, 1) - 0.5
         return (((du**2 + dv**2).sqrt() - 0.399) * sharpness + 0.5).clamp(0, 1)

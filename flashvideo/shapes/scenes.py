@@ -36,8 +36,8 @@ _BACKGROUND_WORDS = {
 }
 
 # Fractions of the frame's height.
-_RADII = {"small": (0.135, 0.155), "large": (0.205, 0.235)}
-_TRAVEL = (0.2, 0.3)  # over the whole clip
+_RADII = {"small": (0.15, 0.165), "large": (0.22, 0.245)}
+_TRAVEL = (0.15, 0.23)  # over the whole clip
 _GAP = 0.03
 _HELD_OUT_SHARE = 0.15
 

@@ -41,16 +41,16 @@ def test_a_seed_is_a_scene_for_ever():
     """Trained weights, cached latents and reports rest on it."""
     scene = sample_scene(7, count=3)
     assert scene.caption == (
-        "a small plain white star sinks and a small striped pink triangle floats up "
-        "and a small striped yellow cross stands still above the meadow"
+        "a small plain white star moves down and a small striped pink triangle rises "
+        "and a small striped yellow square rises over a meadow"
     )
-    assert hashlib.sha256(repr(scene).encode()).hexdigest()[:16] == "6f41a96b2667ada7"
+    assert hashlib.sha256(repr(scene).encode()).hexdigest()[:16] == "30c5a06d955e9046"
     assert scene == sample_scene(7, count=3)
     assert scene != sample_scene(8, count=3)
 
 
 @pytest.mark.parametrize(
-    ("seed", "means"), [(0, (12.640, 80.393, 95.112)), (7, (46.243, 80.956, 31.578))], ids=["sea", "meadow"]
+    ("seed", "means"), [(0, (13.714, 80.603, 94.582)), (7, (49.465, 82.585, 32.439))], ids=["sea", "meadow"]
 )
 def test_a_scene_is_a_picture_for_ever(seed, means):
     """To a hundredth of an 8-bit step: floating point differs a little between machines."""
@@ -88,12 +88,12 @@ def test_the_vocabulary_is_what_captions_use(scenes):
 def test_sizes_and_ways_are_what_their_words_say(scenes):
     shapes = [shape for scene in scenes for shape in scene.shapes]
     radii = {size: [shape.radius for shape in shapes if shape.size == size] for size in SIZES}
-    assert max(radii["small"]) < 0.16 < 0.2 < min(radii["large"])
+    assert max(radii["small"]) < 0.17 < 0.21 < min(radii["large"])
     for shape in shapes:
         (x0, y0), (x1, y1) = shape.centre(0), shape.centre(1)
         dx, dy = MOTIONS[shape.motion]
         assert (x1 - x0, y1 - y0) == pytest.approx((dx * shape.travel, dy * shape.travel))
-        assert 0.2 <= shape.travel <= 0.3
+        assert 0.15 <= shape.travel <= 0.23
 
 
 def test_shapes_stay_in_the_frame_and_apart(scenes):
