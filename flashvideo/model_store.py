@@ -93,7 +93,8 @@ class ModelStore:
     Args:
         paths: of the parts.
         device: to compute on.
-        dtype: of transformers and text encoder; default: the files'.
+        dtype: of transformers and text encoder; default: the files', but fp32 for fp16 files on a CPU, which is slow
+            and coarse in it.
         vae_dtype: of the VAE; default: ``dtype``.
         lora, lora_scale: merged into Stage I.
         offload: ``none`` keeps what was loaded on the device, ``cpu`` takes it off after use, ``disk`` frees it and
@@ -160,13 +161,22 @@ class ModelStore:
             raise ValueError(f"This run has no {name} model. Give its path.")
         log.info("loading %s from %s", name, path)
         place = "cpu" if self.offload == "cpu" else self.device
+        dtype = self._dtype_of(name, path)
         if name == "stage1":
-            return load_stage1(path, dtype=self.dtype, device=place, lora=self.lora, lora_scale=self.lora_scale)
+            return load_stage1(path, dtype=dtype, device=place, lora=self.lora, lora_scale=self.lora_scale)
         if name == "stage2":
-            return load_stage2(path, dtype=self.dtype, device=place)
+            return load_stage2(path, dtype=dtype, device=place)
         if name == "vae":
-            return load_vae(path, dtype=self.vae_dtype, device=place)
-        return load_text_encoder(path, tokenizer=self.paths.tokenizer, dtype=self.dtype, device=place)
+            return load_vae(path, dtype=dtype, device=place)
+        return load_text_encoder(path, tokenizer=self.paths.tokenizer, dtype=dtype, device=place)
+
+    def _dtype_of(self, name: str, path: Path) -> torch.dtype | None:
+        chosen = self.vae_dtype if name == "vae" else self.dtype
+        if chosen is not None or self.device.type != "cpu":
+            return chosen
+        inner = path / {"vae": "vae", "text": "text_encoder"}.get(name, "transformer")
+        stored = open_weights(inner if inner.is_dir() else path).main_dtype()
+        return torch.float32 if stored == torch.float16 else None
 
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:

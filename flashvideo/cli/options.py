@@ -31,7 +31,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lora", metavar="FILE", help="LoRA to merge into Stage I, of any naming")
     group.add_argument("--lora-scale", type=float, default=1.0, metavar="S")
     group.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu (default: auto)")
-    group.add_argument("--dtype", choices=_DTYPES, help="of transformers and text encoder (default: the files')")
+    group.add_argument(
+        "--dtype",
+        choices=_DTYPES,
+        help="of transformers and text encoder (default: the files'; fp32 for fp16 files on a CPU)",
+    )
     group.add_argument("--vae-dtype", choices=_DTYPES, help="of the VAE (default: bf16 on a GPU, else the file's)")
     group.add_argument(
         "--offload",

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checkpoints.convert import parse_dtype
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
@@ -71,6 +72,7 @@ class VaeConfig:
         edge_weight: of the difference between neighbouring pixels in the loss.
         kl_weight: of the divergence from a standard normal, per latent number.
         start: a VAE to start from; default: from nothing.
+        dtype: of the exported weights; default: fp32.
         train: ``all``, or only the ``decoder``: then latents, and what was trained on them, stay what they are.
     """
 
@@ -82,6 +84,14 @@ class VaeConfig:
     kl_weight: float = 2e-4
     start: str | None = None
     train: Literal["all", "decoder"] = "all"
+    dtype: str | None = None
+
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot run."""
+        self.run.check()
+        for number, phase in enumerate(self.phases):
+            phase.check(f"phases[{number}]")
+        parse_dtype(self.dtype)
 
 
 class VaeObjective(nn.Module):
@@ -167,7 +177,9 @@ def _inside(value: float, limit: int) -> int:
 
 def vae_run(config: VaeConfig, folder: Path) -> Run:
     """The run that a configuration describes."""
+    config.check()
     vae = new_vae(config)
+    dtype = parse_dtype(config.dtype) or torch.float32
     if config.train == "decoder":
         vae.encoder.requires_grad_(False)
     objective = VaeObjective(vae, config.edge_weight, config.kl_weight)
@@ -177,7 +189,9 @@ def vae_run(config: VaeConfig, folder: Path) -> Run:
         phases=config.phases,
         settings=config.run,
         folder=folder,
-        export=lambda target, state: save_vae(vae, target / "vae.safetensors", state=part_of(state, "vae.")),
+        export=lambda target, state: save_vae(
+            vae, target / "vae.safetensors", state=part_of(state, "vae."), dtype=dtype
+        ),
     )
 
 
