@@ -141,9 +141,9 @@ def _draw_crop(phase: VaePhase, generator: torch.Generator) -> Tensor:
     chance = float(torch.rand((), generator=generator))
     first = below(FRAMES - phase.frames + 1)
     rows, columns = phase.crop
-    if chance < phase.small_share:
-        return _small_crop(scene, rows, columns, (first, phase.frames), below)
     centre = _place_of_interest(scene, first + phase.frames // 2, below)
+    if chance < phase.small_share:
+        return _small_crop(scene, rows, columns, (first, phase.frames), centre)
     top = _inside(centre[1] * HEIGHT - rows / 2, HEIGHT - rows)
     left = _inside(centre[0] * HEIGHT - columns / 2, WIDTH - columns)
     video = render_clip(scene, HEIGHT, WIDTH, FRAMES, window=(top, left, rows, columns), span=(first, phase.frames))
@@ -153,11 +153,14 @@ def _draw_crop(phase: VaePhase, generator: torch.Generator) -> Tensor:
     return video
 
 
-def _small_crop(scene: Scene, rows: int, columns: int, span: tuple[int, int], below: Any) -> Tensor:
+def _small_crop(
+    scene: Scene, rows: int, columns: int, span: tuple[int, int], centre: tuple[float, float]
+) -> Tensor:
     """Part of the low-resolution clip, or all of it with its edge repeated where the crop is larger."""
     height, width = HEIGHT // FACTOR, WIDTH // FACTOR
     rows_in, columns_in = min(rows, height), min(columns, width)
-    top, left = below(height - rows_in + 1), below(width - columns_in + 1)
+    top = _inside(centre[1] * height - rows_in / 2, height - rows_in)
+    left = _inside(centre[0] * height - columns_in / 2, width - columns_in)
     window = (top * FACTOR, left * FACTOR, rows_in * FACTOR, columns_in * FACTOR)
     video = low_resolution(render_clip(scene, HEIGHT, WIDTH, FRAMES, window=window, span=span), FACTOR)
     return F.pad(video.transpose(0, 1), (0, columns - columns_in, 0, rows - rows_in), mode="replicate").transpose(0, 1)
