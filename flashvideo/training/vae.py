@@ -153,9 +153,7 @@ def _draw_crop(phase: VaePhase, generator: torch.Generator) -> Tensor:
     return video
 
 
-def _small_crop(
-    scene: Scene, rows: int, columns: int, span: tuple[int, int], centre: tuple[float, float]
-) -> Tensor:
+def _small_crop(scene: Scene, rows: int, columns: int, span: tuple[int, int], centre: tuple[float, float]) -> Tensor:
     """Part of the low-resolution clip, or all of it with its edge repeated where the crop is larger."""
     height, width = HEIGHT // FACTOR, WIDTH // FACTOR
     rows_in, columns_in = min(rows, height), min(columns, width)
