@@ -90,18 +90,24 @@ class Stage1Objective(nn.Module):
 
 
 class Stage2Objective(nn.Module):
-    """Mean squared error of the velocity."""
+    """Mean squared error of the velocity.
 
-    def __init__(self, transformer: nn.Module, text: TextSide) -> None:
+    Args:
+        transformer: Stage II's.
+        text: gives the prompt embeddings.
+        takes_low: the transformer is a vanilla cascade's: low-resolution latents are its further input channels.
+    """
+
+    def __init__(self, transformer: nn.Module, text: TextSide, takes_low: bool = False) -> None:
         super().__init__()
-        self.transformer, self.text = transformer, text
+        self.transformer, self.text, self.takes_low = transformer, text, takes_low
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """``latents``, ``low_latents``, ``noise`` ``[B, 16, T, h, w]``, ``time``, ``noise_step`` ``[B]``, the text."""
         x, velocity = flow_pair(
             batch["latents"], batch["low_latents"], batch["noise"], batch["time"], batch["noise_step"]
         )
-        if self.transformer.in_channels == 2 * x.shape[1]:  # a vanilla cascade
+        if self.takes_low:
             x = torch.cat((x, batch["low_latents"]), dim=1)
         predicted = self.transformer(
             x, 1000 * (1 - batch["time"]), self.text(batch), noise_step=batch["noise_step"].clamp(min=0).float()

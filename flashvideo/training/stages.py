@@ -261,7 +261,11 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
     transformer = _transformer(config, caches)
     live = None if config.caches_text else text
     side = TextSide(live.model if live is not None else None)
-    objective: nn.Module = (Stage1Objective if config.kind == "stage1" else Stage2Objective)(transformer, side)
+    objective: nn.Module
+    if config.kind == "stage1":
+        objective = Stage1Objective(transformer, side)
+    else:
+        objective = Stage2Objective(transformer, side, takes_low=config.source == "noise")
     if config.run.gradient_checkpointing:
         transformer.enable_gradient_checkpointing()
     scale = float(transformer.config.latent_scale)
