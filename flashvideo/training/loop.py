@@ -103,9 +103,8 @@ def make_optimizer(module: nn.Module, settings: RunSettings) -> torch.optim.Opti
             ) from error
     if settings.optimizer == "muon":
         matrices, others = split_parameters(module)
-        return Muon(
-            matrices, others, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-        )
+        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        return Muon(matrices, others, settings.learning_rate, settings.betas, settings.weight_decay, dtype)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer: torch.optim.Optimizer = kind(
         parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay

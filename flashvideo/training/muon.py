@@ -36,6 +36,7 @@ class Muon(torch.optim.Optimizer):
         others: any.
         lr: an update of a matrix has the root mean square of 0.2 ``lr``, which is about AdamW's.
         betas, weight_decay: as in AdamW.
+        dtype: to orthogonalise in; bf16 is enough, and faster where matrices are multiplied in it.
 
     Raises:
         ValueError: a matrix of fewer than two dimensions.
@@ -48,7 +49,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
+        self.dtype = dtype
         groups = [{"params": list(matrices), "matrices": True}, {"params": list(others), "matrices": False}]
         if any(parameter.ndim < 2 for parameter in groups[0]["params"]):  # type: ignore[attr-defined]
             raise ValueError(
@@ -80,7 +83,7 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
         matrix = gradient.lerp(momentum, _MOMENTUM).flatten(1)  # Nesterov's look ahead
-        return (orthogonalised(matrix) * (0.2 * math.sqrt(max(matrix.shape)))).view_as(parameter)
+        return (orthogonalised(matrix, self.dtype) * (0.2 * math.sqrt(max(matrix.shape)))).view_as(parameter)
 
     def _adam(self, parameter: nn.Parameter, group: dict[str, Any]) -> Tensor:
         gradient = parameter.grad.float()  # type: ignore[union-attr]
@@ -95,16 +98,17 @@ class Muon(torch.optim.Optimizer):
         return (mean / (1 - first**steps)) / ((square / (1 - second**steps)).sqrt() + group["eps"])
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
+def orthogonalised(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """The matrix with its singular values brought to about one (0.7 to 1.2), its singular vectors kept.
 
     Args:
-        matrix: ``[rows, columns]`` fp32.
+        matrix: ``[rows, columns]`` fp32, and so is the result.
+        dtype: to compute in.
     """
     a, b, c = _QUINTIC
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+    x = (wide / (wide.norm() + 1e-7)).to(dtype)
     for _ in range(_ITERATIONS):
         gram = x @ x.T
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x if wide is matrix else x.T
+    return (x if wide is matrix else x.T).float()

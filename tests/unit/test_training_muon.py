@@ -19,6 +19,7 @@ def test_singular_values_come_to_about_one(shape):
     values = torch.linalg.svdvals(orthogonalised(matrix))
     assert values.min() > 0.5
     assert values.max() < 1.3
+    assert torch.dist(orthogonalised(matrix, torch.bfloat16), orthogonalised(matrix)) < 0.05 * len(matrix)
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
     assert (u.T @ orthogonalised(matrix) @ vh.T).diagonal().min() > 0.5, "along the same singular vectors"
 
