@@ -13,7 +13,7 @@ comes from the left and paints long reflections on the ripples. Dark pines stand
 follows slowly from the side at the height of the water, and the boat leaves a fine wake behind it. The mood is quiet, \
 the colours are warm and muted, and every plank of the hull can be seen.
 
-.PHONY: demo test pytest pytest-library pytest-host lint js types mutants bench clean
+.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js types mutants bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -34,17 +34,20 @@ demo: $(VENV)/installed
 
 test: lint types pytest
 
-# The library and the host beside each other; one thread each: tiny models gain nothing from more, and on a busy machine
-# they lose a lot.
+# The library, the nodes and the editor beside each other (the editor mostly waits); one thread each: tiny models gain
+# nothing from more, and on a busy machine they lose a lot.
 pytest: $(VENV)/installed-dev
-	@$(MAKE) --jobs=2 --keep-going --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-		pytest-library pytest-host
+	@$(MAKE) --jobs=3 --keep-going --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+		pytest-library pytest-nodes pytest-editor
 
 pytest-library: $(VENV)/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
 
-pytest-host: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfy tests/ui
+pytest-nodes: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/comfy
+
+pytest-editor: $(VENV)/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ui
 
 lint: $(VENV)/installed-dev js
 	$(BIN)/ruff check .
