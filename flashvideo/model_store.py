@@ -151,9 +151,11 @@ class ModelStore:
         return self._sources[name]
 
     def _text_length(self) -> int:
-        return next(
-            (int(source.config.get("max_text_seq_length", MAX_TOKENS)) for source in self._sources.values()), MAX_TOKENS
-        )
+        """Tokens that the stages take; headers are opened here if :meth:`check` has not done it."""
+        for name in ("stage1", "stage2"):
+            if getattr(self.paths, name) is not None:
+                return int(self._source(name).config.get("max_text_seq_length", MAX_TOKENS))
+        return MAX_TOKENS
 
     def _load(self, name: str) -> Any:
         path = getattr(self.paths, name)

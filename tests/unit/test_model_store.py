@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint
 from flashvideo.model_store import ModelStore, find_models
+from flashvideo.training.models import TransformerModel, new_transformer, save_transformer
 from tests.conftest import TINY
 
 PARTS = ("stage1", "stage2", "vae", "text")
@@ -40,6 +41,18 @@ def test_fp16_files_compute_in_fp32_on_a_cpu(halves):
     assert dtypes(ModelStore(paths)) == {torch.float32}
     assert dtypes(ModelStore(paths, dtype=torch.bfloat16)) == {torch.bfloat16}
     assert "dtype" not in ModelStore(paths).describe(), "nobody chose it"
+
+
+def test_prompts_have_the_length_that_the_stages_take(tmp_path):
+    """Without a call of ``check`` before."""
+    size = TransformerModel(num_layers=1, num_attention_heads=1, time_embed_dim=8, text_embed_dim=32)
+    model = new_transformer(size, 0, stage2=False, latent_scale=1.0)
+    save_transformer(model, tmp_path / "stage1.safetensors", "stage1")
+    shutil.copytree(TINY / "text", tmp_path / "text")
+    with ModelStore(find_models(tmp_path, {}, ("stage1", "text"))).use("text") as (_, _, length):
+        assert length == 32
+    with ModelStore(find_models(TINY, {}, ("stage2", "text"))).use("text") as (_, _, length):
+        assert length == 226
 
 
 def test_other_files_compute_in_what_they_hold(halves, tmp_path):
