@@ -65,6 +65,14 @@ def write_config(
     return path
 
 
+def changed(config: Path, old: str, new: str) -> Path:
+    """The same file with one thing changed."""
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new, 1))
+    return config
+
+
 def read_log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
