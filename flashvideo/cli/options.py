@@ -36,7 +36,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         choices=_DTYPES,
         help="of transformers and text encoder (default: the files'; fp32 for fp16 files on a CPU)",
     )
-    group.add_argument("--vae-dtype", choices=_DTYPES, help="of the VAE (default: bf16 on a GPU, else the file's)")
+    group.add_argument("--vae-dtype", choices=_DTYPES, help="of the VAE (default: bf16 on a GPU, else as --dtype)")
     group.add_argument(
         "--offload",
         choices=("none", "cpu", "disk"),

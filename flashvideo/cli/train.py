@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..training.config import read_toml, to_toml
 from ..training.runs import encode, open_run
+from .progress import say
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,5 +39,5 @@ def _train(options: argparse.Namespace) -> int:
     (folder / "config.toml").write_text(to_toml(read_toml(options.config)) + "\n", encoding="utf-8")
     steps = train(run, resume=options.resume, stop_after=options.stop_after)
     if not os.environ.get("RANK", "0").strip("0"):
-        print(f"{steps} of {run.total_steps} steps are done; see {folder}")
+        say(f"{steps} of {run.total_steps} steps are done; see {folder}")
     return 0
