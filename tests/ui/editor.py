@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,13 @@ _LOAD = """async ([name, text]) => {
   await app.handleFile(new File([text], name, { type: 'application/json' }));
   await new Promise((resolve) => setTimeout(resolve, 300));
 }"""
+_NOTE_RUNS = """() => {
+  window.flashvideoOver = new Set();
+  for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+    window.comfyAPI.api.api.addEventListener(kind, ({ detail }) => window.flashvideoOver.add(detail.prompt_id));
+}"""
+_HEARD_OF = """(runs) => runs.every(([id, client]) =>
+  client !== window.comfyAPI.api.api.clientId || window.flashvideoOver.has(id))"""
 _QUIET = ("user.css", "userdata", "net::ERR_NAME_NOT_RESOLVED", "net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -63,6 +70,7 @@ class Editor:
 
     def __init__(self, page: Any, server: ComfyServer) -> None:
         self.page, self.server, self.problems, self.vue_nodes = page, server, [], False
+        self._runs_before: set[str] = set()
         page.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self._note(str(error)))
 
@@ -77,6 +85,8 @@ class Editor:
         self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
         self.page.wait_for_function(_READY, timeout=120_000)
         self.page.wait_for_timeout(500)
+        self._runs_before = set(self.server.get("/history"))
+        self.page.evaluate(_NOTE_RUNS)
         self.problems.clear()  # the editor's own complaints at boot: user files that do not exist yet
         return self
 
@@ -141,6 +151,23 @@ class Editor:
                 self.page.mouse.move(5, 5)
                 self.page.wait_for_timeout(500)
 
+    def until(self, read: Callable[[], Any], wanted: Any, timeout: float = 15) -> None:
+        """Wait until what is read is what is wanted; for whatever follows a click by itself, soon but not at once."""
+        deadline = time.monotonic() + timeout
+        while (found := read()) != wanted:
+            assert time.monotonic() < deadline, f"{found!r} instead of {wanted!r} after {timeout} s"
+            self.page.wait_for_timeout(100)
+
+    def wait_started(self, runs: int, timeout: float = 15) -> None:
+        """Wait until a run after so many finished ones has begun or is over, then until the server is idle."""
+
+        def begun() -> bool:
+            queue = self.server.get("/queue")
+            return bool(queue["queue_running"] or queue["queue_pending"]) or len(self.server.get("/history")) > runs
+
+        self.until(begun, True, timeout)
+        self.wait_idle()
+
     def queue(self, nodes: list[str] | None = None) -> None:
         """Press Run (or run some output nodes only) and wait until the server is idle again."""
         self.page.evaluate("(nodes) => app.queuePrompt(0, 1, nodes ?? undefined)", nodes)
@@ -150,11 +177,20 @@ class Editor:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             queue = self.server.get("/queue")
-            if not queue["queue_running"] and not queue["queue_pending"]:
-                self.page.wait_for_timeout(500)  # its last messages
+            if (
+                not queue["queue_running"]
+                and not queue["queue_pending"]
+                and self.page.evaluate(_HEARD_OF, self._runs())
+            ):
+                self.page.wait_for_timeout(500)  # what the page does about the last message
                 return
             self.page.wait_for_timeout(100)
-        raise TimeoutError(f"the queue is not empty after {timeout} s")
+        raise TimeoutError(f"the queue is not empty, or the page has not heard of it, after {timeout} s")
+
+    def _runs(self) -> list[tuple[str, str]]:
+        """Runs that are over since the page was opened, and which client asked for each."""
+        history = self.server.get("/history").items()
+        return [(key, run["prompt"][3].get("client_id", "")) for key, run in history if key not in self._runs_before]
 
 
 @contextmanager

@@ -96,14 +96,26 @@ class GateBench:
     def make(self) -> None:
         """Run the gate alone, as a partial run."""
         self.page.queue([self.gate])
-        self.page.page.wait_for_selector(".flashvideo-gate .refine")
+        self.expect_cards(2)
         self.show()
 
     def press(self, number: int) -> None:
         """A real mouse click on a Refine button, then wait for the run."""
+        runs = self.runs()
         self.page.page.locator(".flashvideo-gate .refine").nth(number - 1).click()
-        self.page.page.wait_for_timeout(500)
-        self.page.wait_idle()
+        self.page.wait_started(runs)
+
+    def runs(self) -> int:
+        """How many runs are over since the server started."""
+        return len(self.server.get("/history"))
+
+    def expect_cards(self, number: int) -> None:
+        """Wait until the gate shows so many previews."""
+        self.page.until(self.cards, number)
+
+    def expect_status(self, part: str) -> None:
+        """Wait until the gate says something with these words."""
+        self.page.page.locator(".flashvideo-gate .status", has_text=part).wait_for()
 
     def cards(self) -> int:
         return int(self.page.page.locator(".flashvideo-gate .refine").count())

@@ -18,17 +18,15 @@ def bench(rendered: Editor) -> GateBench:
 
 @pytest.mark.usefixtures("screenshot")
 def test_run_shows_playing_previews_and_stops(bench: GateBench) -> None:
-    before = bench.saved()
+    before, runs = bench.saved(), bench.runs()
     bench.page.page.get_by_role("button", name="Run", exact=True).first.click()
-    bench.page.page.wait_for_timeout(500)
-    bench.page.wait_idle()
+    bench.page.wait_started(runs)
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     assert bench.saved() == before, "nothing goes on before Refine is pressed"
+    bench.page.until(lambda: [width for _, width in bench.page.page.evaluate(_VIDEOS)], [64, 64])
     first = bench.page.page.evaluate(_VIDEOS)
-    bench.page.page.wait_for_timeout(350)
-    assert [width for _, width in first] == [64, 64]
-    assert first != bench.page.page.evaluate(_VIDEOS), "the previews play"
+    bench.page.until(lambda: bench.page.page.evaluate(_VIDEOS) != first, True)  # the previews play
 
 
 @pytest.mark.usefixtures("screenshot")
@@ -46,7 +44,7 @@ def test_a_click_refines_that_one_with_the_seed_it_had(bench: GateBench) -> None
     written = bench.last()["prompt"][3]["extra_pnginfo"]["workflow"]["nodes"]
     assert next(n for n in written if str(n["id"]) == bench.sampler)["widgets_values"][0] == seed
     assert bench.widget(STAGE1, "seed") != seed, "the graph on screen is left alone"
-    assert bench.status().startswith("Preview 2 went on.")
+    bench.expect_status("Preview 2 went on.")
     assert "edited" not in bench.status(), "nobody edited the seed: it changes by itself"
     bench.seed_control("fixed")
     bench.widget(STAGE1, "seed", seed)
@@ -61,21 +59,20 @@ def test_an_edit_since_is_said_and_not_used(bench: GateBench) -> None:
     inputs = bench.last()["prompt"][2]
     assert inputs[bench.sampler]["inputs"]["steps"] == steps
     assert 7 in [node["inputs"].get("cfg") for node in inputs.values()], "after the gate, the graph is as it is now"
-    assert "edited since" in bench.status()
-    assert "steps" in bench.status()
+    bench.expect_status("edited since")
+    bench.expect_status("steps")
     bench.widget(STAGE1, "steps", steps)
 
 
 @pytest.mark.usefixtures("screenshot")
 def test_the_keyboard_does_it_too(bench: GateBench) -> None:
     bench.make()
-    before = len(bench.saved())
+    before, runs = len(bench.saved()), bench.runs()
     wanted = bench.shown()["previews"][1]["hash"]
     bench.page.page.locator(".flashvideo-gate .refine").first.focus()
     bench.page.page.keyboard.press("ArrowRight")
     bench.page.page.keyboard.press("Enter")
-    bench.page.page.wait_for_timeout(500)
-    bench.page.wait_idle()
+    bench.page.wait_started(runs)
     assert bench.shown()["approved"] == wanted
     assert len(bench.saved()) >= before
 
@@ -87,14 +84,14 @@ def test_save_reload_and_restart_bring_them_back(bench: GateBench) -> None:
     runs = len(bench.server.get("/history"))
     bench.page.load_data(saved, "again.json")
     bench.page.page.wait_for_selector(".flashvideo-gate .refine")
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     assert len(bench.server.get("/history")) == runs, "nothing was queued"
     bench.server.restart()
     bench.page.reopen()
     bench.page.load_data(saved, "after-restart.json")
     bench.page.page.wait_for_selector(".flashvideo-gate video")
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     assert not bench.server.get("/history")
     bench.watch()
     before = len(bench.saved())

@@ -31,7 +31,7 @@ def test_another_workflow_and_freed_memory(bench: GateBench) -> None:
     bench.page.page.evaluate("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     bench.page.page.wait_for_selector(".flashvideo-gate video")
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     bench.ran()
     before = len(bench.saved())
     bench.press(2)
@@ -55,8 +55,8 @@ def test_a_changed_prompt_makes_new_previews_and_old_approvals_void(bench: GateB
     bench.page.queue()
     bench.show()
     assert len(bench.saved()) == before
-    assert bench.cards() == 2
-    assert "not among these previews, so nothing went on" in bench.status()
+    bench.expect_cards(2)
+    bench.expect_status("not among these previews, so nothing went on")
     bench.widget(GATE, "approve", "never")
     bench.widget("FlashVideoTextEncode", "prompt", words)
 
@@ -68,11 +68,10 @@ def test_the_nodes_own_run_button_makes_previews_only(bench: GateBench) -> None:
     bench.widget(STAGE1, "seed", 77)
     bench.page.page.mouse.click(*bench.page.page.evaluate(_TITLE, bench.gate))
     bench.page.page.locator(".selection-toolbox").get_by_role("button", name="Execute to selected").click()
-    bench.page.page.wait_for_timeout(500)
-    bench.page.wait_idle()
+    bench.page.wait_started(runs)
     assert len(bench.server.get("/history")) == runs + 1
     assert bench.last()["prompt"][2][bench.sampler]["inputs"]["seed"] == 77
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     assert bench.saved() == before
 
 
@@ -87,7 +86,7 @@ def test_the_page_is_loaded_again(bench: GateBench) -> None:
     bench.page.page.wait_for_selector(".flashvideo-gate video", state="attached")
     bench.watch()
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     assert shown in str(bench.page.page.locator(".flashvideo-gate video").first.get_attribute("src"))
     assert len(bench.server.get("/history")) == runs
 

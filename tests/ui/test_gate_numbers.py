@@ -50,7 +50,7 @@ def test_new_numbers_are_no_edit(bench: GateBench) -> None:
     assert len(bench.saved()) == before + 1
     assert bench.shown()["approved"] == wanted
     assert bench.find(STAGE1) not in bench.ran()
-    assert bench.status() == "Preview 2 went on."
+    bench.page.until(bench.status, "Preview 2 went on.")
     prompt = bench.last()["prompt"][2]
     assert sorted(prompt) == sorted(bench.page.prompt()), "no node twice"
 
@@ -83,7 +83,7 @@ def test_what_made_the_preview_is_queued_under_free_numbers(bench: GateBench) ->
                 assert prompt[name] == node, "the nodes on screen are queued as they are"
         kinds = {name: prompt[name]["class_type"] for name in bench.ran()}
         assert STAGE1 not in kinds.values()
-        assert "edited since and not used: the gate's input" in bench.status()
+        bench.expect_status("edited since and not used: the gate's input")
 
 
 @pytest.mark.usefixtures("screenshot")

@@ -44,7 +44,7 @@ def test_refine_inside_a_subgraph(bench: GateBench) -> None:
     assert any(node.endswith("18") for node in ran), "Stage II ran"
     assert len(bench.saved()) == len(before) + 1
     assert bench.shown(gate)["approved"] == wanted
-    assert bench.status() == "Preview 2 went on."
+    bench.page.until(bench.status, "Preview 2 went on.")
     assert bench.last()["prompt"][2][sampler]["inputs"]["seed"] == seed
     written = bench.last()["prompt"][3]["extra_pnginfo"]["workflow"]
     assert host_of(written, host)["widgets_values"] == [seed], "the seed that the subgraph shows outside"
@@ -57,14 +57,14 @@ def test_previews_stay_when_their_nodes_move_into_a_subgraph(bench: GateBench) -
     host = bench.to_subgraph([STAGE1, GATE])
     bench.enter(host)
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     bench.ran()
     before = len(bench.saved())
     bench.press(1)
     assert not [node for node in bench.ran() if node.endswith(bench.sampler)]
     assert len(bench.saved()) == before + 1
     assert bench.shown(f"{host}:{bench.gate}")["approved"] == wanted
-    assert bench.status() == "Preview 1 went on.", "moving nodes is no edit"
+    bench.page.until(bench.status, "Preview 1 went on.")  # moving nodes is no edit
 
 
 @pytest.mark.usefixtures("screenshot")
@@ -74,10 +74,10 @@ def test_a_subgraph_is_saved_and_opened_again(bench: GateBench) -> None:
     bench.page.load_data(bench.page.serialized(), "again.json")
     bench.enter(host)
     bench.show()
-    assert bench.cards() == 2
+    bench.expect_cards(2)
     bench.widget(STAGE1, "steps", 3)
     bench.press(1)
-    assert "Stage I Sampler: steps" in bench.status()
+    bench.expect_status("Stage I Sampler: steps")
 
 
 def test_no_complaints(rendered: Editor) -> None:
