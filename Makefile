@@ -8,10 +8,7 @@ BIN := $(VENV)/bin
 JS := tools/js
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-PROMPT ?= A small red boat drifts across a calm lake at dawn. Soft mist lies over the water, and low golden light \
-comes from the left and paints long reflections on the ripples. Dark pines stand along the far shore. The camera \
-follows slowly from the side at the height of the water, and the boat leaves a fine wake behind it. The mood is quiet, \
-the colours are warm and muted, and every plank of the hull can be seen.
+PROMPT ?= a large striped red star moves left over the sea
 
 .PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js types mutants bench clean
 
@@ -28,8 +25,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 demo: $(VENV)/installed
 	@mkdir -p demo
-	$(BIN)/flashvideo generate "$(PROMPT)" --models tiny --preview-size 96x64 --size 384x256 --frames 17 \
-		--joint --overwrite -o demo/demo.mp4
+	$(BIN)/flashvideo generate "$(PROMPT)" --models tiny --joint --overwrite -o demo/demo.mp4
 	@echo "Made demo/demo.preview.mp4 (Stage I), demo/demo.mp4 (Stage II) and demo/demo.joint.mp4 (side by side)."
 
 test: lint types pytest

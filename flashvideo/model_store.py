@@ -33,6 +33,11 @@ _CANDIDATES = {
 }
 
 
+def models_folder(name: str | Path) -> Path:
+    """The folder that ``--models`` names; ``tiny`` is the bundled one."""
+    return ASSETS / BUNDLED if str(name) == BUNDLED else Path(name).expanduser()
+
+
 @dataclass(frozen=True)
 class ModelPaths:
     """Where each part of the generator lies; ``None`` for parts that a run does not need."""
@@ -56,7 +61,7 @@ def find_models(
     Raises:
         ValueError: parts that are not found, with the names that were looked for.
     """
-    root = None if folder is None else ASSETS / BUNDLED if str(folder) == BUNDLED else Path(folder).expanduser()
+    root = None if folder is None else models_folder(folder)
     if root is not None and not root.is_dir():
         raise ValueError(
             f"There is no folder {root}. Give the folder of the models, or '{BUNDLED}' for the bundled one."

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..flashvideo.checkpoints.files import open_weights
 from ..flashvideo.models.t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
-from ..flashvideo.models.text import MAX_TOKENS
+from ..flashvideo.models.text import MAX_TOKENS, token_limit
 
 _COMFYUI_T5_VOCABULARY = 32128  # the vocabulary that ComfyUI brings itself; T5 v1.1's models all have it
 _UNLIMITED = 99999999
@@ -32,8 +32,14 @@ class _FileTokenizer:
         return load_tokenizer(Path(path))
 
 
+def text_length(clip: Any) -> int:
+    """Tokens that a prompt is padded or cut to: 226, or what the tokenizer of a small model says."""
+    return int(getattr(clip.tokenizer, "flashvideo_text_length", MAX_TOKENS))
+
+
 def _tokenizer_class(file: Path, width: int) -> type:
     """ComfyUI's tokenizer for a T5 with a vocabulary of its own."""
+    length = token_limit(file)
 
     class T5FileTokenizer(sd1_clip.SDTokenizer):
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
@@ -48,11 +54,13 @@ def _tokenizer_class(file: Path, width: int) -> type:
                 end_token=1,
                 pad_to_max_length=False,
                 max_length=_UNLIMITED,
-                min_length=MAX_TOKENS,
+                min_length=length,
                 tokenizer_data=tokenizer_data or {},
             )
 
     class T5FileTokenizerOuter(sd1_clip.SD1Tokenizer):
+        flashvideo_text_length = length
+
         def __init__(self, embedding_directory: Any = None, tokenizer_data: Any = None) -> None:
             super().__init__(embedding_directory, tokenizer_data or {}, clip_name="t5xxl", tokenizer=T5FileTokenizer)
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from comfy_api.latest import io
 
-from ..flashvideo.models.text import MAX_TOKENS, stage2_prompt
+from ..flashvideo.models.text import stage2_prompt
+from .host_text import text_length
 from .node_text import show_on_node
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,8 @@ def staged_prompt(prompt: str, stage: str, motion: str) -> str:
     return stage2_prompt(prompt, "" if motion == "none" else f"{motion},")
 
 
-def fit_tokens(tokens: Tokens) -> tuple[Tokens, int]:
-    """Tokens padded or cut to 226, and how many were lost. The end token stays.
+def fit_tokens(tokens: Tokens, length: int) -> tuple[Tokens, int]:
+    """Tokens padded or cut to a length, and how many were lost. The end token stays.
 
     Raises:
         ValueError: the tokens of another kind of text encoder.
@@ -39,8 +40,8 @@ def fit_tokens(tokens: Tokens) -> tuple[Tokens, int]:
             "CLIPLoader with type cogvideox, or FlashVideo Load Text Encoder."
         )
     (row,) = tokens["t5xxl"]
-    lost = max(0, len(row) - MAX_TOKENS)
-    fitted = [*row[: MAX_TOKENS - 1], row[-1]] if lost else [*row, *[(_PAD, 1.0)] * (MAX_TOKENS - len(row))]
+    lost = max(0, len(row) - length)
+    fitted = [*row[: length - 1], row[-1]] if lost else [*row, *[(_PAD, 1.0)] * (length - len(row))]
     return {"t5xxl": [fitted]}, lost
 
 
@@ -106,9 +107,10 @@ class TextEncode(io.ComfyNode):
         if not prompt.strip():
             raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
         text = staged_prompt(prompt, stage, motion)
-        tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not prompt_weights))
+        length = text_length(clip)
+        tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not prompt_weights), length)
         if lost:
-            said = f"The prompt has {MAX_TOKENS + lost} tokens; the last {lost} were cut off."
+            said = f"The prompt has {length + lost} tokens; the last {lost} were cut off."
             log.warning("FlashVideo: %s", said)
             show_on_node(said)
         positive = clip.encode_from_tokens_scheduled(tokens)

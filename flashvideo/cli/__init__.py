@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from .. import __version__
 from . import checkpoints, generate, report, train
+from .options import parse_options
 
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -49,7 +50,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (2: bad input, 1: a failure, 130: interrupted)."""
-    options = build_parser().parse_args(argv)
+    try:
+        options = parse_options(build_parser(), argv)
+    except ValueError as error:
+        sys.stderr.write(f"\nerror: {error}\n")
+        return EXIT_USAGE
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING,
         format="%(levelname)s: %(message)s",

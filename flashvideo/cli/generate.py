@@ -47,7 +47,7 @@ def add_commands(commands: Any) -> None:
     add_stage1_options(parser)
     add_stage2_options(parser, defaults=True)
     add_model_options(parser)
-    parser.set_defaults(run=run_generate)
+    parser.set_defaults(run=run_generate, folder_settings=parser)
 
     parser = commands.add_parser("refine", help="Stage II of a saved preview")
     parser.add_argument("preview", type=Path, help="a .preview.safetensors, or a .degraded.safetensors")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,14 @@ import torch
 
 from ..checkpoints.convert import OUTPUT_DTYPES
 from ..config import DEFAULT_FPS, RESIZE_MODES, SIZES, Stage1Settings, Stage2Settings, parse_size
-from ..model_store import ModelStore, find_models
+from ..model_store import ModelStore, find_models, models_folder
 from ..stage2 import SOLVERS
 
+SETTINGS_FILE = "settings.json"  # in a models folder
+_SETTINGS = (
+    *("preview-size", "frames", "preview-steps", "preview-cfg", "guidance-curve", "motion", "fps"),
+    *("size", "noise-step", "steps", "cfg", "shift", "solver", "resize"),
+)
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
 
 
@@ -45,6 +51,34 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="none",
         help="take each model off the device after use: into host memory (cpu) or by loading it again (disk)",
     )
+
+
+def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse a command line. For commands that set ``folder_settings`` to their parser, a ``settings.json`` in the
+    models' folder gives the defaults of the stages' options.
+
+    Raises:
+        ValueError: a ``settings.json`` that cannot be read, or with other names.
+    """
+    options = parser.parse_args(argv)
+    command = getattr(options, "folder_settings", None)
+    file = None if command is None or options.models is None else models_folder(options.models) / SETTINGS_FILE
+    if command is None or file is None or not file.is_file():
+        return options
+    command.set_defaults(**_read_settings(file))
+    return parser.parse_args(argv)
+
+
+def _read_settings(file: Path) -> dict[str, str]:
+    """Defaults as argparse takes them: words, which it converts as if they had been typed."""
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read ({error}). Mend it or take it away.") from error
+    if not isinstance(table, dict) or set(table) - set(_SETTINGS):
+        wrong = sorted(set(table) - set(_SETTINGS)) if isinstance(table, dict) else table
+        raise ValueError(f"{file} has {wrong}; expected a table of these: {', '.join(_SETTINGS)}.")
+    return {name.replace("-", "_"): str(value) for name, value in table.items()}
 
 
 def add_stage2_options(parser: argparse.ArgumentParser, *, defaults: bool) -> None:

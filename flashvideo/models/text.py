@@ -6,6 +6,7 @@ the last hidden state after the final norm. "No prompt" is all zeros, which take
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,15 +101,34 @@ def load_text_encoder(
     path = Path(path).expanduser()
     folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
     layout = read_layout(open_weights(folder))
+    limit = MAX_TOKENS
     if tokenizer is None or isinstance(tokenizer, str | Path):
-        where = None if tokenizer is None else Path(tokenizer).expanduser()
-        tokenizer = load_tokenizer(find_tokenizer(folder, where))
+        file = find_tokenizer(folder, None if tokenizer is None else Path(tokenizer).expanduser())
+        tokenizer, limit = load_tokenizer(file), token_limit(file)
     if len(tokenizer) > layout.config["vocab_size"]:
         raise ValueError(
             f"the tokenizer has {len(tokenizer)} tokens, the encoder in {path} only {layout.config['vocab_size']}. "
             "Give the tokenizer that belongs to this encoder."
         )
-    return TextEncoder(_build_model(layout, dtype or layout.dtype, torch.device(device)), tokenizer)
+    return TextEncoder(_build_model(layout, dtype or layout.dtype, torch.device(device)), tokenizer, limit)
+
+
+def token_limit(tokenizer: Path) -> int:
+    """Tokens that a prompt is padded or cut to, by the file of its tokenizer: 226, or fewer where the
+    ``tokenizer_config.json`` beside it says so, as small models' does (T5's own says 512).
+
+    Raises:
+        ValueError: that file cannot be read.
+    """
+    file = tokenizer.parent / "tokenizer_config.json"
+    if not file.is_file():
+        return MAX_TOKENS
+    try:
+        return int(min(MAX_TOKENS, json.loads(file.read_text(encoding="utf-8")).get("model_max_length", MAX_TOKENS)))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{file} is no tokenizer configuration ({error}). Put the file that belongs to it there."
+        ) from error
 
 
 def meta_encoder(layout: T5Layout) -> Any:
@@ -216,7 +236,7 @@ def _warn(report: PromptReport, max_length: int) -> None:
             "The prompt has %d tokens, the model reads %d. The last %d are lost: %r",
             *(report.tokens, max_length, report.tokens - max_length, report.cut),
         )
-    if report.words < SHORT_PROMPT:
+    if report.words < SHORT_PROMPT and max_length >= MAX_TOKENS:  # small models were trained on short ones
         log.warning(
             "The prompt has %d words. The model was trained on 60 to 130, and short prompts give poor results: "
             "describe the subject, its motion, the surroundings, the light and the camera.",

@@ -35,10 +35,13 @@ _BACKGROUND_WORDS = {
     "wall": ("before a wall", "before the wall"),
 }
 
-# Fractions of the frame's height.
-_RADII = {"small": (0.15, 0.165), "large": (0.22, 0.245)}
-_TRAVEL = (0.15, 0.23)  # over the whole clip
-_GAP = 0.03
+# Fractions of the frame's height. Shapes stand on a lattice, and textures begin in one of four ways: a small model then
+# learns the words, not how every shape is drawn at every place between pixels.
+LATTICE = 1 / 6
+_RADII = {"small": 0.155, "large": 0.22}
+_TRAVEL = LATTICE  # over the whole clip: two pixels a frame in 192 rows
+_GAP = 0.02
+_MARGIN = 0.01  # between a shape and the frame's edge
 _HELD_OUT_SHARE = 0.15
 
 
@@ -136,11 +139,19 @@ def _place_shapes(rng: random.Random, number: int, held_out: bool | None, aspect
 def _draw_shape(rng: random.Random, colour: str, number: int, aspect: float) -> Shape:
     form, texture, motion = rng.choice(FORMS), rng.choice(TEXTURES), rng.choice(tuple(MOTIONS))
     size = rng.choice(SIZES) if number < 3 else "small"
-    radius, travel = rng.uniform(*_RADII[size]), rng.uniform(*_TRAVEL)
-    dx, dy = MOTIONS[motion]
-    margin_x, margin_y = radius + abs(dx) * travel / 2 + 0.01, radius + abs(dy) * travel / 2 + 0.01
-    x, y = rng.uniform(margin_x, aspect - margin_x), rng.uniform(margin_y, 1 - margin_y)
-    return Shape(colour, form, texture, size, motion, x, y, radius, travel, (rng.random(), rng.random()))
+    radius = _RADII[size]
+    x, y = (
+        rng.choice(_places(length, radius + _MARGIN + abs(way) * _TRAVEL / 2))
+        for length, way in zip((aspect, 1.0), MOTIONS[motion], strict=True)
+    )
+    phase = (rng.choice((0.0, 0.5)), rng.choice((0.0, 0.5)))
+    return Shape(colour, form, texture, size, motion, x, y, radius, _TRAVEL, phase)
+
+
+def _places(length: float, margin: float) -> list[float]:
+    """Lattice points on an axis that are far enough from both ends; the middle where there is none."""
+    points = [LATTICE * number for number in range(int(length / LATTICE) + 1)]
+    return [point for point in points if margin <= point <= length - margin] or [length / 2]
 
 
 def _apart(a: Shape, b: Shape) -> bool:

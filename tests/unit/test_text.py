@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,24 @@ class TestArithmetic:
         assert long.shape == (1, 226)
         assert long[0, -1] == 1
         assert long[0, -2] > 2
+
+    @pytest.mark.parametrize(
+        ("said", "length"),
+        [(None, 226), ("{}", 226), ('{"model_max_length": 512}', 226), ('{"model_max_length": 32}', 32)],
+    )
+    def test_the_length_is_the_tokenizers_where_that_is_small(self, tmp_path, said, length):
+        shutil.copytree(TINY_TEXT, tmp_path / "text")
+        config = tmp_path / "text" / "tokenizer_config.json"
+        config.unlink()
+        if said is not None:
+            config.write_text(said)
+        assert load_text_encoder(tmp_path / "text").encode(PROMPT, warn=False).shape == (1, length, 32)
+
+    def test_a_broken_tokenizer_configuration_is_refused(self, tmp_path):
+        shutil.copytree(TINY_TEXT, tmp_path / "text")
+        (tmp_path / "text" / "tokenizer_config.json").write_text("{")
+        with pytest.raises(ValueError, match="no tokenizer configuration"):
+            load_text_encoder(tmp_path / "text")
 
     def test_nan_is_an_error(self, tiny_text):
         broken = load_text_encoder(TINY_TEXT)
