@@ -114,6 +114,10 @@ class TestPrompts:
         tiny_text.encode("boat", warn=False)
         assert len(caplog.records) == 1
 
+    def test_small_models_take_short_prompts(self, tiny_text, caplog):
+        check_prompt(tiny_text.tokenizer, "a boat", 32)
+        assert not caplog.records
+
     @pytest.mark.parametrize("prompt", ["", "  \n", None])
     def test_empty(self, tiny_text, prompt):
         with pytest.raises(ValueError, match="expected some text"):
