@@ -34,7 +34,8 @@ class _FileTokenizer:
 
 def text_length(clip: Any) -> int:
     """Tokens that a prompt is padded or cut to: 226, or what the tokenizer of a small model says."""
-    return int(getattr(clip.tokenizer, "flashvideo_text_length", MAX_TOKENS))
+    tokenizer = getattr(clip, "tokenizer", None)
+    return int(getattr(tokenizer, "flashvideo_text_length", MAX_TOKENS))
 
 
 def _tokenizer_class(file: Path, width: int) -> type:
