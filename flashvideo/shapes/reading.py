@@ -34,7 +34,7 @@ class FoundShape:
         form: nearest form, or "unclear".
         motion: as in ``MOTIONS``, "slanted" when it goes neither along nor down, None when the clip is too short.
         size: "small" or "large".
-        texture: None where the frames are too small to show one.
+        texture: "mixed" where it is none of the four, None where the frames are too small to show one.
         x, y: mean centre, in frame heights from the left and the top.
         area: in squared frame heights.
         fit: how well the outline fits the form, 0..1.

@@ -172,7 +172,7 @@ def texture_name(track: Track, video: Tensor, outline: Tensor, colour: str) -> s
 
     The strength of the waves along both axes and both diagonals is measured in small Gaussian windows inside the shape
     and averaged over places and frames, so neither their phase nor a slightly wrong period matters. One strong wave
-    makes stripes; two make checks when diagonal (a product of two square waves), dots when along the axes.
+    makes stripes, bars or bands; two, or one along the diagonal that no texture has, are "mixed".
 
     Args:
         track: where the shape is.
@@ -181,13 +181,12 @@ def texture_name(track: Track, video: Tensor, outline: Tensor, colour: str) -> s
         colour: its name.
     """
     energy = _wave_energy(track, video, outline, colour)
-    diagonal, across = energy[:2].sum(), energy[2:].sum()
-    if float(diagonal + across) < _CONTRAST**2:
+    if float(energy.sum()) < _CONTRAST**2:
         return "plain"
-    pair = energy[:2] if diagonal > across else energy[2:]
-    if pair.min() < _SECOND * pair.max():
-        return "striped"
-    return "checked" if diagonal > across else "dotted"
+    second, first = energy.sort().values[-2:]
+    if second > _SECOND * first:
+        return "mixed"
+    return ("striped", "mixed", "barred", "banded")[int(energy.argmax())]
 
 
 def _wave_energy(track: Track, video: Tensor, outline: Tensor, colour: str) -> Tensor:

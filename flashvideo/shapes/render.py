@@ -122,18 +122,12 @@ def _brightness(shape: Shape, dx: Tensor, dy: Tensor, height: int) -> Tensor:
 def texture_level(texture: str, u: Tensor, v: Tensor, sharpness: float) -> Tensor:
     """Pattern 0..1 at ``u``, ``v`` in periods; ``sharpness`` is pixels in a period. Its mean is one half."""
 
-    def wave(t: Tensor, pixels: float) -> Tensor:  # -1..1, edges one pixel soft
-        return (torch.sin(2 * math.pi * t) * pixels / math.pi / 2).clamp(-1, 1)
+    def wave(t: Tensor) -> Tensor:  # -1..1, edges one pixel soft
+        return (torch.sin(2 * math.pi * t) * sharpness / math.pi / 2).clamp(-1, 1)
 
-    if texture == "striped":  # along a diagonal
-        return (wave((u + v) / math.sqrt(2), sharpness) + 1) / 2
-    if texture == "checked":  # their waves run along both diagonals, a period apart
-        side = math.sqrt(2)
-        return (wave(u / side, sharpness * side) * wave(v / side, sharpness * side) + 1) / 2
-    if texture == "dotted":
-        du, dv = torch.remainder(u, 1) - 0.5, torch.remainder(v, 1) - 0.5
-        return (((du**2 + dv**2).sqrt() - 0.399) * sharpness + 0.5).clamp(0, 1)
-    return torch.full(torch.broadcast_shapes(u.shape, v.shape), 0.5)
+    along = {"striped": (u + v) / math.sqrt(2), "barred": u, "banded": v}.get(texture)
+    level = torch.full_like(u + v, 0.5) if along is None else (wave(along) + 1) / 2
+    return level.expand(torch.broadcast_shapes(u.shape, v.shape))
 
 
 def _background(scene: Scene, y: Tensor, x: Tensor) -> Tensor:

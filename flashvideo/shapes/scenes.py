@@ -14,7 +14,7 @@ from functools import cache
 
 COLOURS = ("red", "yellow", "green", "blue", "pink", "white")
 FORMS = ("circle", "square", "triangle", "star", "cross")
-TEXTURES = ("plain", "striped", "dotted", "checked")
+TEXTURES = ("plain", "striped", "barred", "banded")  # stripes along a diagonal, upright, level
 SIZES = ("small", "large")
 BACKGROUNDS = ("night", "sea", "meadow", "desert", "wall")
 
@@ -35,11 +35,11 @@ _BACKGROUND_WORDS = {
     "wall": ("before a wall", "before the wall"),
 }
 
-# Fractions of the frame's height. Shapes stand on a lattice, and textures begin in one of four ways: a small model then
-# learns the words, not how every shape is drawn at every place between pixels.
-LATTICE = 1 / 6
+# Fractions of the frame's height. Shapes stand on a lattice of two rows and four columns, and their textures begin in their
+# middle: a small model then learns the words, not how every shape is drawn at every place between pixels.
+LATTICE = 1 / 3
 _RADII = {"small": 0.155, "large": 0.22}
-_TRAVEL = LATTICE  # over the whole clip: two pixels a frame in 192 rows
+_TRAVEL = 1 / 6  # over the whole clip: two pixels a frame in 192 rows
 _GAP = 0.02
 _MARGIN = 0.01  # between a shape and the frame's edge
 _HELD_OUT_SHARE = 0.15
@@ -63,7 +63,7 @@ class Shape:
     y: float
     radius: float
     travel: float
-    phase: tuple[float, float]
+    phase: tuple[float, float] = (0.0, 0.0)
 
     def centre(self, progress: float) -> tuple[float, float]:
         """Place at ``progress`` 0 (first frame) to 1 (last)."""
@@ -144,8 +144,7 @@ def _draw_shape(rng: random.Random, colour: str, number: int, aspect: float) -> 
         rng.choice(_places(length, radius + _MARGIN + abs(way) * _TRAVEL / 2))
         for length, way in zip((aspect, 1.0), MOTIONS[motion], strict=True)
     )
-    phase = (rng.choice((0.0, 0.5)), rng.choice((0.0, 0.5)))
-    return Shape(colour, form, texture, size, motion, x, y, radius, _TRAVEL, phase)
+    return Shape(colour, form, texture, size, motion, x, y, radius, _TRAVEL)
 
 
 def _places(length: float, margin: float) -> list[float]:

@@ -8,7 +8,7 @@ norms and the causal cache see in training what they see later.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,11 +21,12 @@ from ..checkpoints.convert import parse_dtype
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from ..shapes.render import low_resolution, render_clip
+from ..shapes.render import low_resolution, render_clip, render_low_clip
 from ..shapes.scenes import Scene, sample_scene
 from .config import Phase, RunSettings, field_of_phases
 from .loop import Batch, Run
 from .models import part_of
+from .whitening import measure_latents, whiten
 
 HEIGHT, WIDTH, FRAMES = 192, 320, 17
 FACTOR = 4
@@ -74,6 +75,7 @@ class VaeConfig:
         start: a VAE to start from; default: from nothing.
         dtype: of the exported weights; default: fp32.
         train: ``all``, or only the ``decoder``: then latents, and what was trained on them, stay what they are.
+        whiten: number of drawn clips on which the start's latents are measured and then whitened, before training.
     """
 
     kind: Literal["vae"] = "vae"
@@ -84,6 +86,7 @@ class VaeConfig:
     kl_weight: float = 2e-4
     start: str | None = None
     train: Literal["all", "decoder"] = "all"
+    whiten: int = 0
     dtype: str | None = None
 
     def check(self) -> None:
@@ -91,6 +94,10 @@ class VaeConfig:
         self.run.check()
         for number, phase in enumerate(self.phases):
             phase.check(f"phases[{number}]")
+        if self.whiten < 0:
+            raise ValueError(f"whiten is {self.whiten}; expected a number of clips, or 0 to leave latents as they are.")
+        if self.whiten and self.start is None:
+            raise ValueError("whiten needs `start`: the latents of random weights say nothing.")
         parse_dtype(self.dtype)
 
 
@@ -131,6 +138,15 @@ def make_vae_batch(phase: VaePhase, generator: torch.Generator, size: int) -> Ba
     rows, columns = phase.crop[0] // 8, phase.crop[1] // 8
     noise = torch.randn(size, 16, (phase.frames - 1) // 4 + 1, rows, columns, generator=generator)
     return {"video": torch.stack(crops), "noise": noise}
+
+
+def whitening_clips(number: int, seed: int) -> Iterator[Tensor]:
+    """Drawn clips, and after every sixteen low-resolution ones, which have as many latents, one of full size."""
+    for index in range(number):
+        scene = sample_scene(seed * 1_000_003 + index)
+        yield render_low_clip(scene, HEIGHT // FACTOR, WIDTH // FACTOR, FRAMES)
+        if index % 16 == 15:
+            yield render_clip(scene, HEIGHT, WIDTH, FRAMES)
 
 
 def _draw_crop(phase: VaePhase, generator: torch.Generator) -> Tensor:
@@ -181,6 +197,8 @@ def vae_run(config: VaeConfig, folder: Path) -> Run:
     config.check()
     vae = new_vae(config)
     dtype = parse_dtype(config.dtype) or torch.float32
+    if config.whiten:
+        whiten(vae, measure_latents(vae, whitening_clips(config.whiten, config.run.seed)))
     if config.train == "decoder":
         vae.encoder.requires_grad_(False)
     objective = VaeObjective(vae, config.edge_weight, config.kl_weight)

@@ -21,7 +21,8 @@ _FLAGS = (
 )
 _SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.EnableWorkflowViewRestore": False}
 _READY = """() => window.app?.extensionManager && window.app?.rootGraph && !document.querySelector('#splash-loader')
-  && LiteGraph.registered_node_types.FlashVideoPreviewGate"""
+  && LiteGraph.registered_node_types.FlashVideoPreviewGate
+  && window.comfyAPI.api.api.clientId && window.comfyAPI.api.api.socket?.readyState === WebSocket.OPEN"""
 _STORES = """() => {
   const stores = document.querySelector('#vue-app').__vue_app__.config.globalProperties.$pinia._s;
   const plain = (value) => value == null ? null : JSON.parse(JSON.stringify(value));
@@ -82,6 +83,8 @@ class Editor:
         self.vue_nodes = vue_nodes
         for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes, "Comfy.Locale": locale}.items():
             self.server.request(f"/settings/{urllib.parse.quote(key)}", value)
+        self.page.goto("about:blank")  # so that the last page's socket, which has the same id, is closed before the next
+        self.page.wait_for_timeout(300)
         self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
         self.page.wait_for_function(_READY, timeout=120_000)
         self.page.wait_for_timeout(500)

@@ -164,7 +164,7 @@ def shape(**changes) -> Shape:
     return replace(usual, **changes)
 
 
-OTHER = shape(colour="white", form="star", size="small", texture="dotted", motion="still", x=1.2, y=0.75, radius=0.14)
+OTHER = shape(colour="white", form="star", size="small", texture="barred", motion="still", x=1.2, y=0.75, radius=0.14)
 PAIR = Scene((shape(), OTHER), "sea", "", 0)
 
 
@@ -174,7 +174,7 @@ def wrong(verdict: Verdict) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("name", "drawn"),
-    [("colour", "pink"), ("form", "circle"), ("motion", "left"), ("size", "small"), ("texture", "checked")],
+    [("colour", "pink"), ("form", "circle"), ("motion", "left"), ("size", "small"), ("texture", "banded")],
 )
 def test_one_attribute_drawn_otherwise_is_the_only_one_wrong(name, drawn):
     changes = {name: drawn, "radius": 0.145} if name == "size" else {name: drawn}
