@@ -67,6 +67,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
     option("--clips", usual.clips, "held-out clips of each group of captions", int)
     option("--ablation-clips", usual.ablation_clips, "the same in ablations, sizes and cost", int)
+    option("--ablation-frames", usual.ablation_frames, "of the clips in ablations of Stage II and sizes", int)
     option("--seed", usual.seed, "of scenes and noise", int)
     option("--low-size", f"{first.width}x{first.height}", "of Stage I", str)
     option("--size", f"{second.width}x{second.height}", "of Stage II, a multiple", str)
@@ -91,6 +92,7 @@ def _settings(options: argparse.Namespace) -> ReportSettings:
         usual,
         clips=options.clips,
         ablation_clips=options.ablation_clips,
+        ablation_frames=options.ablation_frames,
         seed=options.seed,
         stage1=replace(
             usual.stage1,

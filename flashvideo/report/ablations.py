@@ -31,18 +31,21 @@ def noise_step_section(bench: Bench) -> Result:
 
 
 def _ablation(bench: Bench, section: str, values: Sequence[float]) -> Result:
-    label, usual = _LABELS[section], bench.settings.stage2
+    label, settings = _LABELS[section], bench.settings
+    usual, frames = settings.stage2, settings.ablation_frames
+    if section == NOISE_STEP:
+        frames = settings.stage1.num_frames
     changed: list[dict[str, Any]] = [{_FIELDS[section]: value} for value in values]
     methods = [
         refiner(f"{label} {value:g}", bench.models, replace(usual, **change))
         for value, change in zip(values, changed, strict=True)
     ]
-    found = compare_methods(bench, f"Stage II: {label}", methods, bench.settings.ablation_clips)
+    found = compare_methods(bench, f"Stage II: {label}", methods, settings.ablation_clips, frames=frames)
     kept = {"NFE": usual.num_steps, "CFG": usual.guidance_scale, "noise step": usual.noise_step}
     others = ", ".join(f"{name} {value:g}" for name, value in kept.items() if name != label)
     return Result(
         section,
-        (Table(f"Stage II by {label}", found.rows()),),
+        (Table(f"Stage II by {label}, {frames} frames", found.rows()),),
         (f"All else as in the refinement: {others}.",),
         (found.picture(bench, f"{section}.png"),),
     )

@@ -84,14 +84,19 @@ def held_out_scenes(group: str, count: int, settings: ReportSettings) -> list[Sc
     ]
 
 
-def true_clips(scene: Scene, settings: ReportSettings, scale: int = 1) -> tuple[Tensor, Tensor]:
+def true_clips(
+    scene: Scene, settings: ReportSettings, scale: int = 1, frames: int | None = None
+) -> tuple[Tensor, Tensor]:
     """A scene in high and in low resolution, ``[3, F, H, W]`` and ``[3, F, h, w]``.
 
     Args:
         scale: of both, in each direction: 2 draws the scene at twice the trained size.
+        frames: so many from the middle of the clip; default: all.
     """
     height, width = settings.stage2.height * scale, settings.stage2.width * scale
-    high = render_clip(scene, height, width, settings.stage1.num_frames)
+    whole = settings.stage1.num_frames
+    frames = frames or whole
+    high = render_clip(scene, height, width, whole, span=((whole - frames) // 2, frames))
     return high, low_resolution(high, settings.factor)
 
 

@@ -117,29 +117,32 @@ def refiner_of(extra: Extra, settings: Stage2Settings) -> Method:
     return refiner(extra.name, extra.models, replace(settings, noise_step=noise_step))
 
 
-def compare_methods(bench: Bench, what: str, methods: Sequence[Method], clips: int, scale: int = 1) -> Comparison:
+def compare_methods(
+    bench: Bench, what: str, methods: Sequence[Method], clips: int, scale: int = 1, frames: int | None = None
+) -> Comparison:
     """Every method on the same held-out clips.
 
     Args:
         what: for the progress.
         clips: how many.
         scale: of the sizes, see ``true_clips``.
+        frames: of the clips, likewise.
     """
     measured: dict[str, list[Measured]] = {method.name: [] for method in methods}
-    frames: list[Tensor] = []
+    pictures: list[Tensor] = []
     size = max(1, bench.settings.large_batch // scale**2)
     for batch in bench.batches(bench.scenes(MIXED, clips), size, what):
-        drawn = [true_clips(scene, bench.settings, scale) for scene in batch]
+        drawn = [true_clips(scene, bench.settings, scale, frames) for scene in batch]
         low = torch.stack([pair[1] for pair in drawn])
         enlarged = {method.name: method.enlarge(low, batch) for method in methods}
         for index, (scene, (true, small)) in enumerate(zip(batch, drawn, strict=True)):
             ours = {name: videos[index] for name, videos in enlarged.items()}
             for name, video in ours.items():
                 measured[name].append(measure(video, true, scene, bench.settings.factor))
-            if len(frames) < _SHOWN * (len(methods) + 2):
+            if len(pictures) < _SHOWN * (len(methods) + 2):
                 shown = (small, *ours.values(), true)
-                frames += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
-    return Comparison(measured, tuple(frames))
+                pictures += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
+    return Comparison(measured, tuple(pictures))
 
 
 def measure(video: Tensor, true: Tensor, scene: Scene, factor: int) -> Measured:

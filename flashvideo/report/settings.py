@@ -23,6 +23,8 @@ class ReportSettings:
     Attributes:
         clips: held-out clips behind every number of the main sections, and of each group of captions in fidelity.
         ablation_clips: the same of the ablations, the sizes and the cost.
+        ablation_frames: of the clips in them, from the middle of the whole clip; those of the noise step, which depends
+            on the length, of Stage I and of the cost have all frames.
         seed: of scenes, noise and everything else that is drawn; the seeds in the stages' settings are not used.
         stage1, stage2: how clips are made and refined.
         nfe, cfg, noise_steps: values that the ablations of Stage II try.
@@ -30,13 +32,14 @@ class ReportSettings:
     """
 
     clips: int = 200
-    ablation_clips: int = 40
+    ablation_clips: int = 200
+    ablation_frames: int = 5
     seed: int = 0
     stage1: Stage1Settings = TINY_STAGE1
     stage2: Stage2Settings = TINY_STAGE2
     nfe: tuple[int, ...] = tuple(range(1, 9))
-    cfg: tuple[float, ...] = (1.0, 2.0, 4.0, 7.0, 10.0, 13.0)
-    noise_steps: tuple[int, ...] = (300, 400, 500, 600, 675, 750)
+    cfg: tuple[float, ...] = (1.0, 2.0, 4.0, 7.0, 13.0)
+    noise_steps: tuple[int, ...] = (200, 300, 400, 500, 600, 675)
     batch: int = 16
     large_batch: int = 4
 
@@ -63,6 +66,11 @@ class ReportSettings:
             )
         if self.stage1.num_frames < 2:
             raise ValueError(f"clips of {self.stage1.num_frames} frame; expected 5 or more (4n + 1) to see motion.")
+        if self.ablation_frames % 4 != 1 or not 5 <= self.ablation_frames <= self.stage1.num_frames:
+            raise ValueError(
+                f"ablation_frames is {self.ablation_frames}; expected 5, 9, 13 ... up to {self.stage1.num_frames}, the "
+                "frames of a clip."
+            )
         self._check_values()
 
     def _check_values(self) -> None:

@@ -22,12 +22,14 @@ def training_section(bench: Bench) -> Result:
     """Other weights of either stage at equal NFE."""
     tables: list[Table] = []
     pictures: list[Picture] = []
+    clips, frames = bench.settings.ablation_clips, bench.settings.ablation_frames
     second = [extra for extra in bench.extras if extra.stage == "stage2"]
     if second:
         usual = bench.settings.stage2
         methods = [refiner(SHIPPED, bench.models, usual), *(refiner_of(extra, usual) for extra in second)]
-        found = compare_methods(bench, "Other weights of Stage II", methods, bench.settings.ablation_clips)
-        tables.append(Table(f"Stage II with other weights, NFE {usual.num_steps}", found.rows()))
+        found = compare_methods(bench, "Other weights of Stage II", methods, clips, frames=frames)
+        what = f"Stage II with other weights, NFE {usual.num_steps}, {frames} frames"
+        tables.append(Table(what, found.rows()))
         pictures.append(found.picture(bench, "training.png"))
     first = [extra for extra in bench.extras if extra.stage == "stage1" and extra.name != SINGLE]
     if first:
@@ -56,8 +58,8 @@ def sizes_section(bench: Bench) -> Result:
     large = replace(usual, height=usual.height * _SCALE, width=usual.width * _SCALE)
     methods = [*plain_methods(bench, _SCALE), refiner(SHIPPED, bench.models, large)]
     methods += [refiner_of(extra, large) for extra in bench.extras if extra.stage == "stage2"]
-    name = f"{large.width}x{large.height}"
-    found = compare_methods(bench, f"Stage II at {name}", methods, bench.settings.ablation_clips, _SCALE)
+    name, frames = f"{large.width}x{large.height}", bench.settings.ablation_frames
+    found = compare_methods(bench, f"Stage II at {name}", methods, bench.settings.ablation_clips, _SCALE, frames)
     note = "The same scenes drawn twice as large: shapes and textures have twice as many pixels as in training."
-    table = Table(f"Stage II at {name}", found.rows())
+    table = Table(f"Stage II at {name}, {frames} frames", found.rows())
     return Result(SIZES, (table,), (note,), (found.picture(bench, "sizes.png"),))

@@ -35,8 +35,8 @@ _BACKGROUND_WORDS = {
     "wall": ("before a wall", "before the wall"),
 }
 
-# Fractions of the frame's height. Shapes stand on a lattice of two rows and four columns, and their textures begin in their
-# middle: a small model then learns the words, not how every shape is drawn at every place between pixels.
+# Fractions of the frame's height. Shapes stand on a lattice of two rows and four columns, and textures begin in their
+# middles: a small model then learns the words, not how every shape is drawn at every place between pixels.
 LATTICE = 1 / 3
 _RADII = {"small": 0.155, "large": 0.22}
 _TRAVEL = 1 / 6  # over the whole clip: two pixels a frame in 192 rows

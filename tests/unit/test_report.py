@@ -6,12 +6,13 @@ from dataclasses import replace
 from statistics import mean
 
 import pytest
+import torch
 
 from flashvideo.report import Extra, NetworkSize, Weights, check_floors, floors_of, run_report
-from flashvideo.report.bench import MORE, ONE, held_out_scenes
+from flashvideo.report.bench import MORE, ONE, held_out_scenes, true_clips
 from flashvideo.report.cost import evaluation_flops
 from flashvideo.report.fidelity import PROMPT, PROMPT_ATTRIBUTES
-from tests.unit.report_oracle import SETTINGS, WEIGHTS, Oracle, value
+from tests.unit.report_oracle import SETTINGS, USUAL, WEIGHTS, Oracle, value
 
 
 @pytest.fixture(autouse=True)
@@ -70,8 +71,22 @@ def test_ablations_and_other_weights(bench):
     assert second.row("the models", "PSNR").mean == 100 > second.row("swapped", "PSNR").mean
     assert first.row("the models", PROMPT).mean == 1 > first.row("lora", PROMPT).mean
     sizes = results["sizes"].tables[0]
-    assert sizes.title == "Stage II at 640x384"
+    assert sizes.title == "Stage II at 640x384, 5 frames"
     assert {row.name for row in sizes.rows} == {"bilinear", "Lanczos", "the models", "swapped"}
+
+
+def test_shorter_clips_are_the_middle_of_whole_ones():
+    scene = held_out_scenes(ONE, 1, USUAL)[0]
+    for whole, part in zip(true_clips(scene, USUAL), true_clips(scene, USUAL, frames=5), strict=True):
+        assert part.shape[1] == 5
+        torch.testing.assert_close(part, whole[:, 6:11], atol=1e-5, rtol=0)
+
+
+def test_ablations_take_short_clips_but_for_the_noise_step(bench):
+    settings = replace(SETTINGS, stage1=replace(SETTINGS.stage1, num_frames=9))
+    results = run_report(replace(bench(Oracle()), settings=settings), WEIGHTS, sections=("nfe", "noise_step", "sizes"))
+    titles = [results[name].tables[0].title for name in ("nfe", "noise_step", "sizes")]
+    assert titles == ["Stage II by NFE, 5 frames", "Stage II by noise step, 9 frames", "Stage II at 640x384, 5 frames"]
 
 
 def test_training_without_other_weights_says_so(bench):

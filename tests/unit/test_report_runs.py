@@ -91,6 +91,8 @@ def test_damaged_record_is_refused(bench, tmp_path):
         ({"noise_steps": (1000,)}, "noise step 1000"),
         ({"stage2": replace(USUAL.stage2, height=208)}, "whole\n? ?multiple"),
         ({"stage1": replace(USUAL.stage1, num_frames=1)}, "5 or more"),
+        ({"ablation_frames": 4}, "ablation_frames is 4; expected 5, 9, 13"),
+        ({"ablation_frames": 9}, "up to 5"),
         ({"seed": -1}, "seed -1"),
     ],
 )
