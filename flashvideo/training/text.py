@@ -24,6 +24,7 @@ _CONFIG_NAMES = (
 )
 _WORD_START = "\u2581"
 _WORD_SCORE, _LETTER_SCORE = -1.0, -10.0  # a known word beats its letters
+_SELF, _NEVER = 4.0, 8.0  # how much less attention looks at first at a token itself, and the other way
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,27 @@ def new_text_encoder(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = T5EncoderModel(config)
+    _look_at_neighbours(model.encoder.block[0].layer[0].SelfAttention.relative_attention_bias.weight)
     return TextEncoder(model, tokenizer, max_length)
+
+
+@torch.no_grad()
+def _look_at_neighbours(bias: Tensor) -> None:
+    """Let attention begin with the nearest tokens: every other head with those before, the rest with those behind.
+
+    T5's own start is nearly even over all tokens, from which a small encoder did not find the way to "whose colour is
+    this?" in 200000 captions. The transformers see tokens without places, so nobody else could find out.
+
+    Args:
+        bias: ``[buckets, heads]``; distances of tokens before, then behind, the first eight of each exact.
+    """
+    reach = len(bias) // 2
+    distance = torch.arange(reach, dtype=bias.dtype)
+    for head in range(bias.shape[1]):
+        behind, slope = head % 2, 2.0 / 4 ** (head // 2)
+        bias[:, head] -= _NEVER
+        bias[behind * reach : (behind + 1) * reach, head] += _NEVER - slope * distance
+        bias[0, head] = -_SELF
 
 
 def save_text_encoder(

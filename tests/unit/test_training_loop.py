@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 import flashvideo
 from flashvideo import load_stage1
+from flashvideo.models.text import token_ids
 from flashvideo.training.config import Phase, RunSettings, from_table, read_toml, to_toml
 from flashvideo.training.loop import Run, checkpoints_in, learning_rate_factor, train
 from flashvideo.training.runs import open_run
 from flashvideo.training.stages import StageConfig
-from flashvideo.training.text import build_tokenizer
+from flashvideo.training.text import TextModel, build_tokenizer, new_text_encoder
 from flashvideo.training.vae import VaeConfig
 from tests.unit.training_runs import changed, read_log, weights
 
@@ -177,6 +179,25 @@ def test_known_words_are_one_token_and_others_are_spelt():
     assert tokenizer.encode("medium motion,a red").tokens[-3:] == ["▁a", "▁red", "</s>"]
     assert "<unk>" not in tokenizer.encode("an unheard-of zebra, 42 times").tokens
     assert from_table(Phase, {"steps": 3}, "x").steps == 3
+
+
+def test_a_new_text_encoder_knows_what_belongs_together(tmp_path):
+    """At first already, each noun sees its own phrase far better than another one's."""
+    colours, forms = ("red", "blue", "green", "pink"), ("star", "circle", "cross", "square")
+    encoder = new_text_encoder(TextModel(), ["a", "and", "moves", *colours, *forms], tmp_path, 0, 32)
+
+    def nouns(first: str, second: str) -> tuple[Tensor, Tensor]:
+        ids = token_ids(encoder.tokenizer, f"a {first} star moves and a {second} circle moves", encoder.max_length)
+        states = encoder.model(ids).last_hidden_state[0]
+        return states[2], states[7]
+
+    with torch.no_grad():
+        usual = nouns("red", "blue")
+        own, other = nouns("green", "blue"), nouns("red", "pink")
+    for index, (mine, foreign) in enumerate(((own, other), (other, own))):
+        seen, unseen = ((usual[index] - changed[index]).norm() / usual[index].norm() for changed in (mine, foreign))
+        assert seen > 0.3
+        assert unseen < 0.4 * seen
 
 
 @pytest.mark.parametrize("path", sorted((Path(flashvideo.__file__).parent / "configs").rglob("*.toml")), ids=str)
