@@ -43,6 +43,7 @@ _TRAVEL = 1 / 6  # over the whole clip: two pixels a frame in 192 rows
 _GAP = 0.02
 _MARGIN = 0.01  # between a shape and the frame's edge
 _HELD_OUT_SHARE = 0.15
+_PATIENCE, _ATTEMPTS = 25, 200  # after so many draws without room, the lattice is halved; then there is none
 
 
 @dataclass(frozen=True)
@@ -108,25 +109,31 @@ def sample_scene(seed: int, *, count: int | None = None, held_out: bool | None =
         aspect: width over height of the frame.
 
     Raises:
-        ValueError: a count out of range.
+        ValueError: a count out of range, or a frame that has no room for so many shapes.
     """
     if count not in (None, 1, 2, 3):
         raise ValueError(f"{count} shapes: expected 1, 2 or 3.")
     rng = random.Random(f"scene {seed}")
     number = count or rng.choice((1, 1, 2, 3))
-    while True:
-        shapes = _place_shapes(rng, number, held_out, aspect)
+    for attempt in range(_ATTEMPTS):
+        shapes = _place_shapes(rng, number, held_out, aspect, LATTICE / 2 ** (attempt // _PATIENCE))
         if shapes is not None:
             break
+    else:
+        raise ValueError(
+            f"no room for {number} shapes in a frame {aspect:.3g} times as wide as high; expected 0.5 to 4."
+        )
     background = rng.choice(BACKGROUNDS)
     return Scene(shapes, background, _caption(rng, shapes, background), seed)
 
 
-def _place_shapes(rng: random.Random, number: int, held_out: bool | None, aspect: float) -> tuple[Shape, ...] | None:
+def _place_shapes(
+    rng: random.Random, number: int, held_out: bool | None, aspect: float, lattice: float
+) -> tuple[Shape, ...] | None:
     shapes: list[Shape] = []
     for colour in rng.sample(COLOURS, number):
         for _ in range(60):
-            shape = _draw_shape(rng, colour, number, aspect)
+            shape = _draw_shape(rng, colour, number, aspect, lattice)
             allowed = held_out is None or is_held_out(*shape.combination) == held_out
             if allowed and all(_apart(shape, other) for other in shapes):
                 shapes.append(shape)
@@ -136,20 +143,20 @@ def _place_shapes(rng: random.Random, number: int, held_out: bool | None, aspect
     return tuple(shapes)
 
 
-def _draw_shape(rng: random.Random, colour: str, number: int, aspect: float) -> Shape:
+def _draw_shape(rng: random.Random, colour: str, number: int, aspect: float, lattice: float) -> Shape:
     form, texture, motion = rng.choice(FORMS), rng.choice(TEXTURES), rng.choice(tuple(MOTIONS))
     size = rng.choice(SIZES) if number < 3 else "small"
     radius = _RADII[size]
     x, y = (
-        rng.choice(_places(length, radius + _MARGIN + abs(way) * _TRAVEL / 2))
+        rng.choice(_places(length, radius + _MARGIN + abs(way) * _TRAVEL / 2, lattice))
         for length, way in zip((aspect, 1.0), MOTIONS[motion], strict=True)
     )
     return Shape(colour, form, texture, size, motion, x, y, radius, _TRAVEL)
 
 
-def _places(length: float, margin: float) -> list[float]:
+def _places(length: float, margin: float, lattice: float) -> list[float]:
     """Lattice points on an axis that are far enough from both ends; the middle where there is none."""
-    points = [LATTICE * number for number in range(int(length / LATTICE) + 1)]
+    points = [lattice * number for number in range(int(length / lattice) + 1)]
     return [point for point in points if margin <= point <= length - margin] or [length / 2]
 
 
