@@ -43,7 +43,8 @@ _TRAVEL = 1 / 6  # over the whole clip: two pixels a frame in 192 rows
 _GAP = 0.02
 _MARGIN = 0.01  # between a shape and the frame's edge
 _HELD_OUT_SHARE = 0.15
-_PATIENCE, _ATTEMPTS = 25, 200  # after so many draws without room, the lattice is halved; then there is none
+_PATIENCE, _HALVINGS = 25, 3  # after so many draws without room, the lattice is halved, at most so often
+_ATTEMPTS = 3000
 
 
 @dataclass(frozen=True)
@@ -116,12 +117,12 @@ def sample_scene(seed: int, *, count: int | None = None, held_out: bool | None =
     rng = random.Random(f"scene {seed}")
     number = count or rng.choice((1, 1, 2, 3))
     for attempt in range(_ATTEMPTS):
-        shapes = _place_shapes(rng, number, held_out, aspect, LATTICE / 2 ** (attempt // _PATIENCE))
+        shapes = _place_shapes(rng, number, held_out, aspect, LATTICE / 2 ** min(attempt // _PATIENCE, _HALVINGS))
         if shapes is not None:
             break
     else:
         raise ValueError(
-            f"no room for {number} shapes in a frame {aspect:.3g} times as wide as high; expected 0.5 to 4."
+            f"no room for {number} shapes in a frame {aspect:.3g} times as wide as high; take a wider one."
         )
     background = rng.choice(BACKGROUNDS)
     return Scene(shapes, background, _caption(rng, shapes, background), seed)
