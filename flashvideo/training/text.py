@@ -96,7 +96,7 @@ def _look_at_neighbours(bias: Tensor) -> None:
     """Let attention begin with the nearest tokens: every other head with those before, the rest with those behind.
 
     T5's own start is nearly even over all tokens, from which a small encoder did not find the way to "whose colour is
-    this?" in 200000 captions. The transformers see tokens without places, so nobody else could find out.
+    this?" in 176000 captions. The transformers see tokens without places, so nobody else could find out.
 
     Args:
         bias: ``[buckets, heads]``; distances of tokens before, then behind, the first eight of each exact.

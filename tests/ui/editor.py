@@ -83,9 +83,8 @@ class Editor:
         self.vue_nodes = vue_nodes
         for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes, "Comfy.Locale": locale}.items():
             self.server.request(f"/settings/{urllib.parse.quote(key)}", value)
-        self.page.goto(
-            "about:blank"
-        )  # so that the last page's socket, which has the same id, is closed before the next
+        # The last page's socket has the same id as the next one's; the server must see it closed first.
+        self.page.goto("about:blank")
         self.page.wait_for_timeout(300)
         self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
         self.page.wait_for_function(_READY, timeout=120_000)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flashvideo.shapes import scenes as scenes_module
 from flashvideo.shapes.render import low_resolution, mean_colour, render_clip
 from flashvideo.shapes.scenes import (
     BACKGROUNDS,
@@ -144,6 +145,12 @@ def test_narrow_frames_have_a_finer_lattice():
     for seed in range(10):
         scene = sample_scene(seed, count=3, held_out=True, aspect=2 / 3)
         assert all(shape.radius < shape.x < 2 / 3 - shape.radius for shape in scene.shapes)
+
+
+def test_a_frame_without_room_is_refused(monkeypatch):
+    monkeypatch.setattr(scenes_module, "_ATTEMPTS", 25)  # all of them on the coarse lattice, which has two places here
+    with pytest.raises(ValueError, match=r"no room for 3 shapes in a frame 0\.667 times as wide as high"):
+        sample_scene(0, count=3, aspect=2 / 3)
 
 
 def test_windows_and_spans_are_crops_of_the_whole():
