@@ -21,6 +21,7 @@ _EXPORTS = {
     "sample_stage1": "stage1",
     "degrade_latents": "degradation",
     "refine_latents": "stage2",
+    "match_colors": "color_match",
     "encode_video": "vae",
     "decode_latents": "vae",
     "decode_stream": "vae",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
 from .checks import check_finite_number, check_noise_step, check_positive, check_size, latent_frames
+from .color_match import check_match_colors
 from .guidance import check_guidance
 from .schedules import NOISE_STEPS
 from .stage1 import stage1_guidance
@@ -102,6 +103,8 @@ class Stage2Settings:
         motion: put in front of the prompt.
         resize: how the preview is brought to the target's shape: ``stretch`` (as trained), ``crop`` or ``pad``.
         sample_posterior: draw from the VAE's posterior, as the authors do; else take its mean.
+        match_colors: keep the preview's colours at this coarseness, in its pixels (:func:`~flashvideo.match_colors`);
+            0, as the authors do, leaves them to Stage II.
         seed: of the posterior and the degradation.
     """
 
@@ -116,6 +119,7 @@ class Stage2Settings:
     motion: str = "medium motion,"
     resize: str = "stretch"
     sample_posterior: bool = True
+    match_colors: float = 0.0
     seed: int = 0
 
     def check(self) -> None:
@@ -132,6 +136,7 @@ class Stage2Settings:
             raise ValueError(f"rounding is {self.rounding!r}; expected nothing (exact) or 'bf16'.")
         if self.resize not in RESIZE_MODES:
             raise ValueError(f"resize is {self.resize!r}; expected one of {', '.join(RESIZE_MODES)}.")
+        check_match_colors(self.match_colors)
         check_seed(self.seed)
 
     def to_dict(self) -> dict[str, Any]:

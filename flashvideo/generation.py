@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from .color_match import match_colors
 from .config import Stage1Settings, Stage2Settings
 from .degradation import STAGE2_LATENT_SCALE, degrade_latents
 from .models.text import check_prompt, encode_prompts, stage2_prompt
@@ -203,9 +204,46 @@ def check_degraded(preview: Preview, stage2: Stage2Settings, allow_other_noise_s
         )
 
 
+def check_small(preview: Preview, stage2: Stage2Settings, name: str) -> None:
+    """Raise ValueError if colours are to be matched to a preview that is not there."""
+    if stage2.match_colors and preview.small is None:
+        raise ValueError(
+            f"{name} has no latents of the preview (an older version wrote it), so colours cannot be matched to it. "
+            "Ask for match colors 0, or begin from the preview."
+        )
+
+
 def decode_frames(
-    models: Models, preview: Preview, progress: Progress = no_progress, what: str = "Decode"
+    models: Models,
+    preview: Preview,
+    progress: Progress = no_progress,
+    what: str = "Decode",
+    *,
+    small: Tensor | None = None,
 ) -> Iterator[Tensor]:
-    """Frames ``[1, 3, f, H, W]`` as they are done."""
-    with models.use("vae") as vae:
-        yield from decode_stream(vae, preview.latents, callback=_steps(progress, what))
+    """Frames ``[1, 3, f, H, W]`` as they are done; refined ones in the preview's colours, where their settings say so.
+
+    Args:
+        small: the preview's decoded video, if it is at hand.
+
+    Raises:
+        ValueError: colours to match, and no preview.
+    """
+    stage2 = preview.stage2
+    coarseness = stage2.match_colors if preview.content == "refined" else 0.0
+    if coarseness and small is None:
+        check_small(preview, stage2, "the file")
+        assert preview.small is not None
+        with models.use("vae") as vae:
+            small = decode_latents(vae, preview.small, callback=_steps(progress, "Decode preview"))
+    position = 0
+    with (
+        models.use("vae") as vae,
+        closing(decode_stream(vae, preview.latents, callback=_steps(progress, what))) as stream,
+    ):
+        for frames in stream:
+            if coarseness and small is not None:
+                beside = small[:, :, position : position + frames.shape[2]]
+                frames = match_colors(frames, beside, coarseness, resize=stage2.resize)
+            position += frames.shape[2]
+            yield frames

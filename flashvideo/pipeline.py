@@ -164,7 +164,7 @@ class FlashVideoPipeline(DiffusionPipeline):
         check_prompt_embeds("the preview's stage2_embeds", preview.stage2_embeds, 1, self.stage2)
         report = progress or self._bars()
         refined = generation.refine_preview(self, preview, stage2 or preview.stage2, report, video=video)
-        return torch.cat(list(generation.decode_frames(self, refined, report)), dim=2)
+        return torch.cat(list(generation.decode_frames(self, refined, report, small=video)), dim=2)
 
     def _bars(self) -> Callable[[str, int, int], None]:
         bars: dict[str, Any] = {}

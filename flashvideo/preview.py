@@ -18,6 +18,7 @@ from .config import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 PREVIEW_FORMAT = "1"
 _KEY = "flashvideo.preview"
 CONTENTS = ("preview", "degraded", "refined")
+_SMALL = "preview_latents"
 _STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
 
 
@@ -29,6 +30,7 @@ class Preview:
         latents: ``[1, 16, T, h, w]`` in VAE space, fp32.
         content: ``preview`` (Stage I's result), ``degraded`` (Stage II's start, at full size) or ``refined``.
         noise_step: what the latents were degraded with; ``None`` for those that were not.
+        preview_latents: Stage I's result where ``latents`` are no longer that; ``None`` if it is not known.
         prompt: as given, without Stage II's motion prefix.
         stage1_embeds, stage2_embeds: ``[1, 226, D]`` of both stages' prompts.
         stage1, stage2: settings; Stage II's are those that the run was asked for.
@@ -46,6 +48,12 @@ class Preview:
     content: str = "preview"
     noise_step: int | None = None
     models: dict[str, str] = field(default_factory=dict)
+    preview_latents: Tensor | None = None
+
+    @property
+    def small(self) -> Tensor | None:
+        """Stage I's result ``[1, 16, T, h, w]``, if it is here."""
+        return self.latents if self.content == "preview" else self.preview_latents
 
     def as_degraded(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
         """The same history with degraded latents in place of the preview's; ``models`` are those of this run."""
@@ -56,12 +64,19 @@ class Preview:
             content="degraded",
             noise_step=stage2.noise_step,
             models=self._with_stage2(models),
+            preview_latents=self.small,
         )
 
     def as_refined(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
         """The same history with refined latents, which carry no noise step; ``models`` are those of this run."""
         return replace(
-            self, latents=latents, stage2=stage2, content="refined", noise_step=None, models=self._with_stage2(models)
+            self,
+            latents=latents,
+            stage2=stage2,
+            content="refined",
+            noise_step=None,
+            models=self._with_stage2(models),
+            preview_latents=self.small,
         )
 
     def _with_stage2(self, models: dict[str, str]) -> dict[str, str]:
@@ -79,9 +94,13 @@ class Preview:
             self.stage2.check()
         except ValueError as error:
             raise ValueError(f"{name} has settings that cannot run: {error}") from error
-        for part in ("latents", "stage1_embeds", "stage2_embeds"):
+        if self.preview_latents is not None:
+            check_latents(f"the preview's latents in {name}", self.preview_latents)
+        for part in ("latents", "preview_latents", "stage1_embeds", "stage2_embeds"):
             tensor = getattr(self, part)
-            if part != "latents" and (tensor.ndim != 3 or not tensor.is_floating_point()):
+            if tensor is None:
+                continue
+            if not part.endswith("latents") and (tensor.ndim != 3 or not tensor.is_floating_point()):
                 raise ValueError(f"{name} has {part} of shape {list(tensor.shape)}; expected floating [1, 226, D].")
             if not torch.isfinite(tensor).all():
                 raise ValueError(f"{name} has NaN or infinite {part}. Make the preview again.")
@@ -106,6 +125,8 @@ class Preview:
             ValueError: an output that cannot be written.
         """
         tensors = {"latents": self.latents.float().cpu()}
+        if self.preview_latents is not None:
+            tensors[_SMALL] = self.preview_latents.float().cpu()
         tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
         header = {"format": "pt", _KEY: json.dumps(self.description())}
         return write_safetensors(path, tensor_plan(tensors), header, overwrite=overwrite)
@@ -132,6 +153,8 @@ def load_preview(path: str | Path) -> Preview:
                 f"this program reads format {PREVIEW_FORMAT}. Update it."
             )
         read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
+        if _SMALL in weights.tensors:
+            read[_SMALL] = weights.tensors[_SMALL].read().clone()
         preview = Preview(
             prompt=values["prompt"],
             stage1=Stage1Settings.from_dict(values["stage1"]),

@@ -47,7 +47,7 @@ def resize_video(video: Tensor, height: int, width: int, *, mode: str = "stretch
 
 def _resize_frame(frame: Tensor, height: int, width: int, mode: str) -> Tensor:
     """``[B, 3, h, w]`` fp32 -> ``[B, 3, height, width]``."""
-    inner_height, inner_width = _inner_size(frame.shape[2], frame.shape[3], height, width, mode)
+    inner_height, inner_width = resized_size(frame.shape[2], frame.shape[3], height, width, mode)
     frame = F.interpolate(frame, size=(inner_height, inner_width), mode="bilinear", align_corners=False, antialias=True)
     if mode == "crop":
         top, left = (inner_height - height) // 2, (inner_width - width) // 2
@@ -58,8 +58,8 @@ def _resize_frame(frame: Tensor, height: int, width: int, mode: str) -> Tensor:
     return frame
 
 
-def _inner_size(h: int, w: int, height: int, width: int, mode: str) -> tuple[int, int]:
-    """Size of the whole picture after scaling: it covers, fits into or equals the wanted size."""
+def resized_size(h: int, w: int, height: int, width: int, mode: str) -> tuple[int, int]:
+    """Size of a whole ``h`` x ``w`` picture after scaling: it covers, fits into or equals the wanted size."""
     if mode == "crop":
         scale = max(height / h, width / w)
         return max(height, round(h * scale)), max(width, round(w * scale))

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
-from .vae_work import VaeLimits, decode_images, limit_inputs, require_vae
+from .colors import color_finish, color_inputs
+from .vae_work import VaeLimits, decode_images, limit_inputs, require_vae, true_frames
 from .widgets import vae_input
+from .wiring import require_latents
 
 
 class TiledDecode(io.ComfyNode):
@@ -26,6 +29,7 @@ class TiledDecode(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="A latent in VAE space, of any number of latent frames."),
                 vae_input(),
                 *limit_inputs(),
+                *color_inputs(),
             ],
             outputs=[
                 io.Image.Output(
@@ -35,9 +39,19 @@ class TiledDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], vae: Any, tile_size: int = 0, memory_gb: float = 0.0) -> io.NodeOutput:
+    def execute(
+        cls,
+        latent: dict[str, Any],
+        vae: Any,
+        tile_size: int = 0,
+        memory_gb: float = 0.0,
+        colors_of: Tensor | None = None,
+        match_colors: float = 8.0,
+    ) -> io.NodeOutput:
         require_vae(vae)
-        return io.NodeOutput(decode_images(vae, latent, VaeLimits(tile_size, memory_gb)))
+        require_latents(latent, even=False)
+        finish = color_finish(latent, colors_of, match_colors, true_frames(latent))
+        return io.NodeOutput(decode_images(vae, latent, VaeLimits(tile_size, memory_gb), finish=finish))
 
 
 NODES = [TiledDecode]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..flashvideo.outputs import replacing
 from ..flashvideo.vae_tiling.memory import free_on_host
+from .colors import Finish
 from .vae_work import VaeLimits, decoded_chunks
 
 _KEEP_SHARE = 0.5  # of the free host memory: as much may decoded frames take that a second consumer waits for
@@ -42,12 +43,19 @@ class LatentFrames:
     Args:
         shape: frames (without padding), height, width.
         consumers: how many will read them; more than one, and they are kept for the others while memory allows.
+        finish: what is done to frames as they come.
     """
 
     def __init__(
-        self, vae: Any, samples: Tensor, shape: tuple[int, int, int], limits: VaeLimits, consumers: int = 1
+        self,
+        vae: Any,
+        samples: Tensor,
+        shape: tuple[int, int, int],
+        limits: VaeLimits,
+        consumers: int = 1,
+        finish: Finish | None = None,
     ) -> None:
-        self.vae, self.samples, self.shape, self.limits = vae, samples, shape, limits
+        self.vae, self.samples, self.shape, self.limits, self.finish = vae, samples, shape, limits, finish
         self._waiting = consumers
         self._kept: Tensor | None = None
 
@@ -66,7 +74,8 @@ class LatentFrames:
         done = 0
         with contextlib.closing(decoded_chunks(self.vae, self.samples, self.limits)) as chunks:
             for chunk in chunks:
-                frames = chunk[0, :, : stop - done].movedim(0, -1)
+                chunk = chunk[:, :, : stop - done]
+                frames = (chunk if self.finish is None else self.finish(chunk, done))[0].movedim(0, -1)
                 if store is not None:
                     store[done : done + len(frames)] = frames
                 done += len(frames)

@@ -8,11 +8,11 @@ import folder_paths
 
 _TINY = Path(__file__).parent.parent / "flashvideo" / "assets" / "tiny"
 
-# menu entry -> file; they run on any machine and paint nothing sensible
+# menu entry -> file: FlashVideo-Tiny, which runs on any machine and knows moving shapes only
 BUNDLED = {
-    "stage1": {"tiny-stage1.pt (bundled)": _TINY / "stage1.pt"},
-    "stage2": {"tiny-stage2.pt (bundled)": _TINY / "stage2.pt"},
-    "vae": {"tiny-3d-vae.pt (bundled)": _TINY / "3d-vae.pt"},
+    "stage1": {"tiny-stage1.safetensors (bundled)": _TINY / "stage1.safetensors"},
+    "stage2": {"tiny-stage2.safetensors (bundled)": _TINY / "stage2.safetensors"},
+    "vae": {"tiny-vae.safetensors (bundled)": _TINY / "vae.safetensors"},
     "text": {"tiny-text (bundled)": _TINY / "text" / "model.safetensors"},
 }
 

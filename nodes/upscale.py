@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..flashvideo.checks import check_size
 from ..flashvideo.resize import RESIZE_MODES, resize_video
+from .colors import RESIZE_KEY
 from .host_vae import padded_frames
 from .vae_work import FRAMES_KEY, VaeLimits, encode_clip, limit_inputs, require_vae
 from .widgets import answered, check_chosen_size, chosen_size, seed_input, size_inputs, vae_input
@@ -56,7 +57,7 @@ def upscaled_latent(
         comfy.model_management.throw_exception_if_processing_interrupted()
         frame = min(index, frames - 1)  # the last one again, as padding
         large[:, :, index] = resize_video(video[:, :, frame : frame + 1], *size, mode=resize)[:, :, 0]
-    return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames}
+    return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames, RESIZE_KEY: resize}
 
 
 class UpscaleEncode(io.ComfyNode):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..flashvideo.checks import LATENT_CHANNELS, SPATIAL_FACTOR
 from ..flashvideo.seeds import generator_for
 from ..flashvideo.vae import Estimate, decode_stream, encode_video, estimate_decode
+from .colors import Finish
 from .host_vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory, video_frames
 from .node_text import show_on_node
 from .wiring import require_latents
@@ -138,8 +139,14 @@ def decoded_chunks(vae: Any, samples: Tensor, limits: VaeLimits, part: int = 0, 
             yield from stream
 
 
-def decode_images(vae: Any, latent: dict[str, Any], limits: VaeLimits, stop: int | None = None) -> Tensor:
-    """A LATENT as IMAGE ``[B * F, H, W, 3]``, filled in place once; frames after ``stop`` are not decoded."""
+def decode_images(
+    vae: Any, latent: dict[str, Any], limits: VaeLimits, stop: int | None = None, finish: Sequence[Finish] = ()
+) -> Tensor:
+    """A LATENT as IMAGE ``[B * F, H, W, 3]``, filled in place once; frames after ``stop`` are not decoded.
+
+    Args:
+        finish: for each video, what is done to its frames as they come.
+    """
     samples = require_latents(latent, even=False)
     batch, _, _, height, width = samples.shape
     frames = min(true_frames(latent), stop or true_frames(latent))
@@ -151,6 +158,7 @@ def decode_images(vae: Any, latent: dict[str, Any], limits: VaeLimits, stop: int
         with contextlib.closing(decoded_chunks(vae, samples[k : k + 1], limits, k, batch)) as stream:
             for chunk in stream:
                 count = min(chunk.shape[2], frames - start)
+                chunk = finish[k](chunk[:, :, :count], start) if finish else chunk
                 images[k, start : start + count] = chunk[0, :, :count].movedim(0, -1)
                 start += count
                 if start == frames:

@@ -9,8 +9,10 @@ import av
 import numpy as np
 import torch
 from comfy_api.latest import InputImpl, io
+from torch import Tensor
 
 from ..flashvideo.checks import SPATIAL_FACTOR
+from .colors import color_finish, color_inputs
 from .lazy_video import LatentFrames, LazyVideo
 from .vae_work import VaeLimits, limit_inputs, require_vae, true_frames
 from .widgets import fps_input, frame_rate, vae_input
@@ -80,6 +82,7 @@ class DecodeVideo(io.ComfyNode):
                     optional=True,
                 ),
                 *limit_inputs(),
+                *color_inputs(),
                 io.Video.Input(
                     "source",
                     optional=True,
@@ -102,6 +105,8 @@ class DecodeVideo(io.ComfyNode):
         bit_depth: int = 8,
         tile_size: int = 0,
         memory_gb: float = 0.0,
+        colors_of: Tensor | None = None,
+        match_colors: float = 8.0,
         source: Any = None,
         audio: Any = None,
     ) -> io.NodeOutput:
@@ -113,7 +118,9 @@ class DecodeVideo(io.ComfyNode):
             audio = source_audio(source)
         shape = (true_frames(latent), *(side * SPATIAL_FACTOR for side in samples.shape[3:]))
         consumers = count_consumers(cls.hidden.prompt, cls.hidden.unique_id)
-        frames = LatentFrames(vae, samples, shape, VaeLimits(tile_size, memory_gb), consumers)
+        finish = color_finish(latent, colors_of, match_colors, shape[0])
+        limits = VaeLimits(tile_size, memory_gb)
+        frames = LatentFrames(vae, samples, shape, limits, consumers, finish[0] if finish else None)
         return io.NodeOutput(LazyVideo(frames, rate, audio, bit_depth))
 
 

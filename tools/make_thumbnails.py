@@ -1,4 +1,4 @@
-"""Write ``workflows/*.jpg`` from real runs of the API workflows, made small for the tiny models.
+"""Write ``workflows/*.jpg`` from real runs of the API workflows with FlashVideo-Tiny.
 
 Run from the repository root: ``python -m tools.make_thumbnails``.
 """
@@ -13,11 +13,12 @@ import av
 from PIL import Image
 
 from tests.comfy.server import ComfyServer, find_comfyui
-from tests.ui.models import add_tiny_models
-from tests.ui.small import made_small, workflows
+from tests.ui.models import add_drawn_video
+from tests.ui.small import TINY_PROMPT, made_tiny, workflows
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 SIZE = (480, 320)
+_DRAWN = 4  # seed of the scene that stands for "any video"
 
 
 def picture(path: Path) -> Image.Image:
@@ -30,10 +31,9 @@ def picture(path: Path) -> Image.Image:
 
 
 def thumbnail(image: Image.Image) -> Image.Image:
-    """The picture on a dark ground, pixels kept sharp where it is enlarged."""
+    """The picture on a dark ground."""
     scale = min(SIZE[0] / image.width, SIZE[1] / image.height)
-    method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
-    image = image.resize((round(image.width * scale), round(image.height * scale)), method)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", SIZE, (24, 24, 24))
     canvas.paste(image, ((SIZE[0] - image.width) // 2, (SIZE[1] - image.height) // 2))
     return canvas
@@ -47,11 +47,11 @@ def main() -> None:
         parser.error("no ComfyUI found; set COMFYUI_PATH to its folder")
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(comfyui, Path(folder))
-        add_tiny_models(server)
+        said = add_drawn_video(server.base / "input" / "flashvideo_example.mp4", _DRAWN)
         server.start()
         try:
             for name in workflows():
-                run = server.run(made_small(name, width=96, height=64, target=(192, 128), approve="always"))
+                run = server.run(made_tiny(name, said if name == "refine-any-video" else TINY_PROMPT))
                 if run.error:
                     raise RuntimeError(f"{name}: {run.message}")
                 saved = next(ui["images"][0] for ui in run.outputs.values() if "images" in ui)

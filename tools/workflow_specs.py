@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from flashvideo.report.settings import TINY_STAGE1, TINY_STAGE2
+
 Link = tuple[str, int]  # (name of a node in the same workflow, index of its output)
 
 
@@ -40,9 +42,9 @@ class Workflow:
 
 
 TINY = {
-    "stage1": "tiny-stage1.pt (bundled)",
-    "stage2": "tiny-stage2.pt (bundled)",
-    "vae": "tiny-3d-vae.pt (bundled)",
+    "stage1": "tiny-stage1.safetensors (bundled)",
+    "stage2": "tiny-stage2.safetensors (bundled)",
+    "vae": "tiny-vae.safetensors (bundled)",
     "text": "tiny-text (bundled)",
 }
 FULL = {"stage1": "stage1.pt", "stage2": "stage2.pt", "vae": "3d-vae.pt", "text": "t5xxl_fp16.safetensors"}
@@ -61,8 +63,8 @@ _FILES_NOTE = (
     "Other names: choose them in the loaders."
 )
 _TINY_NOTE = (
-    "**Tiny models, nothing to download.** They come with the pack and run on any CPU in seconds, but their weights "
-    "are random: they paint coloured noise. They show that everything is wired and installed rightly.\n\n"
+    "**FlashVideo-Tiny, nothing to download.** It comes with the pack, was trained with its training code, and runs on "
+    "any CPU in seconds. It knows one small world: shapes that move over backgrounds.\n\n"
     "For real videos open *two-stage-text-to-video*."
 )
 
@@ -81,11 +83,19 @@ def _encode(stage: str, prompt: str = PROMPT) -> Node:
     )
 
 
-def _prompts(prompt: str = PROMPT) -> Group:
-    note = (
-        "**The same prompt twice.** Stage II was trained with the kind of motion in front (`medium motion,`); the node "
-        "adds it. Long, detailed prompts work best; 226 tokens are read."
-    )
+_PROMPT_NOTE = (
+    "**The same prompt twice.** Stage II was trained with the kind of motion in front (`medium motion,`); the node "
+    "adds it. Long, detailed prompts work best; 226 tokens are read."
+)
+_TINY_WORDS = (
+    "**The same prompt twice.** One to three shapes, each with size, texture, colour and motion, over a ground. "
+    "These words it knows: small, large · plain, striped, barred, banded · red, yellow, green, blue, pink, white · "
+    "circle, square, triangle, star, cross · moves left, right, up, down, stays still · at night, over the sea, over a "
+    "meadow, over the desert, before a wall. Shapes are joined by *and*."
+)
+
+
+def _prompts(prompt: str = PROMPT, note: str = _PROMPT_NOTE) -> Group:
     return Group("2 · Prompt", {"text1": _encode("Stage I", prompt), "text2": _encode("Stage II", prompt)}, note, GREEN)
 
 
@@ -111,21 +121,22 @@ def _small(latent: Link) -> Node:
     )
 
 
-def _target(target: dict[str, Any], image: Link) -> dict[str, Node]:
+def _target(target: dict[str, Any], image: Link, **degrade: Any) -> dict[str, Node]:
+    links = {"latent": ("upscale", 0), "model": ("stage2", 0)}
     return {
         "upscale": Node("FlashVideoUpscaleEncode", {**target, "seed": 1}, {"image": image, "vae": ("vae", 0)}, room=50),
-        "degrade": Node("FlashVideoDegrade", {"seed": 2}, {"latent": ("upscale", 0), "model": ("stage2", 0)}),
+        "degrade": Node("FlashVideoDegrade", {"seed": 2, **degrade}, links),
     }
 
 
-def _refine() -> Node:
+def _refine(**widgets: Any) -> Node:
     links = {"model": ("stage2", 0), "positive": ("text2", 0), "latent": ("degrade", 0), "negative": ("text2", 1)}
-    return Node("FlashVideoStage2Refiner", {}, links)
+    return Node("FlashVideoStage2Refiner", widgets, links)
 
 
-def _video(latent: Link, prefix: str, **links: Link) -> dict[str, Node]:
+def _video(latent: Link, prefix: str, widgets: dict[str, Any] | None = None, **links: Link) -> dict[str, Node]:
     return {
-        "video": Node("FlashVideoDecodeVideo", {}, {"latent": latent, "vae": ("vae", 0), **links}),
+        "video": Node("FlashVideoDecodeVideo", widgets or {}, {"latent": latent, "vae": ("vae", 0), **links}),
         "save": Node(
             "SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": ("video", 0)}, width=420, room=260
         ),
@@ -134,7 +145,7 @@ def _video(latent: Link, prefix: str, **links: Link) -> dict[str, Node]:
 
 _STAGE2_NOTE = (
     "**Four steps to full resolution.** The small video is stretched to the target and encoded, mixed with noise "
-    "(step 675), and refined. More noise gives Stage II more freedom, less keeps closer to the small video."
+    "(step {}), and refined. More noise gives Stage II more freedom, less keeps closer to the small video."
 )
 _SAVE_NOTE = (
     "**Decode to Video** is lazy: Save Video writes the file chunk by chunk, so host memory stays small at any length."
@@ -144,24 +155,34 @@ _GATE_NOTE = (
     "Stage I does not run again — not after other workflows, not after a restart.\n\n"
     "Change the prompt or the seed, and the next Run makes new previews."
 )
-_TINY_SIZE = {"size": "custom", "width": 96, "height": 64, "length": 17}
-_TINY_TARGET = {"size": "custom", "width": 192, "height": 128}
+_TINY_SIZE = {"size": "custom", "width": TINY_STAGE1.width, "height": TINY_STAGE1.height, "length": 17}
+_TINY_TARGET = {"size": "custom", "width": TINY_STAGE2.width, "height": TINY_STAGE2.height}
 
 
-def _stage2(target: dict[str, Any], source: Link) -> Group:
-    nodes = {"small": _small(source), **_target(target, ("small", 0)), "refine": _refine()}
-    return Group("5 · Stage II: full resolution", nodes, _STAGE2_NOTE, PURPLE)
+def _stage2(target: dict[str, Any], source: Link, noise_step: int = 675, **refiner: Any) -> Group:
+    degrade = _target(target, ("small", 0), noise_step=noise_step)
+    nodes = {"small": _small(source), **degrade, "refine": _refine(**refiner)}
+    return Group("5 · Stage II: full resolution", nodes, _STAGE2_NOTE.format(noise_step), PURPLE)
 
 
 TINY_DEMO = Workflow(
     "tiny-demo",
     (
         _models(TINY, note=_TINY_NOTE),
-        _prompts("A small red boat drifts across a calm lake at dawn."),
-        _stage1(_TINY_SIZE, 2, 6, "Two tiny previews: seed 1 and seed 2.", seed=1),
+        _prompts("a large striped red star moves left over the sea", _TINY_WORDS),
+        _stage1(
+            _TINY_SIZE,
+            2,
+            TINY_STAGE1.num_steps,
+            "Two tiny previews: seed 1 and seed 2. Small models want less guidance, and the same at every step.",
+            cfg=TINY_STAGE1.guidance_scale,
+            guidance_curve=TINY_STAGE1.guidance_curve,
+        ),
         _gate(_GATE_NOTE),
-        _stage2(_TINY_TARGET, ("gate", 0)),
-        Group("6 · Save", _video(("refine", 0), "tiny"), _SAVE_NOTE, GREY),
+        _stage2(_TINY_TARGET, ("gate", 0), TINY_STAGE2.noise_step, cfg=TINY_STAGE2.guidance_scale),
+        Group(
+            "6 · Save", _video(("refine", 0), "tiny", {"match_colors": 1.0}, colors_of=("small", 0)), _SAVE_NOTE, GREY
+        ),
     ),
 )
 
@@ -217,7 +238,8 @@ REFINE_ANY = Workflow(
         Group(
             "4 · Stage II",
             {**_target({"resize": "crop"}, ("small", 0)), "refine": _refine()},
-            _STAGE2_NOTE + "\n\n**crop** keeps the proportions; *pad* adds borders, *stretch* is what was trained.",
+            _STAGE2_NOTE.format(675)
+            + "\n\n**crop** keeps the proportions; *pad* adds borders, *stretch* is what was trained.",
             PURPLE,
         ),
         Group("5 · Save", _video(("refine", 0), "refined", source=("load", 0)), _SAVE_NOTE, GREY),

@@ -263,7 +263,7 @@ def _decode_to_file(
                 VideoWriter(outputs.joint, refined.fps, JOINT_CRF, metadata=metadata, overwrite=overwrite)
             )
         position = 0
-        for frames in generation.decode_frames(store, refined, progress):
+        for frames in generation.decode_frames(store, refined, progress, small=small):
             writer.write(frames)
             if beside is not None and small is not None:
                 beside.write(side_by_side(small[:, :, position : position + frames.shape[2]], frames))
@@ -283,6 +283,7 @@ def run_refine(options: argparse.Namespace) -> None:
         if options.joint:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
         generation.check_degraded(preview, stage2, options.allow_other_noise_step)
+        generation.check_small(preview, stage2, str(options.preview))
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
     wanted.check(outputs, overwrite=options.overwrite, preview=False)
     job = Job(preview.prompt, preview.stage1, stage2, outputs)
@@ -304,6 +305,8 @@ def run_refine(options: argparse.Namespace) -> None:
 
 def run_decode(options: argparse.Namespace) -> None:
     preview = load_preview(options.latents)
+    if preview.content == "refined":
+        generation.check_small(preview, preview.stage2, str(options.latents))
     outputs = Outputs(options.output.expanduser())
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))

@@ -18,10 +18,11 @@ from ..model_store import ModelStore, find_models, models_folder
 from ..stage2 import SOLVERS
 
 SETTINGS_FILE = "settings.json"  # in a models folder
-_SETTINGS = (
-    *("preview-size", "frames", "preview-steps", "preview-cfg", "guidance-curve", "motion", "fps"),
-    *("size", "noise-step", "steps", "cfg", "shift", "solver", "resize"),
-)
+_SETTINGS: dict[str, type] = {  # what may stand in it
+    **dict.fromkeys(("preview-size", "guidance-curve", "motion", "size", "solver", "resize"), str),
+    **dict.fromkeys(("frames", "preview-steps", "noise-step", "steps"), int),
+    **dict.fromkeys(("preview-cfg", "fps", "cfg", "shift", "match-colors"), float),
+}
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
 
 
@@ -58,7 +59,7 @@ def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
     models' folder gives the defaults of the stages' options.
 
     Raises:
-        ValueError: a ``settings.json`` that cannot be read, or with other names.
+        ValueError: a ``settings.json`` that cannot be read, or with other names or kinds of values.
     """
     options = parser.parse_args(argv)
     command = getattr(options, "folder_settings", None)
@@ -78,6 +79,13 @@ def _read_settings(file: Path) -> dict[str, str]:
     if not isinstance(table, dict) or set(table) - set(_SETTINGS):
         wrong = sorted(set(table) - set(_SETTINGS)) if isinstance(table, dict) else table
         raise ValueError(f"{file} has {wrong}; expected a table of these: {', '.join(_SETTINGS)}.")
+    for name, value in table.items():
+        try:
+            _SETTINGS[name](str(value))
+        except ValueError:
+            raise ValueError(
+                f"{file} has {name!r} as {value!r}; expected {'a whole' if _SETTINGS[name] is int else 'a'} number."
+            ) from None
     return {name.replace("-", "_"): str(value) for name, value in table.items()}
 
 
@@ -97,6 +105,9 @@ def add_stage2_options(parser: argparse.ArgumentParser, *, defaults: bool) -> No
     option("--shift", usual.shift, "shift of the time grid, 2-3.5; 1 is the paper's", float)
     option("--solver", usual.solver, "of the flow", str, choices=SOLVERS)
     option("--resize", usual.resize, "how the preview takes the target's shape", str, choices=RESIZE_MODES)
+    option(
+        "--match-colors", usual.match_colors, "keep the preview's colours, in cells of N of its pixels; 0: off", float
+    )
     group.add_argument("--rounding", choices=("bf16",), help="round times as the authors' production run did")
     group.add_argument("--posterior-mean", action="store_true", help="encode to the posterior's mean, not a sample")
 
@@ -110,6 +121,7 @@ def stage2_settings(options: argparse.Namespace, base: Stage2Settings) -> Stage2
         "shift": options.shift,
         "solver": options.solver,
         "resize": options.resize,
+        "match_colors": options.match_colors,
         "rounding": options.rounding,
         "motion": getattr(options, "motion", None),
         "sample_posterior": False if options.posterior_mean else None,

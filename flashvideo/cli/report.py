@@ -79,6 +79,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     option("--cfg", second.guidance_scale, "guidance scale of Stage II", float)
     option("--shift", second.shift, "of Stage II's time grid", float)
     option("--noise-step", second.noise_step, "of the latent degradation", int)
+    option("--match-colors", second.match_colors, "cells of the small clip's colours that are kept, 0: off", float)
     for name, values in (("nfe", usual.nfe), ("cfg", usual.cfg), ("noise-step", usual.noise_steps)):
         option(f"--{name}-values", ",".join(f"{value:g}" for value in values), "that the ablation tries", str)
     option("--batch", usual.batch, "clips of Stage I at once", int)
@@ -111,6 +112,7 @@ def _settings(options: argparse.Namespace) -> ReportSettings:
             guidance_scale=options.cfg,
             shift=options.shift,
             noise_step=options.noise_step,
+            match_colors=options.match_colors,
         ),
         nfe=_values("nfe", options.nfe_values, int),
         cfg=_values("cfg", options.cfg_values, float),

@@ -32,7 +32,7 @@ def noise_step_section(bench: Bench) -> Result:
 
 def _ablation(bench: Bench, section: str, values: Sequence[float]) -> Result:
     label, settings = _LABELS[section], bench.settings
-    usual, frames = settings.stage2, settings.ablation_frames
+    usual, frames = replace(settings.stage2, match_colors=0.0), settings.ablation_frames
     if section == NOISE_STEP:
         frames = settings.stage1.num_frames
     changed: list[dict[str, Any]] = [{_FIELDS[section]: value} for value in values]
@@ -46,6 +46,6 @@ def _ablation(bench: Bench, section: str, values: Sequence[float]) -> Result:
     return Result(
         section,
         (Table(f"Stage II by {label}, {frames} frames", found.rows()),),
-        (f"All else as in the refinement: {others}.",),
+        (f"All else as in the refinement: {others}; colours as Stage II painted them.",),
         (found.picture(bench, f"{section}.png"),),
     )

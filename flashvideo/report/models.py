@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ..color_match import match_colors
 from ..config import Stage1Settings, Stage2Settings
 from ..degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..generation import Models, sequential_guidance
@@ -158,7 +159,7 @@ class LoadedModels:
             return decode_latents(vae, latents.cpu())
 
     def refine(self, videos: Tensor, captions: Sequence[str], seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
-        """Resize, encode, degrade, Stage II, decode. Noise step 0 leaves the degradation out."""
+        """Resize, encode, degrade, Stage II, decode, colours. Noise step 0 leaves the degradation out."""
         low = latents = self._encode(videos, seeds, settings)
         scale = self.models.latent_scale("stage2") or STAGE2_LATENT_SCALE
         if settings.noise_step:
@@ -182,7 +183,9 @@ class LoadedModels:
                 sequential_guidance=sequential_guidance(latents.shape),
             )
         with self.models.use("vae") as vae:
-            return decode_latents(vae, refined.cpu())
+            return match_colors(
+                decode_latents(vae, refined.cpu()), videos, settings.match_colors, resize=settings.resize
+            )
 
     def round_trip(self, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
         latents = self._encode(videos, seeds, settings)

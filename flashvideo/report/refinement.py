@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..color_match import match_colors
 from ..config import Stage2Settings
 from ..shapes.judge import Tally, judge_clip
 from ..shapes.metrics import flicker_error, low_passed_psnr, psnr, spectrum_error
@@ -30,6 +31,7 @@ from .results import (
 
 SECTION = "refinement"
 REFINED, BILINEAR, LANCZOS, ROUND_TRIP = "refined", "bilinear", "Lanczos", "VAE round trip"
+UNMATCHED = "refined, colours not matched"
 SPECTRUM, TEXTURE, PSNR, LOW_PSNR, FLICKER = "spectrum error", "texture", "PSNR", "low-passed PSNR", "flicker error"
 _EQUAL = 100.0  # dB, given for clips that are equal
 _SHOWN = 4
@@ -71,7 +73,7 @@ class Comparison:
 
 def refinement_section(bench: Bench) -> Result:
     """Stage II against bilinear and Lanczos enlargement of the same low-resolution clips."""
-    methods = [*plain_methods(bench), refiner(REFINED, bench.models, bench.settings.stage2), round_trip(bench)]
+    methods = [*plain_methods(bench), *_refiners(bench), round_trip(bench)]
     found = compare_methods(bench, "Refinement", methods, bench.settings.clips)
     tables = [Table("Against the true clips", found.rows())]
     tables += [
@@ -84,6 +86,25 @@ def refinement_section(bench: Bench) -> Result:
         f"Clips that are equal count as {_EQUAL:.0f} dB."
     )
     return Result(SECTION, tuple(tables), (note,), (found.picture(bench, "refinement.png"),))
+
+
+def _refiners(bench: Bench) -> list[Method]:
+    """Stage II; where colours are matched, what it was before that, too."""
+    settings = bench.settings.stage2
+    if not settings.match_colors:
+        return [refiner(REFINED, bench.models, settings)]
+    plain = refiner(UNMATCHED, bench.models, replace(settings, match_colors=0.0))
+    last: list[tuple[Tensor, Tensor]] = []  # both methods share Stage II's work on a batch
+
+    def unmatched(low: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        if not last or last[0][0] is not low:
+            last[:] = [(low, plain.enlarge(low, scenes))]
+        return last[0][1]
+
+    def matched(low: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        return match_colors(unmatched(low, scenes), low, settings.match_colors, resize=settings.resize)
+
+    return [Method(UNMATCHED, unmatched), Method(REFINED, matched)]
 
 
 def plain_methods(bench: Bench, scale: int = 1) -> list[Method]:

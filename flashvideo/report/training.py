@@ -25,7 +25,7 @@ def training_section(bench: Bench) -> Result:
     clips, frames = bench.settings.ablation_clips, bench.settings.ablation_frames
     second = [extra for extra in bench.extras if extra.stage == "stage2"]
     if second:
-        usual = bench.settings.stage2
+        usual = replace(bench.settings.stage2, match_colors=0.0)
         methods = [refiner(SHIPPED, bench.models, usual), *(refiner_of(extra, usual) for extra in second)]
         found = compare_methods(bench, "Other weights of Stage II", methods, clips, frames=frames)
         what = f"Stage II with other weights, NFE {usual.num_steps}, {frames} frames"
@@ -54,7 +54,7 @@ def _stage1_rows(bench: Bench, candidates: Sequence[tuple[str, VideoModels]]) ->
 
 def sizes_section(bench: Bench) -> Result:
     """Stage II at twice the trained size, from twice the low resolution."""
-    usual = bench.settings.stage2
+    usual = replace(bench.settings.stage2, match_colors=0.0)
     large = replace(usual, height=usual.height * _SCALE, width=usual.width * _SCALE)
     methods = [*plain_methods(bench, _SCALE), refiner(SHIPPED, bench.models, large)]
     methods += [refiner_of(extra, large) for extra in bench.extras if extra.stage == "stage2"]

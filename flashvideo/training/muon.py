@@ -19,21 +19,18 @@ _ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
-def split_parameters(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Trained parameters of a module: weights of linear layers and convolutions, and all others."""
+def matrix_ids(module: nn.Module) -> set[int]:
+    """``id`` of the weights of a module's linear layers and convolutions."""
     layers = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    chosen = {id(layer.weight) for layer in module.modules() if isinstance(layer, layers)}
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if id(parameter) in chosen]
-    return matrices, [parameter for parameter in trained if id(parameter) not in chosen]
+    return {id(layer.weight) for layer in module.modules() if isinstance(layer, layers)}
 
 
 class Muon(torch.optim.Optimizer):
     """Muon for matrices, AdamW for the rest; one learning rate for both.
 
     Args:
-        matrices: of two or more dimensions; a convolution counts as a matrix of one row per output channel.
-        others: any.
+        groups: of parameters, each with ``matrices``: whether they are updated as matrices, which takes two or more
+            dimensions; a convolution counts as a matrix of one row per output channel.
         lr: an update of a matrix has the root mean square of 0.2 ``lr``, which is about AdamW's.
         betas, weight_decay: as in AdamW.
         dtype: to orthogonalise in; bf16 is enough, and faster where matrices are multiplied in it.
@@ -44,20 +41,16 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        matrices: Iterable[nn.Parameter],
-        others: Iterable[nn.Parameter],
+        groups: Iterable[dict[str, Any]],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.dtype = dtype
-        groups = [{"params": list(matrices), "matrices": True}, {"params": list(others), "matrices": False}]
-        if any(parameter.ndim < 2 for parameter in groups[0]["params"]):  # type: ignore[attr-defined]
-            raise ValueError(
-                "Muon makes matrices orthogonal; a parameter of fewer than two dimensions belongs to others."
-            )
-        groups = [group for group in groups if group["params"]]
+        groups = list(groups)
+        if any(parameter.ndim < 2 for group in groups if group["matrices"] for parameter in group["params"]):
+            raise ValueError("Muon makes matrices orthogonal; a parameter of fewer than two dimensions is none.")
         super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": weight_decay, "eps": 1e-8})
 
     @torch.no_grad()

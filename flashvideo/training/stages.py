@@ -131,6 +131,8 @@ class StageConfig:
                 raise ValueError("[lora] needs `start`: a LoRA of random weights is of no use.")
         if (self.text_encoder is None) == (self.train_text is None):
             raise ValueError("Give either `text_encoder` or [train_text].")
+        if self.train_text is not None:
+            self.train_text.check()
         if not 0 <= self.text_dropout <= 1:
             raise ValueError(f"text_dropout is {self.text_dropout}; expected 0 to 1 (the paper has 0.1).")
         if self.time_shift <= 0:
@@ -280,6 +282,7 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
         settings=config.run,
         folder=folder,
         export=export,
+        rate_scales={} if config.train_text is None else {"text.": config.train_text.learning_rate_scale},
     )
 
 

@@ -29,13 +29,30 @@ _SELF, _NEVER = 4.0, 8.0  # how much less attention looks at first at a token it
 
 @dataclass(frozen=True)
 class TextModel:
-    """Size of a new encoder; names as in transformers' ``T5Config``."""
+    """Size of a new encoder; names as in transformers' ``T5Config``.
+
+    Attributes:
+        learning_rate_scale: its learning rate over the run's. What the gradient does not ask for yet is soon forgotten
+            at a full rate: of which motion is whose, a linear reading fell from 99 to 63 % in 2000 steps of Muon.
+    """
 
     d_model: int = 128
     d_kv: int = 32
     num_heads: int = 4
     d_ff: int = 256
     num_layers: int = 3
+    learning_rate_scale: float = 1.0
+
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot run."""
+        if not 0 < self.learning_rate_scale <= 1:
+            raise ValueError(
+                f"train_text.learning_rate_scale is {self.learning_rate_scale}; expected more than 0, at most 1."
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        return {name: value for name, value in asdict(self).items() if name != "learning_rate_scale"}
 
 
 def build_tokenizer(words: Iterable[str]) -> Any:
@@ -77,7 +94,7 @@ def new_text_encoder(
     raw.save(str(folder / "tokenizer.json"))
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     config = T5Config(
-        **asdict(settings),
+        **settings.sizes,
         vocab_size=raw.get_vocab_size(),
         feed_forward_proj="gated-gelu",
         dropout_rate=0.0,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashvideo import decode_latents, encode_video, load_vae
+from flashvideo import decode_latents, encode_video, load_vae, match_colors
 from flashvideo.resize import resize_video
 from flashvideo.seeds import generator_for
 from tests.comfy.conftest import Bench, saved, saved_keys
@@ -136,8 +136,33 @@ def test_the_frame_count_survives_the_padding(bench: Bench, library_vae: Any, fr
     padded = torch.cat((video, video[:, :, -1:].expand(-1, -1, (1 - frames) % 4, -1, -1)), dim=2)
     expected = encode_video(library_vae, resize_video(padded, 64, 96), sample=False)
     assert close(saved(kept), expected)
-    assert saved_keys(kept) == {"flashvideo_frames": str(frames)}
+    assert saved_keys(kept) == {"flashvideo_frames": str(frames), "flashvideo_resize": repr("stretch")}
     assert close(saved(out, "image"), image_of(decode_latents(library_vae, expected))[:frames])
+
+
+@pytest.mark.parametrize(("batch", "resize", "cell"), [(1, "crop", 2.0), (2, "stretch", 8.0)])
+def test_colours_come_from_the_small_video(
+    bench: Bench, library_vae: Any, latents: Any, batch: int, resize: str, cell: float
+) -> None:
+    given, small = latents(batch, 16, 2, 8, 12), a_video(4, 16, 24)
+    told = {"flashvideo_frames": 4, "flashvideo_resize": resize}
+    vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(given, **told)
+    image = bench.tensor("ProbeImage", image_of(small))
+    more = {} if cell == 8.0 else {"match_colors": cell}
+    node = bench.add("FlashVideoTiledDecode", vae=vae, latent=latent, colors_of=image, **more)
+    out = bench.save(node, "ProbeSaveImage", "image")
+    bench.run()
+    decoded = [decode_latents(library_vae, given[k : k + 1])[:, :, :4] for k in range(batch)]
+    expected = torch.cat([image_of(match_colors(video, small, cell, resize=resize)) for video in decoded])
+    assert close(saved(out, "image"), expected)
+
+
+def test_a_small_video_of_other_length_is_refused(bench: Bench, latents: Any) -> None:
+    vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(latents(1, 16, 2, 4, 6))
+    image = bench.tensor("ProbeImage", torch.rand(3, 16, 24, 3))
+    node = bench.add("FlashVideoTiledDecode", vae=vae, latent=latent, colors_of=image)
+    bench.save(node, "ProbeSaveImage", "image")
+    assert "colors_of has 3 frames, the latent 5" in bench.fails()
 
 
 def test_the_vae_needs_no_diffusers(bench: Bench, latents: Any) -> None:

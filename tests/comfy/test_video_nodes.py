@@ -81,6 +81,18 @@ def test_save_video_writes_what_whole_frames_would_give(bench: Bench, latents: A
     assert not list((bench.server.base / "output" / "same").glob(".flashvideo*"))
 
 
+def test_colours_are_matched_as_frames_come(bench: Bench, latents: Any, tmp_path: Path) -> None:
+    given, small, out = latents(1, 16, 4, 4, 6), torch.rand(11, 8, 12, 3), tmp_path / "matched.safetensors"
+    vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(given, flashvideo_frames=11)
+    told = {"vae": vae, "latent": latent, "colors_of": bench.tensor("ProbeImage", small), "match_colors": 3.0}
+    whole = bench.save(bench.add("FlashVideoTiledDecode", **told), "ProbeSaveImage", "image")
+    bench.add("ProbeVideo", video=bench.add("FlashVideoDecodeVideo", **told), path=str(out))
+    bench.run()
+    assert saved(out, "images").shape == (11, 32, 48, 3)
+    assert close(saved(out, "images"), saved(whole, "image"))
+    assert not close(saved(out, "images"), expected_images(given)[:11])
+
+
 def test_components_are_the_decoded_frames(bench: Bench, latents: Any, tmp_path: Path) -> None:
     given, out = latents(1, 16, 2, 4, 6), tmp_path / "components.safetensors"
     bench.add("ProbeVideo", video=lazy(bench, given), path=str(out))
@@ -189,10 +201,10 @@ def narrow_vae(bench: Bench, tmp_path: Path) -> str:
 
 
 def test_saving_takes_the_memory_of_a_chunk(bench: Bench, latents: Any, narrow_vae: str) -> None:
-    grown, clip = [], (4 * 64 + 1) * 128 * 128 * 12
+    grown, clip = [], (4 * 64 + 1) * 96 * 96 * 12
     for number, count in enumerate((17, 17, 65)):  # the first warms up; even 17 latents fill the encoder's buffers
         bench.graph.nodes.clear()
-        vae, latent = bench.add("FlashVideoLoadVAE", vae_name=narrow_vae), bench.latent(latents(1, 16, count, 16, 16))
+        vae, latent = bench.add("FlashVideoLoadVAE", vae_name=narrow_vae), bench.latent(latents(1, 16, count, 12, 12))
         video = bench.add("FlashVideoDecodeVideo", vae=vae, latent=latent)
         bench.add("ProbeSaveMemory", video=video, path=str(bench.folder / f"{number}.mp4"))
         run = bench.run(timeout=300)

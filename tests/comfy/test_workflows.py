@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from flashvideo.shapes.judge import read_clip
+from flashvideo.video_io import read_video
 from tests.comfy.server import ComfyServer
 from tests.ui.models import add_tiny_models
 from tests.ui.small import made_small, workflows
@@ -23,3 +28,19 @@ def test_a_workflow_runs_to_a_file(with_models: ComfyServer, name: str) -> None:
     assert saved
     for item in saved:
         assert (with_models.base / "output" / item["subfolder"] / item["filename"]).stat().st_size > 1000
+
+
+def test_the_tiny_demo_shows_what_its_prompt_says(server: ComfyServer) -> None:
+    """As it comes, but for the approval, which is a person's."""
+    file = Path(__file__).resolve().parents[2] / "workflows" / "api" / "tiny-demo.json"
+    nodes = json.loads(file.read_text(encoding="utf-8"))
+    (gate,) = [node for node in nodes.values() if node["class_type"] == "FlashVideoPreviewGate"]
+    gate["inputs"]["approve"] = "always"
+    run = server.run(nodes)
+    assert not run.error, run.message
+    (saved,) = [item for ui in run.outputs.values() for item in ui.get("images", []) if item["type"] == "output"]
+    video, _ = read_video(server.base / "output" / saved["subfolder"] / saved["filename"])
+    found = read_clip(video[0])
+    (star,) = found.shapes
+    assert (found.background, star.colour, star.form) == ("sea", "red", "star")
+    assert (star.size, star.texture, star.motion) == ("large", "striped", "left")

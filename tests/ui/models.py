@@ -1,4 +1,4 @@
-"""The tiny models under the published files' names: the workflows load as they do for a user who has the real ones."""
+"""Golden models under the published files' names: the workflows load as they do for a user who has the real ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from flashvideo.shapes.render import render_low_clip
+from flashvideo.shapes.scenes import sample_scene
 from flashvideo.video_io import write_video
 from tests.comfy.server import ComfyServer
 from tests.conftest import TINY
@@ -29,3 +31,10 @@ def add_video(path: Path) -> None:
     ramp = torch.linspace(0, 1, 96)
     frames = torch.stack([(ramp + k / 9).remainder(1).expand(64, 96) for k in range(9)])
     write_video(path, frames.expand(3, -1, -1, -1), 8)
+
+
+def add_drawn_video(path: Path, seed: int) -> str:
+    """A drawn clip at FlashVideo-Tiny's low resolution; gives its caption."""
+    scene = sample_scene(seed, count=2, held_out=None)
+    write_video(path, render_low_clip(scene), 8, overwrite=True)
+    return scene.caption

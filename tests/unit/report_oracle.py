@@ -19,6 +19,7 @@ SETTINGS = replace(
     clips=3,
     ablation_clips=2,
     stage1=replace(USUAL.stage1, num_frames=5, num_steps=2),
+    stage2=replace(USUAL.stage2, guidance_scale=2.0, match_colors=0.0),
     nfe=(1, 2),
     cfg=(4.0,),
     noise_steps=(300,),
@@ -32,11 +33,12 @@ class Oracle:
     Args:
         swap: shows the next scene of the same group instead.
         broken: raises when it should refine.
+        tint: is added to what it refines.
     """
 
-    def __init__(self, *, swap: bool = False, broken: bool = False) -> None:
+    def __init__(self, *, swap: bool = False, broken: bool = False, tint: float = 0.0) -> None:
         self.shown: dict[int, Scene] = {}
-        self.broken = broken
+        self.broken, self.tint = broken, tint
         self.calls: dict[str, int] = defaultdict(int)
         for group in (ONE, MORE, MIXED):
             scenes = held_out_scenes(group, SETTINGS.clips, SETTINGS)
@@ -59,7 +61,7 @@ class Oracle:
         if self.broken:
             raise RuntimeError("Stage II broke")
         assert videos.shape[3] * 4 == settings.height
-        return self._draw(seeds, settings.height, settings.width, videos.shape[2])
+        return (self._draw(seeds, settings.height, settings.width, videos.shape[2]) + self.tint).clamp(0, 1)
 
     def round_trip(self, videos, seeds, settings):
         return (videos + 0.02).clamp(0, 1)

@@ -37,7 +37,8 @@ def test_it_gives_the_defaults_and_the_command_line_goes_first(run, folder, tmp_
         ("{", "cannot be read"),
         ("[1]", "expected a table of these: preview-size"),
         ('{"cgf": 2}', "has ['cgf']"),
-        ('{"cfg": "much"}', "invalid float value: 'much'"),
+        ('{"cfg": "much"}', "has 'cfg' as 'much'; expected a number"),
+        ('{"frames": 17.5}', "has 'frames' as 17.5; expected a whole number"),
     ],
 )
 def test_a_wrong_one_is_refused(run, folder, tmp_path, content, said):

@@ -58,6 +58,8 @@ def test_same_preview_same_bytes(preview, tmp_path):
 def test_degraded_latents_tell_their_noise_step(preview):
     degraded = preview.as_degraded(preview.latents, preview.stage2, {"stage2": "b.pt", "vae": "w.pt", "stage1": "x"})
     assert (degraded.content, degraded.noise_step) == ("degraded", 700)
+    refined = degraded.as_refined(torch.zeros_like(preview.latents), preview.stage2, {})
+    assert torch.equal(refined.small, preview.latents), "it still knows the preview"
     assert degraded.models == {"stage1": "s.pt", "stage2": "b.pt", "vae": "w.pt"}
     refined = degraded.as_refined(preview.latents, preview.stage2, {})
     assert (refined.content, refined.noise_step) == ("refined", None)

@@ -40,6 +40,16 @@ def test_sections_with_a_faultless_model_meet_all_floors(bench):
     assert gain.high < 0
 
 
+def test_matched_colours_are_shown_beside_those_of_stage2(bench):
+    oracle = Oracle(tint=0.05)
+    settings = replace(SETTINGS, stage2=replace(SETTINGS.stage2, match_colors=1.0))
+    refined = run_report(replace(bench(oracle), settings=settings), WEIGHTS, sections=["refinement"])["refinement"]
+    before = value(refined, "refined, colours not matched", "low-passed PSNR")
+    assert before.mean < 30
+    assert value(refined, "refined", "low-passed PSNR").mean > before.mean + 10
+    assert oracle.calls["refine"] == 1, "one batch, refined once for both"
+
+
 def test_fidelity_of_swapped_clips_is_chance(bench):
     result = run_report(bench(Oracle(swap=True)), WEIGHTS, sections=["fidelity"])["fidelity"]
     scenes = held_out_scenes(ONE, SETTINGS.clips, SETTINGS)

@@ -113,6 +113,7 @@ def test_gradient_accumulation_and_checkpointing_change_memory_only(write, tmp_p
         ("batch_size = 1\n", "batch_size = 1\ndatasets = {other = 1}\n", r"names the datasets \['other'\]"),
         ("[train_text]", "text_dropout = 0.1\n[train_text_]", "unknown train_text_"),
         ('source = "shapes"', 'source = "folder"', r"path is missing"),
+        ("num_layers = 1\n", "num_layers = 1\nlearning_rate_scale = 0.0\n", r"train_text\.learning_rate_scale is 0"),
         ("learning_rate = 2e-3", "learning_rate = 0.0", "expected a positive number"),
     ],
 )

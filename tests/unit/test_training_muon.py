@@ -10,7 +10,7 @@ from torch import nn
 
 from flashvideo.training.config import RunSettings
 from flashvideo.training.loop import make_optimizer
-from flashvideo.training.muon import Muon, orthogonalised, split_parameters
+from flashvideo.training.muon import Muon, orthogonalised
 
 
 @pytest.mark.parametrize("shape", [(8, 24), (24, 8), (16, 16)])
@@ -32,23 +32,25 @@ def network() -> nn.Module:
 def test_weights_of_layers_are_matrices_and_the_rest_is_not():
     model = nn.ModuleDict({"net": network(), "conv": nn.Conv3d(2, 3, 3)})
     model["net"][3].weight.requires_grad_(False)
-    matrices, others = split_parameters(model)
-    assert {id(p) for p in matrices} == {id(model["net"][1].weight), id(model["conv"].weight)}
-    assert len(others) == 6
+    matrices, others = make_optimizer(model, RunSettings(optimizer="muon")).param_groups
+    assert matrices["matrices"]
+    assert {id(p) for p in matrices["params"]} == {id(model["net"][1].weight), id(model["conv"].weight)}
+    assert not others["matrices"]
+    assert len(others["params"]) == 6
 
 
 def test_an_update_has_the_size_of_adams():
     model = nn.Linear(64, 32, bias=False)
     before = model.weight.detach().clone()
     model.weight.grad = torch.randn(32, 64) * 1e-4
-    Muon([model.weight], [], lr=0.01).step()
+    Muon([{"params": [model.weight], "matrices": True}], lr=0.01).step()
     assert 0.1 < (model.weight - before).square().mean().sqrt() / 0.01 < 0.3
 
 
 def test_everything_else_is_adamw():
     ours, theirs = (nn.LayerNorm(5) for _ in range(2))
     optimizers = [
-        Muon([], ours.parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=0.3),
+        Muon([{"params": ours.parameters(), "matrices": False}], lr=0.1, betas=(0.8, 0.9), weight_decay=0.3),
         torch.optim.AdamW(theirs.parameters(), lr=0.1, betas=(0.8, 0.9), weight_decay=0.3),
     ]
     generator = torch.Generator().manual_seed(0)
@@ -85,5 +87,15 @@ def test_it_learns_and_goes_on_from_its_state():
 
 
 def test_vectors_are_no_matrices():
-    with pytest.raises(ValueError, match="belongs to others"):
-        Muon([nn.Parameter(torch.zeros(3))], [], lr=0.1)
+    with pytest.raises(ValueError, match="fewer than two dimensions is none"):
+        Muon([{"params": [nn.Parameter(torch.zeros(3))], "matrices": True}], lr=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_part_may_learn_more_slowly(optimizer):
+    model = nn.ModuleDict({"net": network(), "conv": nn.Conv3d(2, 3, 3)})
+    groups = make_optimizer(model, RunSettings(optimizer=optimizer), {"conv.": 0.1}).param_groups
+    slow = {id(p) for group in groups if group["scale"] == 0.1 for p in group["params"]}
+    assert slow == {id(p) for p in model["conv"].parameters()}
+    every = [id(p) for group in groups for p in group["params"]]
+    assert len(every) == len(set(every)) == len(list(model.parameters()))

@@ -55,6 +55,24 @@ def test_stage1_learns_one_clip_by_heart(write, tmp_path):
     assert last < 0.55 * first, (first, last)
 
 
+PARTS = ("text.", "transformer.")
+
+
+def test_the_text_encoder_can_learn_more_slowly(write, tmp_path):
+    moved = []
+    for scale in (1.0, 0.01):
+        config = write(name=f"at-{scale}")
+        run = open_run(
+            changed(config, "d_ff = 16\n", f"d_ff = 16\nlearning_rate_scale = {scale}\n"), tmp_path / str(scale)
+        )
+        before = {name: value.clone() for name, value in run.objective.state_dict().items()}
+        train(run, stop_after=2)
+        after = run.objective.state_dict()
+        moved.append([float(sum((after[n] - before[n]).norm() for n in after if n.startswith(p))) for p in PARTS])
+    assert moved[1][0] < 0.05 * moved[0][0]
+    assert moved[1][1] == pytest.approx(moved[0][1], rel=0.1)
+
+
 def test_stage2_starts_from_stage1_and_trains_on_degraded_copies(write, tmp_path, tiny_text):
     text = STAGE1.replace('kind = "stage1"', 'kind = "stage2"').replace("low = true", "degraded_copies = 2")
     start = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{TINY / "text"}"'
