@@ -12,7 +12,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
-from .muon import Muon, split_parameters
+from .muon import Muon, matrix_ids
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ class Run:
         folder: of checkpoints, logs and results.
         export: writes the finished weights into a folder, given the objective's whole state dict: averaged weights, if
             there are any.
+        rate_scales: prefix of parameters' names in the objective -> their learning rate over the run's.
         history: what was logged, in order.
     """
 
@@ -55,6 +56,7 @@ class Run:
     settings: RunSettings
     folder: Path
     export: Callable[[Path, dict[str, Tensor]], object]
+    rate_scales: Mapping[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
@@ -85,12 +87,25 @@ def runs_on_cpu() -> bool:
     return not (torch.cuda.is_available() or torch.backends.mps.is_available())
 
 
-def make_optimizer(module: nn.Module, settings: RunSettings) -> torch.optim.Optimizer:
+def make_optimizer(
+    module: nn.Module, settings: RunSettings, rate_scales: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of a module's trained parameters.
+
+    Args:
+        rate_scales: see :class:`Run`; groups of parameters carry theirs as ``scale``.
 
     Raises:
         ValueError: bitsandbytes is wanted and not installed.
     """
+    groups = _parameter_groups(module, rate_scales or {}, by_shape=settings.optimizer == "muon")
+    told: dict[str, Any] = {
+        "lr": settings.learning_rate,
+        "betas": settings.betas,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.optimizer == "muon":
+        return Muon(groups, **told, dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32)
     kind: Any = torch.optim.AdamW
     if settings.optimizer == "adamw8bit":
         try:
@@ -101,15 +116,25 @@ def make_optimizer(module: nn.Module, settings: RunSettings) -> torch.optim.Opti
             raise ValueError(
                 'run.optimizer = "adamw8bit" needs bitsandbytes. Install it (pip install bitsandbytes) or use "adamw".'
             ) from error
-    if settings.optimizer == "muon":
-        matrices, others = split_parameters(module)
-        dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-        return Muon(matrices, others, settings.learning_rate, settings.betas, settings.weight_decay, dtype)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer: torch.optim.Optimizer = kind(
-        parameters, lr=settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay
-    )
+    optimizer: torch.optim.Optimizer = kind(groups, **told)
     return optimizer
+
+
+def _parameter_groups(module: nn.Module, rate_scales: Mapping[str, float], *, by_shape: bool) -> list[dict[str, Any]]:
+    """Trained parameters by their rate and, for Muon, matrices before others."""
+    matrices = matrix_ids(module) if by_shape else set()
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = next((factor for prefix, factor in rate_scales.items() if name.startswith(prefix)), 1.0)
+        group: dict[str, Any] = {
+            "params": [],
+            "scale": scale,
+            **({"matrices": id(parameter) in matrices} if by_shape else {}),
+        }
+        groups.setdefault((-scale, id(parameter) not in matrices), group)["params"].append(parameter)
+    return [groups[key] for key in sorted(groups)]
 
 
 def train(run: Run, *, resume: bool = False, stop_after: int | None = None) -> int:
@@ -150,7 +175,7 @@ class _Trainer:
                 project_dir=str(run.folder), logging_dir=str(run.folder / "tensorboard")
             ),
         )
-        optimizer = make_optimizer(run.objective, self.settings)
+        optimizer = make_optimizer(run.objective, self.settings, run.rate_scales)
         self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
         self.ema = self._make_ema()
         if trackers:
@@ -203,7 +228,7 @@ class _Trainer:
         self.module.train()
         factor = learning_rate_factor(step, self.run.total_steps, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+            group["lr"] = self.settings.learning_rate * factor * group["scale"]
         sums: dict[str, float] = {}
         count = self.settings.gradient_accumulation
         for micro in range(count):
@@ -250,6 +275,7 @@ class _Trainer:
             shutil.rmtree(temporary)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(temporary))
+        self.accelerator.wait_for_everyone()  # each process writes a part of it, the state of its random numbers
         if self.accelerator.is_main_process:
             if target.exists():
                 shutil.rmtree(target)
