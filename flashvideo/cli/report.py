@@ -49,8 +49,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         metavar="NAME=PATH",
         help="other weights of a stage to compare with, or a LoRA with ,base=PATH; ,noise_step=N refines with a noise "
-        "step of their own (0: trained without latent degradation, 999: from noise); 'single' is a transformer of "
-        "Stage I's kind for high resolution",
+        "step of their own (0: trained without latent degradation, 999: from noise); ,only=SECTION compares in that "
+        "one alone; 'single' is a transformer of Stage I's kind for high resolution",
     )
     _add_settings(report)
     add_model_options(report)

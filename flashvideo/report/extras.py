@@ -1,4 +1,4 @@
-"""Other weights to compare with: ``NAME=PATH[,noise_step=N][,base=PATH]``."""
+"""Other weights to compare with: ``NAME=PATH[,noise_step=N][,base=PATH][,only=SECTION]``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ..checks import check_noise_step
 from .models import Extra, LoadedModels, Stage
 from .record import Weights, hash_weights, joint
 
+_COMPARED = ("training", "sizes", "adaptation")
+
 
 @dataclass(frozen=True)
 class ExtraFile:
@@ -21,7 +23,7 @@ class ExtraFile:
 
     Attributes:
         base: of a LoRA.
-        noise_step: see :class:`~flashvideo.report.models.Extra`.
+        noise_step, only: see :class:`~flashvideo.report.models.Extra`.
     """
 
     name: str
@@ -29,6 +31,7 @@ class ExtraFile:
     stage: Stage
     base: Path | None = None
     noise_step: int | None = None
+    only: str | None = None
 
     def hashes(self) -> dict[str, Weights]:
         """By the names that :func:`~flashvideo.report.run.run_report` takes; a LoRA's with its base's."""
@@ -44,7 +47,7 @@ class ExtraFile:
     def extra(self, models: LoadedModels, dtype: torch.dtype | None, device: torch.device) -> Extra:
         """In its stage's place; loaded at first use."""
         own = models.with_stage(self.stage, lambda: self.load(dtype, device))
-        return Extra(self.name, self.stage, own, self.noise_step)
+        return Extra(self.name, self.stage, own, self.noise_step, self.only)
 
 
 def parse_extra(text: str) -> ExtraFile:
@@ -56,17 +59,21 @@ def parse_extra(text: str) -> ExtraFile:
     first, *more = text.split(",")
     name, equals, path = first.partition("=")
     options = dict(part.partition("=")[::2] for part in more)
-    unknown = set(options) - {"noise_step", "base"}
+    unknown = set(options) - {"noise_step", "base", "only"}
     if not name or not equals or not path or unknown or not all(options.values()):
-        raise ValueError(f"extra {text!r}; expected NAME=PATH, with ,noise_step=N or ,base=PATH after it if needed.")
-    step = options.get("noise_step")
+        raise ValueError(
+            f"extra {text!r}; expected NAME=PATH, with ,noise_step=N, ,base=PATH or ,only=SECTION after it if needed."
+        )
+    only, step = options.get("only"), options.get("noise_step")
+    if only not in (None, *_COMPARED):
+        raise ValueError(f"the extra {name} is only for {only!r}; expected one of {', '.join(_COMPARED)}.")
     if step is not None:
         if not step.isdecimal():
             raise ValueError(f"noise_step of the extra {name} is {step!r}; expected a whole number, 0 to 999.")
         check_noise_step(int(step))
     file, base = (Path(one).expanduser() if one else None for one in (path, options.get("base")))
     assert file is not None
-    return ExtraFile(name, file, _stage_of(name, file, base), base, None if step is None else int(step))
+    return ExtraFile(name, file, _stage_of(name, file, base), base, None if step is None else int(step), only)
 
 
 def check_text_width(extra: ExtraFile, text_width: int, text_length: int) -> None:

@@ -70,12 +70,14 @@ class Extra:
         models: the models with those weights in that stage's place.
         noise_step: to refine with, where the weights were trained for one of their own: 0 without latent
             degradation, 999 from pure noise.
+        only: the one section to compare in; None: all that they fit.
     """
 
     name: str
     stage: Stage
     models: VideoModels
     noise_step: int | None = None
+    only: str | None = None
 
 
 class SubstitutedModels:

@@ -27,6 +27,7 @@ from .record import (
     write_record,
 )
 from .results import Result
+from .settings import ReportSettings
 
 log = logging.getLogger(__name__)
 
@@ -37,26 +38,36 @@ class SectionPlan:
 
     Attributes:
         parts: of the models that it needs.
+        settings: of the report that it reads, beside the seed and those of the stages that it runs.
         extras: whether it looks at certain other weights.
     """
 
     run: Callable[[Bench], Result]
     parts: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ("clips",)
     extras: Callable[[Extra], bool] = lambda _extra: False
 
 
 _REFINE = ("stage2", "vae", "text")
 _ALL = ("stage1", *_REFINE)
+_SHAPE = ("height", "width", "num_frames")  # of clips, drawn ones included
+_SHORT = ("ablation_clips", "ablation_frames")
 SECTIONS: dict[str, SectionPlan] = {
     judging.SECTION: SectionPlan(judging.judge_section),
     fidelity.SECTION: SectionPlan(fidelity.fidelity_section, _ALL),
     refinement.SECTION: SectionPlan(refinement.refinement_section, _REFINE),
-    ablations.NFE: SectionPlan(ablations.nfe_section, _REFINE),
-    ablations.CFG: SectionPlan(ablations.cfg_section, _REFINE),
-    ablations.NOISE_STEP: SectionPlan(ablations.noise_step_section, _REFINE),
-    training.TRAINING: SectionPlan(training.training_section, _ALL, lambda extra: extra.name != cost.SINGLE),
-    training.SIZES: SectionPlan(training.sizes_section, _REFINE, lambda extra: extra.stage == "stage2"),
-    cost.SECTION: SectionPlan(cost.cost_section, _ALL, lambda extra: extra.name == cost.SINGLE),
+    ablations.NFE: SectionPlan(ablations.nfe_section, _REFINE, (*_SHORT, "nfe")),
+    ablations.CFG: SectionPlan(ablations.cfg_section, _REFINE, (*_SHORT, "cfg")),
+    ablations.NOISE_STEP: SectionPlan(ablations.noise_step_section, _REFINE, ("ablation_clips", "noise_steps")),
+    training.TRAINING: SectionPlan(training.training_section, _REFINE, _SHORT, training.compared_in(training.TRAINING)),
+    training.SIZES: SectionPlan(training.sizes_section, _REFINE, _SHORT, training.compared_in(training.SIZES)),
+    training.ADAPTATION: SectionPlan(
+        training.adaptation_section,
+        ("stage1", "vae", "text"),
+        ("ablation_clips",),
+        training.compared_in(training.ADAPTATION),
+    ),
+    cost.SECTION: SectionPlan(cost.cost_section, _ALL, ("ablation_clips",), lambda extra: extra.name == cost.SINGLE),
 }
 
 
@@ -111,9 +122,10 @@ def run_report(
     for file in (FILE, markdown.FILE):
         check_writable(bench.folder / file, overwrite=True)
     record = read_record(bench.folder)
-    settings, place, code = json.loads(json.dumps(bench.settings.to_dict())), dict(place or {}), code_digest()
+    place, code = dict(place or {}), code_digest()
+    settings = {name: _settings_of(plan, bench.settings) for name, plan in SECTIONS.items()}
     used = {name: _weights_of(plan, bench, weights) for name, plan in SECTIONS.items()}
-    marks = {name: fingerprint(name, used[name], settings, place) for name in SECTIONS}
+    marks = {name: fingerprint(name, used[name], settings[name], place) for name in SECTIONS}
     for name in sections:
         if record.fingerprint(name) == marks[name] and not again:
             _tell_skipped(name, record.sections[name].code == code)
@@ -121,11 +133,20 @@ def run_report(
         start = time.perf_counter()
         result = SECTIONS[name].run(bench)
         result = replace(result, seconds=round(time.perf_counter() - start, 1))
-        section = Section(result, marks[name], used[name], settings, place, versions(), code)
+        section = Section(result, marks[name], used[name], settings[name], place, versions(), code)
         record = read_record(bench.folder).with_section(name, section)  # others may measure beside this
         _write(bench.folder, record, marks)
     _write(bench.folder, record, marks)
     return record.results(marks)
+
+
+def _settings_of(plan: SectionPlan, settings: ReportSettings) -> dict[str, Any]:
+    """What decides a section's numbers, so that a change elsewhere leaves it as it is."""
+    values: dict[str, Any] = json.loads(json.dumps(settings.to_dict()))
+    for stage in ("stage1", "stage2"):
+        if stage not in plan.parts:
+            values[stage] = {name: value for name, value in values[stage].items() if name in _SHAPE}
+    return {name: values[name] for name in ("seed", *plan.settings, "stage1", "stage2")}
 
 
 def _weights_of(plan: SectionPlan, bench: Bench, weights: Mapping[str, Weights]) -> dict[str, Weights]:

@@ -24,7 +24,7 @@ class DatasetSettings:
         captions: ``required`` leaves clips without one out; ``optional`` trains them as clips without a prompt.
         caption_prefix: put before every caption.
         seed: of random parts, of DEG_pixel, and the first of the drawn scenes.
-        count, held_out, low: of drawn scenes, see :class:`~flashvideo.training.sources.ShapesClips`.
+        count, held_out, low, several: of drawn scenes, see :class:`~flashvideo.training.sources.ShapesClips`.
         degraded_copies: draws of DEG_pixel of each clip that are kept; Stage II needs one at least.
         degradation: what they are drawn from.
         cache: folder of the encoded clips.
@@ -47,6 +47,7 @@ class DatasetSettings:
     count: int = 1000
     held_out: bool = False
     low: bool = False
+    several: bool = False
     degraded_copies: int = 0
     degradation: PixelDegradation = field(default_factory=PixelDegradation)
     cache: str = ""
@@ -90,7 +91,12 @@ def open_source(settings: DatasetSettings) -> ClipSource:
     settings.check_clips()
     if settings.source == "shapes":
         return ShapesClips(
-            settings.framing(), count=settings.count, seed=settings.seed, held_out=settings.held_out, low=settings.low
+            settings.framing(),
+            count=settings.count,
+            seed=settings.seed,
+            held_out=settings.held_out,
+            low=settings.low,
+            several=settings.several,
         )
     kind = FolderClips if settings.source == "folder" else WebDatasetClips
     need = settings.captions == "required"

@@ -219,12 +219,21 @@ class ShapesClips:
         seed: of the first scene; the others follow.
         held_out: scenes of held-out combinations in place of those for training.
         low: low-resolution clips, whose textures are gone (Stage I's data).
+        several: two shapes and three shapes in turn, in place of one half of the time.
     """
 
     def __init__(
-        self, framing: Framing, *, count: int, seed: int = 0, held_out: bool = False, low: bool = False
+        self,
+        framing: Framing,
+        *,
+        count: int,
+        seed: int = 0,
+        held_out: bool = False,
+        low: bool = False,
+        several: bool = False,
     ) -> None:
         self.framing, self.count, self.seed, self.held_out, self.low = framing, count, seed, held_out, low
+        self.several = several
 
     def __len__(self) -> int:
         return self.count
@@ -237,7 +246,8 @@ class ShapesClips:
         from ..shapes.scenes import sample_scene
 
         height, width, frames = self.framing.height, self.framing.width, self.framing.frames
-        scene = sample_scene(self.seed + index, held_out=self.held_out, aspect=width / height)
+        shapes = 2 + index % 2 if self.several else None
+        scene = sample_scene(self.seed + index, count=shapes, held_out=self.held_out, aspect=width / height)
         draw = render_low_clip if self.low else render_clip
         return Clip(self.name(index), draw(scene, height, width, frames), scene.caption)
 

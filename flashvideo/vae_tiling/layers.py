@@ -19,6 +19,9 @@ SLICE_ON_CPU = 1 << 17
 SLICE_ELSEWHERE = 1 << 24
 # Elements of one convolution's input: kernels index with 32 bits, so longer inputs are split in time.
 CONVOLUTION_LIMIT = 1 << 30
+# On CPUs, torch gives a 3D convolution to oneDNN if its batch is more than one or channels x frames x rows are more
+# than this, and to a kernel three times as slow otherwise. So small inputs get a batch.
+_SMALL_ON_CPU = 20480
 
 _padding_lock = threading.Lock()
 
@@ -42,6 +45,8 @@ def convolve_3d(conv: Module, values: Tensor) -> Tensor:
     """A causal convolution of `values` `[T + k - 1, h + k - 1, w + k - 1, C]`, frames and halo in front included."""
     kernel = conv.kernel_size[0]
     frames = values.shape[0] - kernel + 1
+    if goes_in_windows(values.device, values.shape[0], values.shape[1], values.shape[3], kernel):
+        return _convolve_windows(conv, values, kernel)
     per_frame = values[0].numel()
     step = max(1, min(frames, CONVOLUTION_LIMIT // per_frame - kernel + 1))
     parts = []
@@ -50,6 +55,21 @@ def convolve_3d(conv: Module, values: Tensor) -> Tensor:
         # The batch axis goes in front of contiguous frames: only then its stride is that of channels-last.
         parts.append(_call(conv, part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+
+
+def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int, kernel: int = 3) -> bool:
+    """Whether a 3D convolution of so small an input is given to oneDNN as a batch, which takes `kernel` copies of it.
+
+    Args:
+        frames, rows: of the input, with what is around the tile.
+    """
+    return device.type == "cpu" and frames > kernel and channels * frames * rows <= _SMALL_ON_CPU
+
+
+def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
+    """:func:`convolve_3d` with a copy of the frames that each frame of the result comes from, as a batch."""
+    windows = values.unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous()
+    return _call(conv, windows.permute(0, 4, 1, 2, 3))[:, :, 0].permute(0, 2, 3, 1).contiguous()
 
 
 def convolve_2d(conv: Module, values: Tensor) -> Tensor:
@@ -61,7 +81,10 @@ def convolve_2d(conv: Module, values: Tensor) -> Tensor:
 
 def pixelwise(conv: Module, values: Tensor) -> Tensor:
     """A 1x1x1 convolution of `values` `[T, h, w, C]`."""
-    return convolve_3d(conv, values)
+    if values.device.type != "cpu":
+        return convolve_3d(conv, values)
+    rows = values.flatten(0, 1)[:, None, None].permute(0, 4, 1, 2, 3)  # one by one, see _SMALL_ON_CPU
+    return _call(conv, rows)[:, :, 0, 0].permute(0, 2, 1).contiguous().unflatten(0, values.shape[:2])
 
 
 @dataclass(frozen=True)

@@ -71,18 +71,24 @@ def test_judge_with_other_captions_is_at_chance(bench):
 
 def test_ablations_and_other_weights(bench):
     oracle, wrong = Oracle(), Oracle(swap=True)
-    extras = (Extra("swapped", "stage2", wrong, noise_step=0), Extra("lora", "stage1", wrong))
-    weights = {**WEIGHTS, "extra swapped": Weights("a", "1"), "extra lora": Weights("b", "2")}
-    names = ("nfe", "noise_step", "training", "sizes")
+    extras = (
+        Extra("swapped", "stage2", wrong, noise_step=0),
+        Extra("large", "stage2", wrong, only="sizes"),
+        Extra("lora", "stage1", wrong),
+    )
+    weights = {**WEIGHTS, **{f"extra {extra.name}": Weights(extra.name, "1") for extra in extras}}
+    names = ("nfe", "noise_step", "training", "sizes", "adaptation")
     results = run_report(bench(oracle, extras=extras), weights, sections=names)
     assert [row.name for row in results["nfe"].tables[0].rows if row.measure == "PSNR"] == ["NFE 1", "NFE 2"]
     assert value(results["noise_step"], "noise step 300", "texture").mean == 1
-    second, first = results["training"].tables
+    (second,), (first,) = (results[name].tables for name in ("training", "adaptation"))
+    assert {row.name for row in second.rows} == {"the models", "swapped"}
+    assert first.title == f"Stage I at 160x96, NFE {SETTINGS.stage1.num_steps}"
     assert second.row("the models", "PSNR").mean == 100 > second.row("swapped", "PSNR").mean
     assert first.row("the models", PROMPT).mean == 1 > first.row("lora", PROMPT).mean
     sizes = results["sizes"].tables[0]
     assert sizes.title == "Stage II at 640x384, 5 frames"
-    assert {row.name for row in sizes.rows} == {"bilinear", "Lanczos", "the models", "swapped"}
+    assert {row.name for row in sizes.rows} == {"bilinear", "Lanczos", "the models", "swapped", "large"}
 
 
 def test_shorter_clips_are_the_middle_of_whole_ones():
@@ -99,8 +105,9 @@ def test_ablations_take_short_clips_but_for_the_noise_step(bench):
     assert titles == ["Stage II by NFE, 5 frames", "Stage II by noise step, 9 frames", "Stage II at 640x384, 5 frames"]
 
 
-def test_training_without_other_weights_says_so(bench):
-    result = run_report(bench(Oracle()), WEIGHTS, sections=["training"])["training"]
+@pytest.mark.parametrize("section", ["training", "adaptation"])
+def test_without_other_weights_it_says_so(bench, section):
+    result = run_report(bench(Oracle()), WEIGHTS, sections=[section])[section]
     assert not result.tables
     assert "--extra" in result.notes[0]
 

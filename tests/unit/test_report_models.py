@@ -80,9 +80,9 @@ def test_command_writes_everything(run, tmp_path):
     said = run("report", *TINY_OPTIONS, *extras, "-o", out)
     assert "floor missed: fidelity, one shape" in said.out
     record = json.loads((out / "report.json").read_text())
-    names = ["judge", "fidelity", "refinement", "nfe", "cfg", "noise_step", "training", "sizes", "cost"]
+    names = ["judge", "fidelity", "refinement", "nfe", "cfg", "noise_step", "training", "sizes", "adaptation", "cost"]
     assert list(record["sections"]) == names
-    hashes = {part: weights["sha256"] for part, weights in record["sections"]["training"]["weights"].items()}
+    hashes = {part: weights["sha256"] for part, weights in record["sections"]["adaptation"]["weights"].items()}
     assert hashes["stage1"] == hashes["extra twin"] == hashlib.sha256(stage1.read_bytes()).hexdigest()
     assert "extra single" not in hashes
     assert "extra single" in record["sections"]["cost"]["weights"]
@@ -117,6 +117,7 @@ def test_command_writes_everything(run, tmp_path):
         (["--extra", "other=/nowhere.safetensors"], "There is no /nowhere"),
         (["--extra", f"other={TINY / '3d-vae.pt'}"], "no transformer"),
         (["--extra", f"other={TINY / 'stage2.pt'},noise_step=1000"], "noise step 1000"),
+        (["--extra", f"other={TINY / 'stage2.pt'},only=cost"], "only for 'cost'"),
         (["--extra", f"other={TINY / 'stage2.pt'},base={TINY / 'stage2.pt'}"], "is no LoRA"),
     ],
 )

@@ -34,6 +34,8 @@ def test_finished_sections_are_skipped(bench, tmp_path):
     assert calls() == 0
     assert (tmp_path / "report" / "report.json").read_bytes() == first
     assert calls(weights={**WEIGHTS, "stage1": Weights("x", "other")}) == 0  # not used by it
+    unused = replace(SETTINGS, clips=7, cfg=(3.0,), stage1=replace(SETTINGS.stage1, num_steps=9))
+    assert calls(place=replace(place, settings=unused)) == 0
     assert calls(again=True) == done
     assert calls(weights={**WEIGHTS, "stage2": Weights("x", "other")}) == done
     assert calls(place=replace(place, settings=replace(SETTINGS, seed=1, nfe=(1, 2)), models=_any(oracle))) == done

@@ -123,7 +123,7 @@ def count_convolutions(vae, run, grid_limit=None):
     def hook(name):
         def note(module, args, output):
             nonlocal excess
-            voxels[name] = voxels.get(name, 0) + output[0, 0].numel() * (output.shape[0] if output.dim() == 4 else 1)
+            voxels[name] = voxels.get(name, 0) + output[:, 0].numel()  # frames may lie in the batch
             if grid_limit is not None:
                 excess = max(excess, max(args[0].shape[-2:]) - grid_limit(name, module))
 
