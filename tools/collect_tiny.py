@@ -12,11 +12,11 @@ from pathlib import Path
 TARGET = Path(__file__).resolve().parents[1] / "flashvideo" / "assets" / "tiny"
 RUNS = (
     *("vae", "vae_finish", "vae_decoder", "vae_textures", "vae_last", "vae_white", "vae_end"),
-    *("stage1", "stage1_finish", "stage2"),
+    *("stage1", "stage1_finish", "stage1_last", "stage2"),
 )
 MODELS = {  # in the target: in the runs' folder
     "vae.safetensors": "vae_end/vae.safetensors",
-    "stage1.safetensors": "stage1_finish/stage1.safetensors",
+    "stage1.safetensors": "stage1_last/stage1.safetensors",
     "stage2.safetensors": "stage2/stage2.safetensors",
     "text": "stage1/text",
 }

@@ -24,6 +24,7 @@ from flashvideo.training.data import (
     ShapesClips,
     WebDatasetClips,
 )
+from flashvideo.training.datasets import open_source
 from flashvideo.training.media import Framing
 from flashvideo.video_io import read_video
 from tests.unit.small_clips import folder_of, moving, write_media
@@ -233,6 +234,8 @@ def test_shapes_are_the_drawn_scenes() -> None:
     torch.testing.assert_close(low.video, low_resolution(render_clip(scene, 192, 320, 5), 4), atol=0.03, rtol=0)
     held_out = ShapesClips(Framing(48, 80, 5), count=3, held_out=True).load(0)
     assert held_out.caption == sample_scene(0, held_out=True).caption
+    several = open_source(DatasetSettings(source="shapes", height=48, width=80, frames=5, count=4, several=True))
+    assert [several.load(index).caption.count(" and ") for index in range(4)] == [1, 2, 1, 2]
 
 
 # ---- settings
