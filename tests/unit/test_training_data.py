@@ -23,8 +23,8 @@ from flashvideo.training.data import (
     FolderClips,
     ShapesClips,
     WebDatasetClips,
+    open_source,
 )
-from flashvideo.training.datasets import open_source
 from flashvideo.training.media import Framing
 from flashvideo.video_io import read_video
 from tests.unit.small_clips import folder_of, moving, write_media
