@@ -54,14 +54,14 @@ def _section(section: Section, *, current: bool) -> Iterator[str]:
     if not current:
         yield from ("**Measured with other weights or settings than the rest; see the end.**", "")
     for table in result.tables:
-        yield from _table(table)
+        yield from table_lines(table)
     for note in result.notes:
         yield from (note, "")
     for picture in result.pictures:
         yield from (f"![{result.section}]({picture.file})", "", picture.caption, "")
 
 
-def _table(table: Table) -> Iterator[str]:
+def table_lines(table: Table) -> Iterator[str]:
     """A line for each name, a column for each measure."""
     measures = list(dict.fromkeys(row.measure for row in table.rows))
     units = {row.measure: row.unit for row in table.rows}

@@ -11,7 +11,7 @@ from ..config import Stage1Settings, Stage2Settings, check_seed
 from ..guidance import check_guidance
 
 TINY_STAGE1 = Stage1Settings(
-    height=48, width=80, num_frames=17, num_steps=30, guidance_scale=3.0, guidance_curve="constant"
+    height=48, width=80, num_frames=17, num_steps=30, guidance_scale=4.0, guidance_curve="constant"
 )
 TINY_STAGE2 = Stage2Settings(height=192, width=320, noise_step=200, guidance_scale=1.0, match_colors=1.0)
 

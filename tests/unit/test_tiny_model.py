@@ -13,8 +13,9 @@ from flashvideo.cli.options import parse_options, stage1_settings, stage2_settin
 from flashvideo.config import Stage2Settings
 from flashvideo.model_store import ASSETS, BUNDLED, ModelStore, find_models
 from flashvideo.report import LoadedModels, ReportSettings
-from flashvideo.report.bench import MIXED, ONE, held_out_scenes, true_clips
+from flashvideo.report.bench import MIXED, held_out_scenes, true_clips
 from flashvideo.report.fidelity import PROMPT_ATTRIBUTES
+from flashvideo.report.floors import FIDELITY_FLOORS
 from flashvideo.report.upsampling import lanczos
 from flashvideo.shapes.judge import judge_clip, total
 from flashvideo.shapes.metrics import low_passed_psnr, spectrum_error
@@ -51,14 +52,15 @@ def test_its_settings_are_those_that_the_report_measures():
     assert stage2_settings(options, Stage2Settings()) == SETTINGS.stage2
 
 
-def test_stage1_shows_what_held_out_captions_say(tiny):
-    scenes = held_out_scenes(ONE, 10, SETTINGS)
+@pytest.mark.parametrize(("group", "floor"), FIDELITY_FLOORS.items())
+def test_stage1_shows_what_held_out_captions_say(tiny, group, floor):
+    scenes = held_out_scenes(group, 10, SETTINGS)
     clips = tiny.generate_low([s.caption for s in scenes], [s.seed for s in scenes], SETTINGS.stage1)
     found = total(judge_clip(clip, scene) for clip, scene in zip(clips, scenes, strict=True))
     tallies = dict(found.tallies())
     right = sum(tallies[name].right for name in PROMPT_ATTRIBUTES)
-    assert right / sum(tallies[name].total for name in PROMPT_ATTRIBUTES) >= 0.9
-    assert all(tallies[name].right >= 7 for name in PROMPT_ATTRIBUTES), "each by itself"
+    assert right / sum(tallies[name].total for name in PROMPT_ATTRIBUTES) >= floor
+    assert all(tallies[name].right >= 0.7 * tallies[name].total for name in PROMPT_ATTRIBUTES), "each by itself"
 
 
 def test_stage2_brings_textures_that_low_resolution_has_not(tiny, refined):

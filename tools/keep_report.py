@@ -1,0 +1,88 @@
+"""Keeps reports in ``docs/report``, pictures in 256 colours, and puts their numbers between README.md's two marks.
+
+python -m tools.keep_report runs/quality runs/ablations
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from flashvideo.report.markdown import table_lines
+from flashvideo.report.record import Record, read_record
+from flashvideo.report.results import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+README, KEPT = ROOT / "README.md", ROOT / "docs" / "report"
+BEGIN, END = "<!-- report: begin, written by tools/keep_report.py -->", "<!-- report: end -->"
+_MAIN = ("fidelity", "refinement")
+_LEFT_OUT = {"flicker error", "size", "missing shapes a clip"}
+
+
+def block(record: Record) -> str:
+    """The tables that the README shows, ablations folded away, and the hashes of the weights."""
+    sections = {name: section for name, section in record.sections.items() if name != "judge"}
+    lines: list[str] = []
+    for name in (name for name in _MAIN if name in sections):
+        lines += _table(sections[name].result.tables[0])
+    rest = [table for name, section in sections.items() if name not in _MAIN for table in section.result.tables]
+    if rest:
+        lines += ["<details><summary>Ablations</summary>", ""]
+        lines += [line for table in rest for line in _table(table)]
+        lines += ["</details>", ""]
+    hashes = {
+        (part, weights.sha256)
+        for section in sections.values()
+        for part, weights in section.weights.items()
+        if not part.startswith("extra ")
+    }
+    told = ", ".join(f"{part} `{digest[:12]}`" for part, digest in sorted(hashes))
+    return "\n".join([*lines, f"SHA-256 of the weights: {told}."])
+
+
+def _table(table: Table) -> Iterator[str]:
+    title, *lines = table_lines(Table(table.title, tuple(row for row in table.rows if row.measure not in _LEFT_OUT)))
+    yield from (f"**{title.removeprefix('### ')}**", *lines)
+
+
+def read_all(folders: Sequence[Path]) -> Record:
+    """The sections of several folders."""
+    return Record({name: section for folder in folders for name, section in read_record(folder).sections.items()})
+
+
+def replaced(text: str, new: str) -> str:
+    """``text`` with ``new`` between its marks."""
+    before, _, rest = text.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"{README} has no {BEGIN} ... {END}.")
+    return f"{before}{BEGIN}\n\n{new}\n\n{END}{after}"
+
+
+def keep(folder: Path) -> None:
+    """Copy a report's numbers, text and pictures to its own name in :data:`KEPT`."""
+    target = KEPT / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    for name in ("report.json", "report.md"):
+        shutil.copyfile(folder / name, target / name)
+    for picture in folder.glob("*.png"):
+        Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
+            target / picture.name, optimize=True
+        )
+
+
+def kept_folders() -> list[Path]:
+    return sorted((path.parent for path in KEPT.glob("*/report.json")), reverse=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
+    for run in sys.argv[1:]:
+        keep(Path(run))
+    found = read_all(kept_folders())
+    README.write_text(replaced(README.read_text(encoding="utf-8"), block(found)), encoding="utf-8")
