@@ -1,4 +1,4 @@
-"""Keeps reports in ``docs/report``, pictures in 256 colours, and puts their numbers between README.md's two marks.
+"""Keeps reports in ``docs/report``, pictures as WebP, and puts their numbers between README.md's two marks.
 
 python -m tools.keep_report runs/quality runs/ablations
 """
@@ -67,12 +67,11 @@ def keep(folder: Path) -> None:
     """Copy a report's numbers, text and pictures to its own name in :data:`KEPT`."""
     target = KEPT / folder.name
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("report.json", "report.md"):
-        shutil.copyfile(folder / name, target / name)
+    shutil.copyfile(folder / "report.json", target / "report.json")
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    (target / "report.md").write_text(text.replace(".png)", ".webp)"), encoding="utf-8")
     for picture in folder.glob("*.png"):
-        Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-            target / picture.name, optimize=True
-        )
+        Image.open(picture).convert("RGB").save(target / f"{picture.stem}.webp", quality=92, method=6)
 
 
 def kept_folders() -> list[Path]:
