@@ -10,7 +10,7 @@ channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
     the latents' scale and shift               4 numbers of fp32 per latent and channel, 2 per pixel of one latent row
     tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
     the convolution's own scratch memory       as much as its input             on a GPU
-    copies of a small input                    3 T (a + 2) (b + 2) C e          on a CPU
+    copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    for three frames, on a CPU
 
 The last line but one is an allowance: what cuDNN takes depends on the algorithm it picks.
 """
@@ -91,7 +91,9 @@ def working_bytes(job: Job, tile: Size) -> int:
             if isinstance(layer, ConvLayer):
                 buffer, rest, copied = _convolution_bytes(layer, frames, chunk, rows, columns, job.dtype.itemsize)
                 if goes_in_windows(job.device, frames + 2, rows + 2, layer.channels[0]):
-                    rest += 3 * frames * (rows + 2) * (columns + 2) * layer.channels[0] * job.dtype.itemsize
+                    channels, out = layer.channels
+                    each = 3 * (rows + 2) * (columns + 2) * channels + rows * columns * out
+                    rest += min(3, frames) * each * job.dtype.itemsize
             else:
                 after = _resampled(frames, layer, index == 0)
                 buffer, rest, copied = _resampling_bytes(layer, frames, after, rows, columns, job.dtype.itemsize)

@@ -58,7 +58,7 @@ def convolve_3d(conv: Module, values: Tensor) -> Tensor:
 
 
 def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int, kernel: int = 3) -> bool:
-    """Whether a 3D convolution of so small an input is given to oneDNN as a batch, which takes `kernel` copies of it.
+    """Whether a 3D convolution of so small an input is given to oneDNN as a batch, which takes copies of it.
 
     Args:
         frames, rows: of the input, with what is around the tile.
@@ -67,9 +67,15 @@ def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int,
 
 
 def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
-    """:func:`convolve_3d` with a copy of the frames that each frame of the result comes from, as a batch."""
-    windows = values.unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous()
-    return _call(conv, windows.permute(0, 4, 1, 2, 3))[:, :, 0].permute(0, 2, 3, 1).contiguous()
+    """:func:`convolve_3d`, two or three frames at a time: a batch of copies of the frames that each comes from."""
+    frames, rows, columns = (size - kernel + 1 for size in values.shape[:3])
+    result = values.new_empty((frames, rows, columns, conv.out_channels))
+    starts = range(0, frames - 1, 2)
+    for start in starts:
+        end = frames if start == starts[-1] else start + 2
+        windows = values[start : end + kernel - 1].unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous()
+        result[start:end] = _call(conv, windows.permute(0, 4, 1, 2, 3))[:, :, 0].permute(0, 2, 3, 1)
+    return result
 
 
 def convolve_2d(conv: Module, values: Tensor) -> Tensor:
