@@ -10,7 +10,7 @@ channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
     the latents' scale and shift               4 numbers of fp32 per latent and channel, 2 per pixel of one latent row
     tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
     the convolution's own scratch memory       as much as its input             on a GPU
-    copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    for three frames, on a CPU
+    copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    of 3 frames and 16 rows, on a CPU
 
 The last line but one is an allowance: what cuDNN takes depends on the algorithm it picks.
 """
@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, goes_in_windows
+from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, goes_in_windows
 from .mover import SLOTS, Mover
 from .network import ConvLayer, Layer, ResampleLayer
 from .store import LENT, Limits, PaperStore, Plane
@@ -92,7 +92,8 @@ def working_bytes(job: Job, tile: Size) -> int:
                 buffer, rest, copied = _convolution_bytes(layer, frames, chunk, rows, columns, job.dtype.itemsize)
                 if goes_in_windows(job.device, frames + 2, rows + 2, layer.channels[0]):
                     channels, out = layer.channels
-                    each = 3 * (rows + 2) * (columns + 2) * channels + rows * columns * out
+                    band = min(rows, WINDOW_ROWS)
+                    each = 3 * (band + 2) * (columns + 2) * channels + band * columns * out
                     rest += min(3, frames) * each * job.dtype.itemsize
             else:
                 after = _resampled(frames, layer, index == 0)

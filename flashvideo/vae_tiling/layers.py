@@ -22,6 +22,7 @@ CONVOLUTION_LIMIT = 1 << 30
 # On CPUs, torch gives a 3D convolution to oneDNN if its batch is more than one or channels x frames x rows are more
 # than this, and to a kernel three times as slow otherwise. So small inputs get a batch.
 _SMALL_ON_CPU = 20480
+WINDOW_ROWS = 16  # of the result, at a time
 
 _padding_lock = threading.Lock()
 
@@ -73,8 +74,10 @@ def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
     starts = range(0, frames - 1, 2)
     for start in starts:
         end = frames if start == starts[-1] else start + 2
-        windows = values[start : end + kernel - 1].unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous()
-        result[start:end] = _call(conv, windows.permute(0, 4, 1, 2, 3))[:, :, 0].permute(0, 2, 3, 1)
+        for top in range(0, rows, WINDOW_ROWS):
+            band = values[start : end + kernel - 1, top : min(top + WINDOW_ROWS, rows) + kernel - 1]
+            windows = band.unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous().permute(0, 4, 1, 2, 3)
+            result[start:end, top : top + WINDOW_ROWS] = _call(conv, windows)[:, :, 0].permute(0, 2, 3, 1)
     return result
 
 
