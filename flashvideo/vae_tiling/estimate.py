@@ -6,7 +6,7 @@ channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
 
     input with halo and two leading frames    (T + 2) (a + 2) (b + 2) C e      one buffer, as large as any layer needs
     output                                     T a b K e
-    residual block's straight path             T a b K e                        if a convolution is in it
+    residual block's straight path             a b (C' + K) e                   a frame, if a convolution is in it
     the latents' scale and shift               4 numbers of fp32 per latent and channel, 2 per pixel of one latent row
     tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
     the convolution's own scratch memory       as much as its input             on a GPU
@@ -111,7 +111,9 @@ def _convolution_bytes(
     """A causal convolution's input buffer, what else it holds, and what is copied from and to the host."""
     channels, out = layer.channels
     core, halo = rows * columns, (rows + 2) * (columns + 2)
-    rest = frames * core * out * item * (2 if layer.shortcut is not None else 1)
+    rest = frames * core * out * item
+    if layer.shortcut is not None:
+        rest += core * (layer.shortcut.in_channels + out) * item
     if layer.norm and layer.norm.scale:
         down, across = (-(-side // layer.grid) + 2 for side in (rows, columns))
         rest += (4 * latent_frames * across + 2 * (columns + 2)) * down * channels * max(4, item)

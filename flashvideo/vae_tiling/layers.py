@@ -89,11 +89,11 @@ def convolve_2d(conv: Module, values: Tensor) -> Tensor:
 
 
 def pixelwise(conv: Module, values: Tensor) -> Tensor:
-    """A 1x1x1 convolution of `values` `[T, h, w, C]`."""
+    """A 1x1x1 convolution of one frame `[h, w, C]`, maybe strided."""
     if values.device.type != "cpu":
-        return convolve_3d(conv, values)
-    rows = values.flatten(0, 1)[:, None, None].permute(0, 4, 1, 2, 3)  # one by one, see _SMALL_ON_CPU
-    return _call(conv, rows)[:, :, 0, 0].permute(0, 2, 1).contiguous().unflatten(0, values.shape[:2])
+        return convolve_3d(conv, values[None])[0]
+    rows = values[:, None, None].permute(0, 4, 1, 2, 3)  # one by one, see _SMALL_ON_CPU
+    return _call(conv, rows)[:, :, 0, 0].permute(0, 2, 1)
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,11 @@ class Walker:
             result = op.convolve_3d(layer.conv, buffer)
             if residual:
                 straight = self._mover.read(residual, core)
-                result += op.pixelwise(layer.shortcut, straight) if layer.shortcut is not None else straight
+                if layer.shortcut is None:
+                    result += straight
+                else:
+                    for frame, onto in zip(straight, result, strict=True):
+                        onto += op.pixelwise(layer.shortcut, frame)
             found = measure(result) if layer.measured else None
             if new:
                 self._mover.write(new, core, buffer[-2:, 1:-1, 1:-1])
@@ -291,7 +295,7 @@ class Walker:
 
         def compute(tile: Region) -> None:
             values = latents[:, tile.top : tile.bottom, tile.left : tile.right]
-            self._mover.write(plane, tile, op.pixelwise(conv, values))
+            self._mover.write(plane, tile, torch.stack([op.pixelwise(conv, frame) for frame in values]))
 
         self._over_tiles(lambda tile: [Want(source, tile)], compute)
         return plane
