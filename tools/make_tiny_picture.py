@@ -26,7 +26,7 @@ def main() -> None:
     bench = Bench(models, ReportSettings(), DOCS)
     scenes = bench.scenes(MIXED, _CLIPS)
     frames = []
-    for low, high in zip(*two_stages(bench, models, scenes), strict=True):
+    for low, high in zip(*two_stages(bench, scenes), strict=True):
         small = torch.nn.functional.interpolate(low.transpose(0, 1), high.shape[2:], mode="nearest").transpose(0, 1)
         frames += [clip[:, frame] for clip in (small, high) for frame in _FRAMES]
     bench.sheet("tiny.png", "", frames, 2 * len(_FRAMES))

@@ -14,12 +14,12 @@ from ..shapes.judge import Verdict, judge_clip
 from ..shapes.scenes import Scene
 from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of
 from .fidelity import prompt_rows, two_stages
-from .models import Extra, NetworkSize
+from .models import Extra, NetworkSize, VideoModels
 from .results import Result, Row, Table, mean_row
 
 SECTION = "cost"
 SINGLE = "single"
-TWO_STAGES = "two stages"
+TWO_STAGES, BRIEFLY = "two stages", "two stages, trained as briefly"
 _TIMED_STEPS = (1, 4)
 _TIMED_CLIPS = 4
 _SHOWN = 4
@@ -68,11 +68,17 @@ def branches(guidance_scale: float) -> int:
 
 
 def cost_section(bench: Bench) -> Result:
-    """Judge both ways at equal evaluation cost and at equal time; without the extra ``single`` the first alone."""
+    """Judge both ways at equal evaluation cost and at equal time; without the extra ``single`` the first alone.
+
+    A pair of stages that is given for this section alone, trained together for as long as ``single``, is judged as
+    well: it shows what the models owe to longer training.
+    """
     scenes = bench.scenes(MIXED, bench.settings.ablation_clips)
-    ours = _two_stage_arm(bench)
-    ours.make(scenes[:1])  # loads and warms up
-    runs = {ours.name: (ours, _run(bench, ours, scenes))}
+    ours, *brief = _two_stage_arms(bench)
+    runs = {}
+    for arm in (ours, *brief):
+        arm.make(scenes[:1])  # loads and warms up
+        runs[arm.name] = (arm, _run(bench, arm, scenes))
     notes = ["FLOPs are those of the transformers, guidance's second branch counted; seconds include the VAE."]
     single = next((extra for extra in bench.extras if extra.name == SINGLE), None)
     if single is None:
@@ -87,12 +93,40 @@ def cost_section(bench: Bench) -> Result:
     return Result(SECTION, (Table("Two stages and one", tuple(rows)),), tuple(notes), (picture,))
 
 
-def _two_stage_arm(bench: Bench) -> Arm:
-    first, second = bench.settings.stage1, bench.settings.stage2
-    flops = _sampling_flops(bench.models.network("stage1"), first)
-    one = evaluation_flops(bench.models.network("stage2"), first.num_frames, second.height, second.width)
-    flops += one * second.num_steps * branches(second.guidance_scale)
-    return Arm(TWO_STAGES, lambda scenes: two_stages(bench, bench.models, scenes)[1], flops)
+def _two_stage_arms(bench: Bench) -> list[Arm]:
+    """The models, and those that were trained for as short a time as the single stage, if they were given."""
+    brief = brief_pair(bench.extras)
+    arms = [_two_stage_arm(bench, TWO_STAGES, bench.models, bench.models)]
+    return arms if brief is None else [*arms, _two_stage_arm(bench, BRIEFLY, *brief)]
+
+
+def compared(extra: Extra) -> bool:
+    """Whether other weights belong into this section."""
+    return extra.name == SINGLE or extra.only == SECTION
+
+
+def brief_pair(extras: Sequence[Extra]) -> tuple[VideoModels, VideoModels] | None:
+    """Stage I and Stage II of the extras that are for this section only; None if there are none.
+
+    Raises:
+        ValueError: one without the other, or several.
+    """
+    brief = [extra for extra in extras if extra.only == SECTION and extra.name != SINGLE]
+    found = {stage: [extra.models for extra in brief if extra.stage == stage] for stage in ("stage1", "stage2")}
+    if not brief:
+        return None
+    if any(len(models) != 1 for models in found.values()):
+        told = ", ".join(f"{extra.name} ({extra.stage})" for extra in brief)
+        raise ValueError(f"extras with only={SECTION}: {told}; expected one of each stage, which work together.")
+    return found["stage1"][0], found["stage2"][0]
+
+
+def _two_stage_arm(bench: Bench, name: str, first: VideoModels, second: VideoModels) -> Arm:
+    small, large = bench.settings.stage1, bench.settings.stage2
+    flops = _sampling_flops(first.network("stage1"), small)
+    one = evaluation_flops(second.network("stage2"), small.num_frames, large.height, large.width)
+    flops += one * large.num_steps * branches(large.guidance_scale)
+    return Arm(name, lambda scenes: two_stages(bench, scenes, first, second)[1], flops)
 
 
 def _sampling_flops(network: NetworkSize, settings: Stage1Settings) -> float:

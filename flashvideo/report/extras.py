@@ -14,7 +14,7 @@ from ..checks import check_noise_step
 from .models import Extra, LoadedModels, Stage
 from .record import Weights, hash_weights, joint
 
-_COMPARED = ("training", "sizes", "adaptation")
+_COMPARED = ("training", "sizes", "adaptation", "cost")
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def fidelity_section(bench: Bench) -> Result:
         frames: list[Tensor] = []
         scenes = bench.scenes(group, bench.settings.clips)
         for batch in bench.batches(scenes, bench.settings.batch, f"Fidelity: {group}"):
-            for scene, low, high in zip(batch, *two_stages(bench, bench.models, batch), strict=True):
+            for scene, low, high in zip(batch, *two_stages(bench, batch), strict=True):
                 first.append(judge_clip(low, scene))
                 second.append(judge_clip(high, scene))
                 if len(first) <= _SHOWN:
@@ -45,12 +45,19 @@ def fidelity_section(bench: Bench) -> Result:
     return Result(SECTION, (Table("Attributes right, held-out captions", tuple(rows)),), (note,), tuple(pictures))
 
 
-def two_stages(bench: Bench, models: VideoModels, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:
-    """Clips of the scenes' captions, ``[B, 3, F, h, w]`` and ``[B, 3, F, H, W]``."""
+def two_stages(
+    bench: Bench, scenes: Sequence[Scene], first: VideoModels | None = None, second: VideoModels | None = None
+) -> tuple[Tensor, Tensor]:
+    """Clips of the scenes' captions, ``[B, 3, F, h, w]`` and ``[B, 3, F, H, W]``.
+
+    Args:
+        first, second: whose Stage I and whose Stage II; default: the bench's.
+    """
+    first, second = first or bench.models, second or bench.models
     captions, seeds, size = captions_of(scenes), seeds_of(scenes), bench.settings.large_batch
-    low = models.generate_low(captions, seeds, bench.settings.stage1)
+    low = first.generate_low(captions, seeds, bench.settings.stage1)
     parts = [slice(start, start + size) for start in range(0, len(scenes), size)]
-    high = [models.refine(low[part], captions[part], seeds[part], bench.settings.stage2) for part in parts]
+    high = [second.refine(low[part], captions[part], seeds[part], bench.settings.stage2) for part in parts]
     return low, torch.cat(high)
 
 

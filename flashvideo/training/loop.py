@@ -25,11 +25,11 @@ from ..seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids
+from .sharding import set_up_sharding
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
-_SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
 @dataclass
@@ -169,12 +169,13 @@ class _Trainer:
         self.accelerator = Accelerator(
             cpu=runs_on_cpu(),
             mixed_precision=precision,
-            gradient_accumulation_steps=1,  # micro-batches are looped over here
             log_with=trackers,
             project_config=ProjectConfiguration(
                 project_dir=str(run.folder), logging_dir=str(run.folder / "tensorboard")
             ),
         )
+        self.accelerator.gradient_accumulation_steps = self.settings.gradient_accumulation  # launchers have their own
+        set_up_sharding(self.accelerator.state, self.settings, run.phases[0].batch_size)
         optimizer = make_optimizer(run.objective, self.settings, run.rate_scales)
         self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
         self.ema = self._make_ema()
@@ -184,10 +185,6 @@ class _Trainer:
     def _make_ema(self) -> AveragedWeights | None:
         if not self.settings.ema:
             return None
-        if self.accelerator.distributed_type in _SHARDED:
-            raise ValueError(
-                "run.ema needs whole parameters on every device, which FSDP and DeepSpeed do not keep. Set it to 0."
-            )
         ema = AveragedWeights(self._trained(), self.settings.ema)
         self.accelerator.register_for_checkpointing(ema)
         return ema
@@ -233,18 +230,20 @@ class _Trainer:
         count = self.settings.gradient_accumulation
         for micro in range(count):
             batch = _to(batches.get(step, micro), self.accelerator.device)
-            with self.accelerator.autocast():
-                loss, metrics = self.module(batch)
-            if not torch.isfinite(loss):
-                raise ValueError(
-                    f"The loss is {loss.item()} at step {step + 1}. Lower run.learning_rate, or use bf16, not fp16; "
-                    "the last checkpoint is kept."
-                )
-            self.accelerator.backward(loss / count)
+            with self.accelerator.accumulate(self.module):  # divides by their number; gradients are shared at the last
+                with self.accelerator.autocast():
+                    loss, metrics = self.module(batch)
+                if not torch.isfinite(loss):
+                    raise ValueError(
+                        f"The loss is {loss.item()} at step {step + 1}. Lower run.learning_rate, or use bf16, not "
+                        "fp16; the last checkpoint is kept."
+                    )
+                self.accelerator.backward(loss)
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / count
         norm = self.accelerator.clip_grad_norm_(self._trained(), self.settings.max_grad_norm)
-        sums["grad_norm"] = float(norm)
+        if norm is not None:
+            sums["grad_norm"] = float(norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema is not None:

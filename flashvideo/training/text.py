@@ -16,6 +16,7 @@ from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..models.t5_layout import load_tokenizer
 from ..models.text import TextEncoder
+from ..outputs import replacing
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
 _CONFIG_NAMES = (
@@ -91,7 +92,8 @@ def new_text_encoder(
 
     folder.mkdir(parents=True, exist_ok=True)
     raw = build_tokenizer(words)
-    raw.save(str(folder / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as partial:  # every process writes it, and reads it at once
+        raw.save(str(partial))
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     config = T5Config(
         **settings.sizes,

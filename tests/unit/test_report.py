@@ -129,6 +129,17 @@ def test_cost_of_both_ways(bench):
     assert value(result, "two stages", "seconds a clip").n == SETTINGS.ablation_clips
 
 
+def test_cost_of_two_stages_trained_as_briefly(bench):
+    wrong, single = Oracle(swap=True), Extra("single", "stage1", Oracle())
+    brief = tuple(Extra(f"brief {stage}", stage, wrong, only="cost") for stage in ("stage1", "stage2"))
+    weights = {**WEIGHTS, **{f"extra {extra.name}": Weights(extra.name, "1") for extra in (single, *brief)}}
+    result = run_report(bench(Oracle(), extras=(single, *brief)), weights, sections=["cost"])["cost"]
+    ours, theirs = (value(result, name, PROMPT).mean for name in ("two stages", "two stages, trained as briefly"))
+    assert ours == 1 > theirs
+    with pytest.raises(ValueError, match=r"brief stage1 \(stage1\); expected one of each stage"):
+        run_report(bench(Oracle(), extras=brief[:1]), weights, sections=["judge"])
+
+
 def test_flops_formula():
     tokens, width = 10 + 2 * 3 * 5, 8
     found = evaluation_flops(NetworkSize(layers=3, width=width, text_length=10), 5, 48, 80)

@@ -117,7 +117,8 @@ def test_command_writes_everything(run, tmp_path):
         (["--extra", "other=/nowhere.safetensors"], "There is no /nowhere"),
         (["--extra", f"other={TINY / '3d-vae.pt'}"], "no transformer"),
         (["--extra", f"other={TINY / 'stage2.pt'},noise_step=1000"], "noise step 1000"),
-        (["--extra", f"other={TINY / 'stage2.pt'},only=cost"], "only for 'cost'"),
+        (["--extra", f"other={TINY / 'stage2.pt'},only=judge"], "only for 'judge'"),
+        (["--extra", f"other={TINY / 'stage2.pt'},only=cost"], "other (stage2); expected one of each stage"),
         (["--extra", f"other={TINY / 'stage2.pt'},base={TINY / 'stage2.pt'}"], "is no LoRA"),
     ],
 )

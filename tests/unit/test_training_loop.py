@@ -246,6 +246,35 @@ def test_eight_bit_adamw_without_bitsandbytes_is_refused_in_words(monkeypatch, t
         train(Run(Linear(), one_batch, [Phase()], settings, tmp_path, lambda folder, state: None))
 
 
+def test_eight_bit_adamw_resumes_to_the_same_bytes(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    settings, states = RunSettings(optimizer="adamw8bit", learning_rate=0.01, max_grad_norm=10), {}
+
+    def run(name: str) -> Run:
+        torch.manual_seed(0)
+        objective = Linear()
+        objective.layer = torch.nn.Linear(8, 1024)  # smaller matrices are not worth eight bits
+        return Run(
+            objective,
+            lambda _phase, generator, size: {
+                "x": torch.randn(size, 8, generator=generator),
+                "y": torch.ones(size, 1024),
+            },
+            [Phase(steps=6, batch_size=4)],
+            settings,
+            tmp_path / name,
+            lambda folder, state: states.update({folder.name: {k: v.clone() for k, v in state.items()}}),
+        )
+
+    train(run("whole"))
+    train(run("parts"), stop_after=3)
+    parts = run("parts")
+    train(parts, resume=True)
+    for name, value in states["whole"].items():
+        assert torch.equal(value, states["parts"][name])
+    assert states["whole"]["layer.bias"].abs().min() > 0
+
+
 def test_batches_prepared_ahead_are_the_same(write, tmp_path):
     config = write()
     train(open_run(config, tmp_path / "inline"))
