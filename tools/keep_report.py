@@ -15,6 +15,7 @@ from PIL import Image
 from flashvideo.report.markdown import table_lines
 from flashvideo.report.record import Record, read_record
 from flashvideo.report.results import Table
+from flashvideo.report.run import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 README, KEPT = ROOT / "README.md", ROOT / "docs" / "report"
@@ -25,7 +26,7 @@ _LEFT_OUT = {"flicker error", "size", "missing shapes a clip"}
 
 def block(record: Record) -> str:
     """The tables that the README shows, ablations folded away, and the hashes of the weights."""
-    sections = {name: section for name, section in record.sections.items() if name != "judge"}
+    sections = {name: record.sections[name] for name in SECTIONS if name != "judge" and name in record.sections}
     lines: list[str] = []
     for name in (name for name in _MAIN if name in sections):
         lines += _table(sections[name].result.tables[0])

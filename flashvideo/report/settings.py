@@ -39,7 +39,7 @@ class ReportSettings:
     stage2: Stage2Settings = TINY_STAGE2
     nfe: tuple[int, ...] = tuple(range(1, 9))
     cfg: tuple[float, ...] = (1.0, 2.0, 4.0, 7.0, 13.0)
-    noise_steps: tuple[int, ...] = (100, 200, 300, 400, 500, 675)
+    noise_steps: tuple[int, ...] = (100, 200, 300, 500, 675)
     batch: int = 16
     large_batch: int = 4
 

@@ -157,6 +157,7 @@ def train(run: Run, *, resume: bool = False, stop_after: int | None = None) -> i
 class _Trainer:
     def __init__(self, run: Run) -> None:
         from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
         from accelerate.utils import ProjectConfiguration
 
         self.run, self.settings = run, run.settings
@@ -166,6 +167,7 @@ class _Trainer:
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
         run.folder.mkdir(parents=True, exist_ok=True)
         trackers = ["tensorboard"] if _has_tensorboard() else []
+        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
         self.accelerator = Accelerator(
             cpu=runs_on_cpu(),
             mixed_precision=precision,

@@ -368,6 +368,8 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
         model = stage2_from(model, scale)
     model.register_to_config(latent_scale=scale)
     if config.lora is not None:
+        if model.dtype == torch.float16 and runs_on_cpu():
+            model.float()  # CPUs compute fp16 files in fp32; norms do not mix fp16 with what autocast makes
         add_trainable_lora(model, config.lora, config.run.seed)
     else:
         model.requires_grad_(True).float()

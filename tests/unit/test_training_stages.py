@@ -166,15 +166,18 @@ def test_prompts_have_the_length_of_the_transformer_that_is_trained(write, tmp_p
         assert (batch["embeds"] if name == "cached" else batch["input_ids"]).shape[1] == 32
 
 
-def test_a_lora_trains_in_fp32_on_a_bf16_base(write, tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("dtype", "computed_in"), [("bf16", torch.bfloat16), ("fp16", torch.float32)])
+def test_a_lora_trains_in_fp32_on_a_half_precision_base(write, tmp_path, dtype, computed_in, precision):
     from flashvideo import convert_checkpoint
 
-    convert_checkpoint(TINY / "stage1.pt", tmp_path / "half.safetensors", dtype="bf16")
+    convert_checkpoint(TINY / "stage1.pt", tmp_path / "half.safetensors", dtype=dtype)
     start = f'start = "{tmp_path / "half.safetensors"}"\ntext_encoder = "{TINY / "text"}"'
-    run = open_run(write(start=start, tables="\n[lora]\nrank = 2\nalpha = 2.0\n"), tmp_path / "out")
+    config = write(start=start, tables="\n[lora]\nrank = 2\nalpha = 2.0\n")
+    run = open_run(changed(config, "[run]", f'[run]\nprecision = "{precision}"'), tmp_path / "out")
     trained = [parameter for parameter in run.objective.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
-    assert run.objective.transformer.patch_embed.weight.dtype == torch.bfloat16
+    assert run.objective.transformer.patch_embed.weight.dtype == computed_in
     train(run)
     assert run.history[-1]["grad_norm"] > 0
     load_stage1(tmp_path / "half.safetensors", lora=tmp_path / "out/stage1_lora.safetensors")
