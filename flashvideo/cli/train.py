@@ -26,6 +26,7 @@ def _train(options: argparse.Namespace) -> int:
     from ..training.loop import checkpoints_in, train
 
     logging.getLogger("flashvideo").setLevel(logging.INFO)
+    logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it warns of tied embeddings at every save
     if options.encode_only:
         encode(options.config)
         return 0
