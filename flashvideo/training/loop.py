@@ -25,7 +25,7 @@ from ..seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids
-from .sharding import set_up_sharding
+from .sharding import forget_earlier_run, set_up_sharding
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,6 @@ def train(run: Run, *, resume: bool = False, stop_after: int | None = None) -> i
 class _Trainer:
     def __init__(self, run: Run) -> None:
         from accelerate import Accelerator
-        from accelerate.state import AcceleratorState
         from accelerate.utils import ProjectConfiguration
 
         self.run, self.settings = run, run.settings
@@ -167,7 +166,7 @@ class _Trainer:
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
         run.folder.mkdir(parents=True, exist_ok=True)
         trackers = ["tensorboard"] if _has_tensorboard() else []
-        AcceleratorState._reset_state()  # an earlier run in this process may have had another precision
+        forget_earlier_run()
         self.accelerator = Accelerator(
             cpu=runs_on_cpu(),
             mixed_precision=precision,

@@ -12,6 +12,14 @@ from .config import RunSettings
 _SHARDED = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 
 
+def forget_earlier_run() -> None:
+    """Let accelerate take another precision than an earlier run of this process had; where it shards, it cannot."""
+    from accelerate.state import AcceleratorState, is_initialized
+
+    if is_initialized() and AcceleratorState().distributed_type not in _SHARDED:
+        AcceleratorState._reset_state()
+
+
 def set_up_sharding(state: Any, settings: RunSettings, batch_size: int) -> None:
     """Adjust their settings to the run's; where nothing is sharded, do nothing.
 
