@@ -306,6 +306,7 @@ class _Trainer:
             state = self.accelerator.get_state_dict(self.module)  # gathered from all devices where they share it
             if self.accelerator.is_main_process:
                 self.run.export(self.run.folder, state)
+        self.accelerator.wait_for_everyone()  # nobody goes on before the results are there
 
 
 class _Batches:

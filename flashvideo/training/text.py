@@ -143,7 +143,8 @@ def save_text_encoder(
     folder.mkdir(parents=True, exist_ok=True)
     model = encoder.model
     dtype = dtype or model.dtype
-    encoder.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    with replacing(folder / "tokenizer.json") as partial:
+        encoder.tokenizer.backend_tokenizer.save(str(partial))
     _write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": encoder.max_length},
