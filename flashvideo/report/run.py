@@ -168,7 +168,7 @@ def _check_extras(bench: Bench) -> None:
         raise ValueError(f"the extras are called {', '.join(names)}; expected names of their own, each once.")
     if any(extra.name == cost.SINGLE and extra.stage != "stage1" for extra in bench.extras):
         raise ValueError(f"the extra {cost.SINGLE!r} is a Stage II; expected a transformer of Stage I's kind.")
-    cost.brief_pair(bench.extras)
+    cost.brief_pair(bench.extras)  # which raises
 
 
 def _tell_skipped(name: str, same_code: bool) -> None:
