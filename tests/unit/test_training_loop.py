@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import subprocess
 import sys
@@ -89,7 +90,32 @@ def test_the_averaged_weights_are_exported(write, tmp_path):
     assert weights(tmp_path / "averaged") != weights(tmp_path / "last")
 
 
-def test_gradient_accumulation_and_checkpointing_change_memory_only(write, tmp_path):
+def test_accumulated_gradients_are_the_mean_of_the_micro_batches(tmp_path):
+    seen = []
+
+    def make_batch(_phase, generator, size):
+        seen.append({"x": torch.randn(size, 8, generator=generator), "y": torch.randn(size, 2, generator=generator)})
+        return seen[-1]
+
+    torch.manual_seed(0)
+    objective = Linear()
+    expected = copy.deepcopy(objective)
+    settings = RunSettings(gradient_accumulation=3, max_grad_norm=1e6, log_every=1, learning_rate=0.01)
+    run = Run(objective, make_batch, [Phase(steps=1, batch_size=2)], settings, tmp_path, lambda folder, state: None)
+    train(run)
+    assert len(seen) == 3
+    losses = [expected(batch)[0] for batch in seen]
+    mean = sum(losses) / 3
+    mean.backward()
+    assert run.history[0]["loss"] == pytest.approx(mean.item(), rel=1e-6)
+    norm = torch.cat([p.grad.flatten() for p in expected.parameters()]).norm().item()
+    assert run.history[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)
+    torch.optim.AdamW(expected.parameters(), lr=0.01, betas=settings.betas, weight_decay=settings.weight_decay).step()
+    for ours, theirs in zip(objective.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_gradient_checkpointing_changes_memory_only(write, tmp_path):
     more = "gradient_checkpointing = true\n"
     config = write()
     train(open_run(config, tmp_path / "plain"))
