@@ -9,22 +9,22 @@ __version__ = "0.1.0"
 
 # name -> module that defines it; resolved at first use, so that `import flashvideo` stays light.
 _EXPORTS = {
-    "load_stage1": "checkpoints.load",
-    "load_stage2": "checkpoints.load",
-    "load_vae": "checkpoints.load",
-    "convert_checkpoint": "checkpoints.convert",
+    "load_stage1": "loading.load",
+    "load_stage2": "loading.load",
+    "load_vae": "loading.load",
+    "convert_checkpoint": "loading.convert",
     "FlashVideoTransformer3DModel": "models.transformer",
-    "FlashVideoPipeline": "pipeline",
-    "zero_snr_table": "schedules",
-    "flow_times": "schedules",
-    "dynamic_guidance": "guidance",
-    "sample_stage1": "stage1",
-    "degrade_latents": "degradation",
-    "refine_latents": "stage2",
-    "match_colors": "color_match",
-    "encode_video": "vae",
-    "decode_latents": "vae",
-    "decode_stream": "vae",
+    "FlashVideoPipeline": "runs.pipeline",
+    "zero_snr_table": "method.schedules",
+    "flow_times": "method.schedules",
+    "dynamic_guidance": "method.guidance",
+    "sample_stage1": "method.stage1",
+    "degrade_latents": "method.degradation",
+    "refine_latents": "method.stage2",
+    "match_colors": "video.color_match",
+    "encode_video": "vae.codec",
+    "decode_latents": "vae.codec",
+    "decode_stream": "vae.codec",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -17,7 +17,7 @@ const NODE = "FlashVideoPreviewGate";
 const STATE = "flashvideo_gate"; // key in node.properties, which the workflow saves
 const LIMIT = "FlashVideo.PreviewStore.Limit";
 const EMPTY = "FlashVideo.EmptyPreviewStore";
-const DEFAULT_LIMIT = 1024; // megabytes, as in preview_store.py
+const DEFAULT_LIMIT = 1024; // megabytes, as in gate/store.py
 const WIDTH = 400; // two previews side by side
 const ROUTE = "/flashvideo/previews";
 /** @type {Set<Gate>} */

@@ -14,8 +14,9 @@ from comfy_api.latest import ComfyExtension, io
 log = logging.getLogger(__name__)
 
 FAMILIES = (
-    *("loaders", "text_loader", "text", "stage1", "stage1_parts", "degrade", "stage2"),
-    *("vae_loader", "upscale", "decode", "video", "compare", "grid", "pick", "preview", "train"),
+    *("blocks.loaders", "blocks.text_loader", "blocks.text", "blocks.stage1", "blocks.stage1_parts", "blocks.degrade"),
+    *("blocks.stage2", "blocks.vae_loader", "blocks.upscale", "blocks.decode", "blocks.video", "blocks.compare"),
+    *("blocks.grid", "blocks.choose", "gate.preview_gate", "blocks.pixel_degradation"),
 )
 
 
@@ -29,7 +30,7 @@ def load_families(families: tuple[str, ...] = FAMILIES) -> list[type[io.ComfyNod
             log.error(
                 "FlashVideo: the %s nodes are missing, because %s (%s). Install the pack's requirements.txt into "
                 "ComfyUI's Python and start it again; the other FlashVideo nodes work.",
-                *(family, error, type(error).__name__),
+                *(family.rpartition(".")[2], error, type(error).__name__),
             )
     return found
 

@@ -30,11 +30,11 @@ class Mutant:
     tests: str
 
 
-_TRANSFORMER = "tests/unit/test_golden_transformer.py"
-_SAMPLERS = "tests/unit/test_golden_samplers.py"
-_PIPELINE = "tests/unit/test_golden_pipeline.py"
+_TRANSFORMER = "tests/unit/models/test_golden_transformer.py"
+_SAMPLERS = "tests/unit/method/test_golden_samplers.py"
+_PIPELINE = "tests/unit/runs/test_golden_pipeline.py"
 _NETWORK = "flashvideo/models/network.py"
-_SOURCE = "flashvideo/checkpoints/source.py"
+_SOURCE = "flashvideo/loading/source.py"
 
 MUTANTS = (
     Mutant("lora-ignored", _SOURCE, "if not part.lora:\n", "if True:\n", _TRANSFORMER),
@@ -90,22 +90,22 @@ MUTANTS = (
     ),
     Mutant(
         "guidance-from-the-step-counter",
-        "flashvideo/stage1.py",
+        "flashvideo/method/stage1.py",
         "return dynamic_guidance(timestep, num_steps, scale, exponent)",
         "return smooth_guidance(step, num_steps, scale, exponent)",
         _SAMPLERS,
     ),
     Mutant(
         "guidance-in-single-precision",
-        "flashvideo/guidance.py",
+        "flashvideo/method/guidance.py",
         "math.cos(math.pi * progress**exponent)",
         "float(torch.cos(torch.tensor(math.pi) * torch.tensor(progress) ** exponent))",
         _SAMPLERS,
     ),
-    Mutant("no-snapping", "flashvideo/stage1.py", "float(schedule.snapped[i])", "alphas[i]", _SAMPLERS),
+    Mutant("no-snapping", "flashvideo/method/stage1.py", "float(schedule.snapped[i])", "alphas[i]", _SAMPLERS),
     Mutant(
         "table-indexed-by-the-timestep",
-        "flashvideo/schedules.py",
+        "flashvideo/method/schedules.py",
         "index = (noisy[:, None] - table[None]).abs().argmin(dim=1)",
         "index = timesteps",
         _SAMPLERS,
@@ -119,43 +119,43 @@ MUTANTS = (
     ),
     Mutant(
         "degradation-with-the-shift-3-table",
-        "flashvideo/degradation.py",
+        "flashvideo/method/degradation.py",
         "zero_snr_table()[",
         "zero_snr_table(3.0)[",
         _SAMPLERS,
     ),
     Mutant(
         "latent-scales-swapped",
-        "flashvideo/degradation.py",
+        "flashvideo/method/degradation.py",
         "STAGE2_LATENT_SCALE = 1.15258426",
         "STAGE2_LATENT_SCALE = 0.7",
         _SAMPLERS,
     ),
     Mutant(
         "flow-backwards",
-        "flashvideo/stage2.py",
+        "flashvideo/method/stage2.py",
         "float(1000 - 1000 * t)",
         "float(1000 * t)",
         _SAMPLERS,
     ),
     Mutant(
         "rounded-noise-step-not-told",
-        "flashvideo/stage2.py",
+        "flashvideo/method/stage2.py",
         'if rounding == "bf16" else float(noise_step)',
         "if False else float(noise_step)",
         _SAMPLERS,
     ),
-    Mutant("posterior-mean", "flashvideo/vae.py", "if sample and noise is not None:", "if False:", _PIPELINE),
+    Mutant("posterior-mean", "flashvideo/vae/codec.py", "if sample and noise is not None:", "if False:", _PIPELINE),
     Mutant(
         "one-shot-decode",
-        "flashvideo/vae_tiling/plan.py",
+        "flashvideo/vae/tiling/plan.py",
         "    first = 2 + latent_frames % 2\n",
         "    first = latent_frames\n",
         _PIPELINE,
     ),
     Mutant(
         "eight-bit-preview-before-the-resize",
-        "flashvideo/resize.py",
+        "flashvideo/video/resize.py",
         "_resize_frame(video[:, :, index].float(),",
         "_resize_frame((video[:, :, index].float() * 255).round() / 255,",
         _PIPELINE,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from flashvideo.model_store import BUNDLED, ModelStore, find_models
+from flashvideo.loading.model_store import BUNDLED, ModelStore, find_models
 from flashvideo.report import Bench, LoadedModels, ReportSettings
 from flashvideo.report.bench import MIXED, captions_of
 from flashvideo.report.fidelity import two_stages

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..outputs import check_writable, naming_disk_errors, replacing
+from .outputs import check_writable, naming_disk_errors, replacing
 
 _DTYPE_CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},

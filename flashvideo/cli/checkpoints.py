@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.convert import KINDS, OUTPUT_DTYPES, convert_checkpoint
-from ..checkpoints.inspect import Inspection, inspect_checkpoint
+from ..loading.convert import KINDS, OUTPUT_DTYPES, convert_checkpoint
+from ..runs.inspect import Inspection, inspect_checkpoint
 from .progress import say
 
 _KIND_NAMES = {

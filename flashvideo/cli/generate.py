@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import generation
-from ..checks import check_positive
-from ..config import MAX_FPS, Stage1Settings, Stage2Settings, check_seed
-from ..model_store import ModelStore
-from ..outputs import check_writable
-from ..preview import Preview, load_preview
-from ..video_io import JOINT_CRF, VideoWriter, check_output, side_by_side
-from .jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process
+from ..checkpoints.outputs import check_writable
+from ..loading.model_store import ModelStore
+from ..method.checks import check_positive
+from ..runs import chain
+from ..runs.jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process
+from ..runs.record import Preview, load_preview
+from ..runs.settings import MAX_FPS, Stage1Settings, Stage2Settings, check_seed
+from ..video.files import JOINT_CRF, VideoWriter, check_output, side_by_side
 from .options import (
     add_model_options,
     add_stage1_options,
@@ -174,8 +174,8 @@ def _run_jobs(
                 preview = load_preview(job.outputs.preview)
             else:
                 if embeds is None:
-                    embeds = generation.encode_prompt(store, job.prompt, job.stage2.motion, progress)
-                preview = generation.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
+                    embeds = chain.encode_prompt(store, job.prompt, job.stage2.motion, progress)
+                preview = chain.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
                 preview.save(job.outputs.preview, overwrite=overwrite)
             if not (resume and job.outputs.preview_video.exists()):
                 video = _write_preview(store, preview, job.outputs, overwrite, progress)
@@ -188,9 +188,9 @@ def _run_jobs(
 
 
 def _write_preview(
-    store: ModelStore, preview: Preview, outputs: Outputs, overwrite: bool, progress: generation.Progress
+    store: ModelStore, preview: Preview, outputs: Outputs, overwrite: bool, progress: chain.Progress
 ) -> Tensor:
-    video = generation.decode_preview(store, preview, progress)
+    video = chain.decode_preview(store, preview, progress)
     with VideoWriter(outputs.preview_video, preview.fps, metadata=_embedded(preview), overwrite=overwrite) as writer:
         writer.write(video)
     return video
@@ -203,7 +203,7 @@ def refine_to_file(
     outputs: Outputs,
     wanted: Wanted,
     overwrite: bool,
-    progress: generation.Progress,
+    progress: chain.Progress,
     *,
     video: Tensor | None = None,
     allow_other_noise_step: bool = False,
@@ -215,7 +215,7 @@ def refine_to_file(
     there, and so does ``resume``.
     """
     if wanted.joint and video is None and preview.content == "preview":
-        video = generation.decode_preview(store, preview, progress)
+        video = chain.decode_preview(store, preview, progress)
 
     def keep(start: Preview) -> None:
         if wanted.degraded and preview.content == "preview":
@@ -225,7 +225,7 @@ def refine_to_file(
     if resume and outputs.refined.exists() and (outputs.degraded.exists() or not wanted.degraded):
         refined = load_preview(outputs.refined)
     else:
-        refined = generation.refine_preview(
+        refined = chain.refine_preview(
             store,
             preview,
             stage2,
@@ -252,7 +252,7 @@ def _decode_to_file(
     joint: bool,
     small: Tensor | None,
     overwrite: bool,
-    progress: generation.Progress,
+    progress: chain.Progress,
 ) -> None:
     metadata = _embedded(refined)
     with ExitStack() as stack:
@@ -263,7 +263,7 @@ def _decode_to_file(
                 VideoWriter(outputs.joint, refined.fps, JOINT_CRF, metadata=metadata, overwrite=overwrite)
             )
         position = 0
-        for frames in generation.decode_frames(store, refined, progress, small=small):
+        for frames in chain.decode_frames(store, refined, progress, small=small):
             writer.write(frames)
             if beside is not None and small is not None:
                 beside.write(side_by_side(small[:, :, position : position + frames.shape[2]], frames))
@@ -282,8 +282,8 @@ def run_refine(options: argparse.Namespace) -> None:
     if preview.content == "degraded":
         if options.joint:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
-        generation.check_degraded(preview, stage2, options.allow_other_noise_step)
-        generation.check_small(preview, stage2, str(options.preview))
+        chain.check_degraded(preview, stage2, options.allow_other_noise_step)
+        chain.check_small(preview, stage2, str(options.preview))
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
     wanted.check(outputs, overwrite=options.overwrite, preview=False)
     job = Job(preview.prompt, preview.stage1, stage2, outputs)
@@ -306,7 +306,7 @@ def run_refine(options: argparse.Namespace) -> None:
 def run_decode(options: argparse.Namespace) -> None:
     preview = load_preview(options.latents)
     if preview.content == "refined":
-        generation.check_small(preview, preview.stage2, str(options.latents))
+        chain.check_small(preview, preview.stage2, str(options.latents))
     outputs = Outputs(options.output.expanduser())
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))

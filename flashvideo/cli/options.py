@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.convert import OUTPUT_DTYPES
-from ..config import DEFAULT_FPS, RESIZE_MODES, SIZES, Stage1Settings, Stage2Settings, parse_size
-from ..model_store import ModelStore, find_models, models_folder
-from ..stage2 import SOLVERS
+from ..loading.convert import OUTPUT_DTYPES
+from ..loading.model_store import ModelStore, find_models, models_folder
+from ..method.stage2 import SOLVERS
+from ..runs.settings import DEFAULT_FPS, RESIZE_MODES, SIZES, Stage1Settings, Stage2Settings, parse_size
 
 SETTINGS_FILE = "settings.json"  # in a models folder
 _SETTINGS: dict[str, type] = {  # what may stand in it

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.files import DTYPE_NAMES
-from ..checkpoints.load import open_stage
-from ..config import parse_size
-from ..model_store import ModelStore
+from ..loading.load import open_stage
+from ..loading.model_store import ModelStore
 from ..report import (
     Bench,
     LoadedModels,
@@ -26,6 +25,7 @@ from ..report import (
 )
 from ..report.extras import ExtraFile, check_text_width, parse_extra
 from ..report.record import joint
+from ..runs.settings import parse_size
 from .options import add_model_options, model_store
 from .progress import Bars, say
 

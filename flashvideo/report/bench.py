@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..resize import contact_sheet
-from ..seeds import mixed_seed
+from ..runs.seeds import mixed_seed
 from ..shapes.render import low_resolution, render_clip
 from ..shapes.scenes import Scene, sample_scene
-from ..video_io import write_image
+from ..video.files import write_image
+from ..video.resize import contact_sheet
 from .models import Extra, VideoModels
 from .results import Picture
 from .settings import ReportSettings

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..config import Stage1Settings
-from ..schedules import NOISE_STEPS
+from ..method.schedules import NOISE_STEPS
+from ..runs.settings import Stage1Settings
 from ..shapes.judge import Verdict, judge_clip
 from ..shapes.scenes import Scene
 from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of

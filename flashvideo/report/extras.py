@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import torch
 
-from ..checkpoints.inspect import inspect_checkpoint
-from ..checkpoints.load import fitting_lora, load_stage1, load_stage2, open_stage
-from ..checks import check_noise_step
+from ..loading.load import fitting_lora, load_stage1, load_stage2, open_stage
+from ..method.checks import check_noise_step
+from ..runs.inspect import inspect_checkpoint
 from .models import Extra, LoadedModels, Stage
 from .record import Weights, hash_weights, joint
 

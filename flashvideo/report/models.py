@@ -11,16 +11,16 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ..color_match import match_colors
-from ..config import Stage1Settings, Stage2Settings
-from ..degradation import STAGE2_LATENT_SCALE, degrade_latents
-from ..generation import Models, sequential_guidance
-from ..models.text import encode_prompts, stage2_prompt
-from ..resize import resize_video
-from ..seeds import generator_for
-from ..stage1 import sample_stage1
-from ..stage2 import refine_latents
-from ..vae import decode_latents, encode_video
+from ..loading.text import encode_prompts, stage2_prompt
+from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
+from ..method.stage1 import sample_stage1
+from ..method.stage2 import refine_latents
+from ..runs.chain import Models, sequential_guidance
+from ..runs.seeds import generator_for
+from ..runs.settings import Stage1Settings, Stage2Settings
+from ..vae.codec import decode_latents, encode_video
+from ..video.color_match import match_colors
+from ..video.resize import resize_video
 
 Stage = Literal["stage1", "stage2"]
 _KEPT = 256  # encoded clips
@@ -101,7 +101,7 @@ class SubstitutedModels:
 
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
-        """A part; see :class:`flashvideo.generation.Models`."""
+        """A part; see :class:`flashvideo.runs.chain.Models`."""
         if name == self.stage:
             yield self._own
         else:

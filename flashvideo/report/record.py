@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.files import sha256
-from ..outputs import replacing
+from ..checkpoints.outputs import replacing
 from .results import Result
 
 FILE = "report.json"

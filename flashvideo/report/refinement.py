@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..color_match import match_colors
-from ..config import Stage2Settings
+from ..runs.settings import Stage2Settings
 from ..shapes.judge import Tally, judge_clip
 from ..shapes.metrics import flicker_error, low_passed_psnr, psnr, spectrum_error
 from ..shapes.scenes import Scene
+from ..video.color_match import match_colors
 from . import upsampling
 from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of, true_clips
 from .models import Extra, VideoModels

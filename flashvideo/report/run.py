@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..outputs import check_writable, replacing
+from ..checkpoints.outputs import check_writable, replacing
 from . import ablations, cost, fidelity, judging, markdown, refinement, training
 from .bench import Bench
 from .floors import floors_of

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..checks import check_noise_step, check_positive
-from ..config import Stage1Settings, Stage2Settings, check_seed
-from ..guidance import check_guidance
+from ..method.checks import check_noise_step, check_positive
+from ..method.guidance import check_guidance
+from ..runs.settings import Stage1Settings, Stage2Settings, check_seed
 
 TINY_STAGE1 = Stage1Settings(
     height=48, width=80, num_frames=17, num_steps=30, guidance_scale=4.0, guidance_curve="constant"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..config import Stage1Settings
+from ..runs.settings import Stage1Settings
 from ..shapes.judge import judge_clip
 from .bench import MIXED, Bench, captions_of, seeds_of
 from .cost import SINGLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..resize import resize_video
+from ..video.resize import resize_video
 
 LOBES = 3
 

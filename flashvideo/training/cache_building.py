@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.outputs import replacing
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from ..outputs import replacing
-from ..seeds import mixed_seed
-from ..vae import encode_moments
+from ..method.pixel_degradation import degrade_pixels
+from ..runs.seeds import mixed_seed
+from ..vae.codec import encode_moments
 from .cache import INDEX, KEY, LAYOUT, SKIPPED, LatentCache, read_index, shard_count, shard_header, shard_name
 from .datasets import DatasetSettings, open_source
-from .degradations import degrade_pixels
 from .media import BadClipError
 from .sources import Clip, ClipSource
 
@@ -56,9 +56,9 @@ def build_cache(
 
     Args:
         settings: the clips, and what to keep of them.
-        vae: their encoder, as in :func:`~flashvideo.vae.encode_video`; works where its weights are.
+        vae: their encoder, as in :func:`~flashvideo.vae.codec.encode_video`; works where its weights are.
         folder: of the cache; made if it is missing.
-        text_encoder: a :class:`~flashvideo.models.text.TextEncoder`; without one, captions are kept as text only.
+        text_encoder: a :class:`~flashvideo.loading.text.TextEncoder`; without one, captions are kept as text only.
         progress: called with clips done and clips in all, of this process. May raise.
         workers: threads that load and degrade clips ahead of the encoder.
         rank, world_size: this process's number and the number of processes that share the work.
@@ -266,7 +266,7 @@ class _Builder:
         return {name: value.to("cpu", self.dtype).contiguous() for name, value in parts.items()}
 
     def _posterior(self, name: str, video: Tensor, prefix: str) -> dict[str, Tensor]:
-        """Mean and deviation ``[B, 16, T, h, w]``, as :func:`~flashvideo.vae.encode_video` draws from them."""
+        """Mean and deviation ``[B, 16, T, h, w]``, as :func:`~flashvideo.vae.codec.encode_video` draws from them."""
         mean, log_variance = encode_moments(self.vae, video).float().chunk(2, dim=1)
         if not torch.isfinite(mean).all():
             raise ValueError(f"The VAE gave NaN or infinity for {name}. Load it in bf16 or fp32.")

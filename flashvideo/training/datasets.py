@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..checks import check_size, latent_frames
-from .degradations import PixelDegradation
+from ..method.checks import check_size, latent_frames
+from ..method.pixel_degradation import PixelDegradation
 from .media import Framing
 from .sources import ClipSource, FolderClips, ShapesClips, WebDatasetClips
 

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from ..resize import resize_video
-from ..video_io import exact_scaling
+from ..video.files import exact_scaling
+from ..video.resize import resize_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")

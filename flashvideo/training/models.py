@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
-from ..checkpoints.source import NETWORK_KEYWORDS
 from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..loading.source import NETWORK_KEYWORDS
 
 LATENT_CHANNELS = 16
 LORA_PARTS = {

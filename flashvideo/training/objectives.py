@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..schedules import zero_snr_table
+from ..method.schedules import zero_snr_table
 from .loop import Batch
 
 
@@ -22,7 +22,7 @@ def v_prediction_pair(clean: Tensor, noise: Tensor, timestep: Tensor) -> tuple[T
     Args:
         clean: ``[B, 16, T, h, w]`` in model space.
         noise: standard normal, like ``clean``.
-        timestep: ``[B]`` indices 0..999 into :func:`~flashvideo.schedules.zero_snr_table`.
+        timestep: ``[B]`` indices 0..999 into :func:`~flashvideo.method.schedules.zero_snr_table`.
 
     Returns:
         ``x_t = a clean + s noise`` and ``v = a noise - s clean`` (arXiv 2202.00512, equation 11), ``a`` the table's

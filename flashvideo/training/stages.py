@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.convert import parse_dtype
-from ..checkpoints.lora import save_lora
-from ..degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
-from ..models.text import MAX_TOKENS, TextEncoder, load_text_encoder, token_ids
-from ..schedules import NOISE_STEPS
+from ..loading.convert import parse_dtype
+from ..loading.lora import save_lora
+from ..loading.text import MAX_TOKENS, TextEncoder, load_text_encoder, token_ids
+from ..method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ..method.schedules import NOISE_STEPS
 from .config import Phase, RunSettings, field_of_phases
 from .data import DatasetSettings, LatentCache, build_cache, latent_statistics
 from .loop import Batch, Run, runs_on_cpu
@@ -288,7 +288,7 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
 
 def _text_encoder(config: StageConfig, folder: Path | None) -> TextEncoder:
     """The captions' encoder, in fp32 where it runs along with training, else as it is stored."""
-    from ..checkpoints.source import open_transformer
+    from ..loading.source import open_transformer
     from ..shapes.scenes import vocabulary
 
     if config.model is not None:
@@ -311,7 +311,7 @@ def _caches(config: StageConfig, text: TextEncoder | None) -> dict[str, LatentCa
     """Encode what is not encoded yet, on this process's device; the encoders leave it afterwards."""
     from accelerate import PartialState
 
-    from ..checkpoints.load import load_vae
+    from ..loading.load import load_vae
 
     state = PartialState(cpu=runs_on_cpu())
     vae = load_vae(config.vae, dtype=parse_dtype(config.vae_precision), device=state.device)
@@ -349,8 +349,8 @@ class _Told:
 
 
 def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
-    from ..checkpoints.load import load_stage1, load_stage2
-    from ..checkpoints.source import open_transformer
+    from ..loading.load import load_stage1, load_stage2
+    from ..loading.source import open_transformer
 
     stage2 = config.kind == "stage2"
     published = STAGE2_LATENT_SCALE if stage2 else STAGE1_LATENT_SCALE

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import DTYPE_NAMES
+from ..checkpoints.outputs import replacing
+from ..checkpoints.t5_layout import load_tokenizer
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from ..models.t5_layout import load_tokenizer
-from ..models.text import TextEncoder
-from ..outputs import replacing
+from ..loading.text import TextEncoder
 
 SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")  # T5's ids 0, 1, 2
 _CONFIG_NAMES = (

@@ -1,8 +1,8 @@
 """Training a small VAE of the CogVideoX kind on drawn clips.
 
 The paper trains no VAE; FlashVideo-Tiny needs one of its own size. Clips are coded in one temporal chunk where they
-fit into one, as in :mod:`flashvideo.vae`, and longer latents are decoded in the same chunks of 3, 2, 2 …, so that the
-norms and the causal cache see in training what they see later.
+fit into one, as in :mod:`flashvideo.vae.codec`, and longer latents are decoded in the same chunks of 3, 2, 2 …, so that
+the norms and the causal cache see in training what they see later.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checkpoints.convert import parse_dtype
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..loading.convert import parse_dtype
 from ..shapes.render import low_resolution, render_clip, render_low_clip
 from ..shapes.scenes import Scene, sample_scene
 from .config import Phase, RunSettings, field_of_phases
@@ -217,7 +217,7 @@ def vae_run(config: VaeConfig, folder: Path) -> Run:
 def new_vae(config: VaeConfig) -> Any:
     """The autoencoder to train, drawn with the run's seed or loaded."""
     if config.start is not None:
-        from ..checkpoints.load import load_vae
+        from ..loading.load import load_vae
 
         return load_vae(config.start, dtype=torch.float32).requires_grad_(True)
     from diffusers import AutoencoderKLCogVideoX

@@ -29,8 +29,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from flashvideo.vae import decode_latents, decode_stream, estimate_decode
-from flashvideo.vae_tiling.counting import live_bytes
+from flashvideo.vae.codec import decode_latents, decode_stream, estimate_decode
+from flashvideo.vae.tiling.counting import live_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))

@@ -26,8 +26,8 @@ def main() -> None:
     from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 
     from flashvideo.checkpoints.vae_layout import infer_vae_config
-    from flashvideo.vae import decode_latents, decode_stream
-    from flashvideo.vae_tiling.counting import live_bytes
+    from flashvideo.vae.codec import decode_latents, decode_stream
+    from flashvideo.vae.tiling.counting import live_bytes
 
     data = torch.load(given, weights_only=True)
     state, latents = data["state"], data["latents"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from flashvideo import decode_latents, degrade_latents, encode_video, load_vae, refine_latents
-from flashvideo.resize import resize_video, side_by_side
-from flashvideo.seeds import generator_for
+from flashvideo.runs.seeds import generator_for
+from flashvideo.video.resize import resize_video, side_by_side
 from tests.comfy.conftest import Bench, saved, saved_keys
 from tests.comfy.golden_models import STAGE2, VAE
 from tests.comfy.server import RejectedError

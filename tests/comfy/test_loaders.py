@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents, sample_stage1
-from flashvideo.checkpoints.lora import read_lora, save_lora
+from flashvideo.loading.lora import read_lora, save_lora
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within

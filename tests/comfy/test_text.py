@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from flashvideo.model_store import ASSETS, BUNDLED
-from flashvideo.models.text import load_text_encoder
+from flashvideo.loading.model_store import ASSETS, BUNDLED
+from flashvideo.loading.text import load_text_encoder
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, TEXT
 from tests.conftest import TINY, assert_within

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashvideo.training.degradations import PixelDegradation, degrade_pixels
+from flashvideo.method.pixel_degradation import PixelDegradation, degrade_pixels
 from tests.comfy.conftest import Bench, saved
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from flashvideo import decode_latents, encode_video, load_vae, match_colors
-from flashvideo.resize import resize_video
-from flashvideo.seeds import generator_for
+from flashvideo.runs.seeds import generator_for
+from flashvideo.video.resize import resize_video
 from tests.comfy.conftest import Bench, saved, saved_keys
 from tests.comfy.golden_models import VAE
 from tests.comfy.server import RejectedError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flashvideo.shapes.judge import read_clip
-from flashvideo.video_io import read_video
+from flashvideo.video.files import read_video
 from tests.comfy.server import ComfyServer
 from tests.ui.models import add_tiny_models
 from tests.ui.small import made_small, workflows

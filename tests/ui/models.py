@@ -8,7 +8,7 @@ import torch
 
 from flashvideo.shapes.render import render_low_clip
 from flashvideo.shapes.scenes import sample_scene
-from flashvideo.video_io import write_video
+from flashvideo.video.files import write_video
 from tests.comfy.server import ComfyServer
 from tests.conftest import TINY
 

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from flashvideo import generation
-from flashvideo.checkpoints.lora import save_lora
 from flashvideo.cli import main
-from flashvideo.model_store import ModelStore
-from flashvideo.models.text import load_text_encoder
+from flashvideo.loading.lora import save_lora
+from flashvideo.loading.model_store import ModelStore
+from flashvideo.loading.text import load_text_encoder
 from flashvideo.report import Bench
+from flashvideo.runs import chain
 from tests.conftest import TINY
-from tests.unit.report_oracle import SETTINGS as REPORT_SETTINGS
-from tests.unit.training_runs import write_config
+from tests.unit.report.report_oracle import SETTINGS as REPORT_SETTINGS
+from tests.unit.training.training_runs import write_config
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
 SMALL = ["--models", str(TINY), *(f"--{name}={value}" for name, value in SIZES.items())]
@@ -35,6 +35,11 @@ class Said:
 
     out: str
     err: str
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whether all golden tensors were used can be told only at the end."""
+    items.sort(key=lambda item: item.path.name == "test_golden_coverage.py")
 
 
 @pytest.fixture(autouse=True)
@@ -127,11 +132,11 @@ def stop(error):
 
 @pytest.fixture
 def count(monkeypatch):
-    """``count("sample_stage1")``: a list that grows with each call of a function of the generation."""
+    """``count("sample_stage1")``: a list that grows with each call of a function of the chain."""
 
     def watch(name):
-        calls, function = [], getattr(generation, name)
-        monkeypatch.setattr(generation, name, lambda *a, **k: calls.append(name) or function(*a, **k))
+        calls, function = [], getattr(chain, name)
+        monkeypatch.setattr(chain, name, lambda *a, **k: calls.append(name) or function(*a, **k))
         return calls
 
     return watch

@@ -77,7 +77,7 @@ class ProbeStage1Solver(io.ComfyNode):
 
     @classmethod
     def execute(cls, path: str, name: str) -> io.NodeOutput:
-        return io.NodeOutput(pack_module("nodes.stage1_sampling").Stage1Solver(list(load_file(path)[name])))
+        return io.NodeOutput(pack_module("nodes.host.stage1_sampling").Stage1Solver(list(load_file(path)[name])))
 
 
 class ProbeSaveLatent(io.ComfyNode):
@@ -247,7 +247,7 @@ class ProbeColours(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae: Any) -> io.NodeOutput:
-        factors = pack_module("nodes.live_preview").colour_factors(vae)
+        factors = pack_module("nodes.shared.live_preview").colour_factors(vae)
         latents = vae.encode(torch.rand(1, 64, 64, 3))[0, :, 0].flatten(1).T
         error = (latents @ factors.weight + factors.bias - latents @ vae.map.T - 0.5).abs().max()
         return io.NodeOutput(ui={"error": [float(error)]})

@@ -1,0 +1,170 @@
+"""Converting checkpoints to native safetensors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
+from ..checkpoints.metadata import CheckpointMetadata, read_metadata
+from ..checkpoints.outputs import check_writable
+from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
+from ..checkpoints.writing import TensorPlan, write_safetensors
+from .load import vae_names, vae_overrides
+from .lora import is_lora, read_lora, save_lora
+from .source import TransformerSource, open_transformer
+
+log = logging.getLogger(__name__)
+
+KINDS = ("stage1", "stage2", "vae", "lora")
+FP8 = torch.float8_e4m3fn
+_FP8_MAX = torch.finfo(FP8).max
+_LINEARS = ("modulation", "qkv", "attn_out", "mlp_up", "mlp_down")  # the layers' linear weights: 99 % of the file
+OUTPUT_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8_e4m3": FP8}
+
+
+def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """``bf16``, ``torch.bfloat16`` ... -> a dtype that files are written in.
+
+    Raises:
+        ValueError: another one.
+    """
+    if dtype is None:
+        return None
+    names = {str(value).removeprefix("torch."): value for value in OUTPUT_DTYPES.values()}
+    chosen = {**OUTPUT_DTYPES, **names}.get(str(dtype).removeprefix("torch."))
+    if chosen is None:
+        raise ValueError(f"dtype {dtype!r} is not supported; expected one of {', '.join(OUTPUT_DTYPES)}.")
+    return chosen
+
+
+def detect_kind(weights: WeightFile) -> str:
+    """``stage1``, ``stage2``, ``vae`` or ``lora``, from names and shapes.
+
+    Raises:
+        ValueError: none of them.
+    """
+    names = list(weights.tensors)
+    if is_published_vae(names) or is_diffusers_vae(names):
+        return "vae"
+    if is_lora(names):
+        return "lora"
+    return open_transformer(weights.path).kind
+
+
+def convert_checkpoint(
+    src: str | Path,
+    dst: str | Path,
+    *,
+    kind: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Convert a checkpoint to native safetensors, written atomically, one tensor in memory at a time.
+
+    Transformers get native names with LoRA merged, one whole contiguous tensor a parameter; the VAE gets diffusers'
+    names (ComfyUI's are the same); LoRAs get native names. The header says what the file is and what it came from.
+
+    Args:
+        src: any supported file or folder.
+        dst: the ``.safetensors`` to write.
+        kind: ``stage1``, ``stage2``, ``vae`` or ``lora``; default: what it is. Given, it must be right.
+        dtype: ``fp32``, ``bf16``, ``fp16`` or ``fp8_e4m3`` (the layers' linear weights with a scale each, the rest in
+            bf16; storage only); default: the source's.
+
+    Raises:
+        ValueError: bad input, before anything is written.
+    """
+    src, dst = Path(src).expanduser(), Path(dst).expanduser()
+    chosen = parse_dtype(dtype)
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")
+    if dst.suffix != ".safetensors":
+        raise ValueError(f"{dst} must end in .safetensors: that is what is written.")
+    check_writable(dst, overwrite=overwrite)
+    weights = open_weights(src / "vae" if (src / "vae").is_dir() and kind == "vae" else src)
+    found = detect_kind(weights)
+    if kind is not None and kind != found:
+        raise ValueError(f"{src} is a {found} checkpoint, not {kind}. Give the right file, or leave kind out.")
+    if found == "lora":
+        return save_lora(read_lora(src), dst, overwrite=overwrite, source_sha256=sha256(weights.files))
+    if found == "vae":
+        return _convert_vae(weights, dst, chosen, overwrite)
+    return _convert_transformer(open_transformer(src), dst, chosen, overwrite)
+
+
+def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
+    dtype = dtype or weights.main_dtype()
+    if dtype == FP8:
+        raise ValueError("The VAE has no linear weights: fp8 does not apply. Use bf16 or fp16.")
+    config, mapping = vae_names(weights)
+    plan = {
+        name: (weights.tensors[old].shape, dtype, partial(_cast, weights.tensors[old].read, dtype))
+        for name, old in sorted(mapping.items())
+    }
+    header = CheckpointMetadata(
+        kind="vae",
+        dtype=DTYPE_NAMES[dtype],
+        source_sha256=sha256(weights.files),
+        latent_scale=read_metadata(weights).latent_scale,
+        config={**config, **vae_overrides(weights)},
+    )
+    return write_safetensors(dst, plan, header.header(), overwrite=overwrite)
+
+
+def _cast(read: Callable[[], Tensor], dtype: torch.dtype) -> Tensor:
+    return read().to(dtype)
+
+
+def _convert_transformer(source: TransformerSource, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
+    source.check()
+    dtype = dtype or source.weights.main_dtype()
+    header = CheckpointMetadata(
+        kind=source.kind,
+        dtype=DTYPE_NAMES[dtype],
+        source_sha256=sha256(source.weights.files),
+        latent_scale=source.latent_scale,
+        config=source.config,
+    ).header()
+    plan: dict[str, Any] = {}
+    quantized: dict[str, dict[str, str]] = {}
+    for name in source.parts:
+        shape = source.shape(name)
+        module, _, leaf = name.rpartition(".")
+        if dtype == FP8 and leaf == "weight" and module.startswith("layers.") and module.endswith(_LINEARS):
+            quantizer = _Fp8Weight(source, name)
+            plan[name] = (shape, FP8, quantizer.weight)
+            plan[f"{module}.weight_scale"] = ((), torch.float32, quantizer.scale)
+            quantized[module] = {"format": "float8_e4m3fn"}
+        else:
+            stored = torch.bfloat16 if dtype == FP8 else dtype
+            plan[name] = (shape, stored, partial(source.read, name, stored))
+    if quantized:  # the header by which ComfyUI recognises scaled fp8
+        header["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": quantized})
+    typed_plan: TensorPlan = plan
+    return write_safetensors(dst, typed_plan, header, overwrite=overwrite)
+
+
+class _Fp8Weight:
+    """One linear weight as fp8 with a scale: the largest magnitude becomes fp8's largest number."""
+
+    def __init__(self, source: TransformerSource, name: str) -> None:
+        self.source, self.name = source, name
+        self._scale = torch.ones(())
+
+    def weight(self) -> Tensor:
+        full = self.source.read(self.name, torch.float32)
+        largest = full.abs().max()
+        self._scale = torch.where(largest > 0, largest / _FP8_MAX, torch.ones(()))
+        return (full / self._scale).clamp(-_FP8_MAX, _FP8_MAX).to(FP8)
+
+    def scale(self) -> Tensor:
+        """Valid after :meth:`weight`, which is written first."""
+        return self._scale

@@ -1,0 +1,216 @@
+"""Loading models for use: one tensor at a time into its own memory."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.metadata import read_metadata
+from ..checkpoints.vae_layout import (
+    BALLAST_PREFIXES,
+    NORM_GROUPS,
+    infer_vae_config,
+    is_published_vae,
+    published_vae_key_map,
+)
+from .lora import read_lora
+from .source import LoraPairs, TransformerSource, name_list, open_transformer
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX
+
+    from ..models.transformer import FlashVideoTransformer3DModel
+
+log = logging.getLogger(__name__)
+
+_STAGE_NAMES = {"stage1": "Stage I", "stage2": "Stage II"}
+
+
+def check_compute_dtype(dtype: torch.dtype | None) -> None:
+    if dtype is not None and (not dtype.is_floating_point or dtype.itemsize == 1):
+        raise ValueError(
+            f"dtype {dtype} cannot be computed in; expected torch.bfloat16, float16 or float32. "
+            "fp8 is a storage format: `flashvideo convert --dtype fp8_e4m3` writes it, and loading it gives bfloat16."
+        )
+
+
+def open_stage(path: str | Path, kind: str) -> TransformerSource:
+    """Open a transformer and check that it is whole and of this stage (``stage1`` or ``stage2``)."""
+    source = open_transformer(path)
+    if source.kind != kind:
+        raise ValueError(
+            f"{path} is a {_STAGE_NAMES[source.kind]} transformer "
+            f"({'with' if source.kind == 'stage2' else 'without'} the noise-step embedding); "
+            f"{_STAGE_NAMES[kind]} was expected. Give the other stage's file."
+        )
+    source.check()
+    return source
+
+
+def _load_transformer(
+    path: str | Path,
+    kind: str,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
+    lora: str | Path | LoraPairs | None,
+    lora_scale: float,
+) -> FlashVideoTransformer3DModel:
+    from ..models.transformer import FlashVideoTransformer3DModel
+
+    check_compute_dtype(dtype)
+    source = open_stage(path, kind)
+    pairs = fitting_lora(lora, lora_scale, source)
+    model = FlashVideoTransformer3DModel(**source.config, latent_scale=source.latent_scale, device="meta")
+    dtype = dtype or source.compute_dtype()
+    fill_parameters(model, {name: lambda n=name: source.read(n, dtype, pairs) for name in source.parts}, device)
+    return model.eval()
+
+
+def fitting_lora(lora: str | Path | LoraPairs | None, scale: float, source: TransformerSource) -> LoraPairs | None:
+    """A LoRA times ``scale``, checked against a transformer's shapes."""
+    if lora is None:
+        return None
+    pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
+    shapes = {name.removesuffix(".weight"): source.shape(name) for name in source.parts if name.endswith("weight")}
+    wrong = [
+        module
+        for module, (down, up) in pairs.items()
+        if module not in shapes or shapes[module] != (up.shape[0], down.shape[1])
+    ]
+    if wrong:
+        raise ValueError(
+            f"The LoRA does not fit {source.weights.path}: {name_list(wrong)} have other shapes or no counterpart. "
+            "Use a LoRA that was made for this model."
+        )
+    return {module: (down, up * scale) for module, (down, up) in pairs.items()}
+
+
+def fill_parameters(model: nn.Module, readers: dict[str, Any], device: torch.device | str) -> None:
+    """Give a model on the meta device its parameters, one after the other: at most one is held twice."""
+    modules = dict(model.named_modules())
+    for name, parameter in list(model.named_parameters()):
+        owner, _, leaf = name.rpartition(".")
+        value: Tensor = readers[name]()
+        if value.shape != parameter.shape:
+            raise ValueError(f"{name} has shape {list(value.shape)}; expected {list(parameter.shape)}.")
+        setattr(modules[owner], leaf, nn.Parameter(value.to(device)))
+
+
+def load_stage1(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    lora: str | Path | LoraPairs | None = None,
+    lora_scale: float = 1.0,
+) -> FlashVideoTransformer3DModel:
+    """Load Stage I's transformer, LoRA merged.
+
+    Args:
+        path: the published ``stage1.pt``, a converted ``.safetensors``, or a CogVideoX-5B transformer in diffusers'
+            layout (file or folder). The architecture is read from the weights.
+        dtype: to compute in; default: the file's (bfloat16 for fp8 files).
+        lora: a LoRA file (diffusers/PEFT, Kohya, published or native naming) to merge on top, times ``lora_scale``.
+
+    Raises:
+        ValueError: a file that is damaged, unsafe, incomplete, of Stage II or no transformer at all.
+    """
+    return _load_transformer(path, "stage1", dtype, device, lora, lora_scale)
+
+
+def load_stage2(
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    lora: str | Path | LoraPairs | None = None,
+    lora_scale: float = 1.0,
+) -> FlashVideoTransformer3DModel:
+    """Load Stage II's transformer: the published ``stage2.pt`` or a converted file; see :func:`load_stage1`."""
+    return _load_transformer(path, "stage2", dtype, device, lora, lora_scale)
+
+
+def vae_names(weights: WeightFile) -> tuple[dict[str, Any], dict[str, str]]:
+    """Constructor keywords of ``AutoencoderKLCogVideoX`` and its parameter names -> the file's names.
+
+    Raises:
+        ValueError: no CogVideoX VAE, or names that are missing or unexpected.
+    """
+    try:
+        config = infer_vae_config(weights.shapes, vae_overrides(weights).get("norm_num_groups", NORM_GROUPS))
+    except ValueError as error:
+        raise ValueError(f"{weights.path}: {error}.") from error
+    names = list(weights.tensors)
+    ballast = [name for name in names if name.startswith(BALLAST_PREFIXES)]
+    if is_published_vae(names):
+        mapping = published_vae_key_map(names)
+    else:
+        mapping = {name: name for name in names if name not in ballast}
+    unexpected = set(names) - set(mapping.values()) - set(ballast)
+    if unexpected:
+        raise ValueError(
+            f"{weights.path} has unexpected keys: {name_list(unexpected)}. Use an unchanged VAE checkpoint."
+        )
+    if ballast:
+        log.info("%s: skipped %d entries that the model does not use", weights.path.name, len(ballast))
+    return config, mapping
+
+
+def load_vae(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> AutoencoderKLCogVideoX:
+    """Load the 3D VAE: the published ``3d-vae.pt`` or diffusers' layout (file or folder), of any width.
+
+    Raises:
+        ValueError: a file that is damaged, unsafe, incomplete or no CogVideoX VAE.
+    """
+    check_compute_dtype(dtype)
+    weights, vae, mapping = open_vae(path)
+    dtype = dtype or weights.main_dtype()
+    readers = {n: lambda s=s: weights.tensors[s].read().to(dtype, copy=True).contiguous() for n, s in mapping.items()}
+    fill_parameters(vae, readers, device)
+    return vae.eval()
+
+
+def open_vae(path: str | Path) -> tuple[WeightFile, AutoencoderKLCogVideoX, dict[str, str]]:
+    """Open a VAE and check that it is whole: (file, model on the meta device, parameter names -> the file's names)."""
+    path = Path(path).expanduser()
+    weights = open_weights(path / "vae" if (path / "vae").is_dir() else path)
+    config, mapping = vae_names(weights)
+    config.update(vae_overrides(weights))
+    vae = meta_vae(config)
+    expected = {name: tuple(p.shape) for name, p in vae.named_parameters()}
+    missing = set(expected) - set(mapping)
+    surplus = set(mapping) - set(expected)
+    wrong = [n for n in set(expected) & set(mapping) if weights.tensors[mapping[n]].shape != expected[n]]
+    if missing or surplus or wrong:
+        raise ValueError(
+            f"{path} does not hold a whole VAE: missing {name_list(missing) or 'none'}; "
+            f"unexpected {name_list(surplus) or 'none'}; wrong shape {name_list(wrong) or 'none'}. "
+            "Use an unchanged VAE checkpoint."
+        )
+    return weights, vae, mapping
+
+
+def meta_vae(config: dict[str, Any]) -> AutoencoderKLCogVideoX:
+    """The VAE on the meta device, without memory."""
+    from diffusers import AutoencoderKLCogVideoX
+
+    with torch.device("meta"):
+        return AutoencoderKLCogVideoX(**config)
+
+
+def missing_vae_names(config: dict[str, Any], mapping: dict[str, str]) -> list[str]:
+    """Parameters of the VAE that a file lacks."""
+    return sorted({name for name, _ in meta_vae(config).named_parameters()} - set(mapping))
+
+
+def vae_overrides(weights: WeightFile) -> dict[str, Any]:
+    """What a VAE's own configuration tells that shapes do not."""
+    stored = {**read_metadata(weights).config, **weights.config}
+    return {key: stored[key] for key in ("norm_num_groups", "norm_eps", "scaling_factor") if key in stored}

@@ -1,0 +1,261 @@
+"""LoRA files of every naming as pairs of the native modules, and back.
+
+Inside, a LoRA is ``{native module: (A [r, in], B [out, r])}`` with every scale folded into B: the change is ``B A``.
+Adapters of diffusers' separate q, k, v become one block-diagonal adapter of the fused product, and are cut apart again
+on saving.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.layouts import Piece, transformer_layout
+from ..checkpoints.metadata import CheckpointMetadata
+from ..checkpoints.writing import tensor_plan, write_safetensors
+
+if TYPE_CHECKING:
+    from ..models.transformer import FlashVideoTransformer3DModel
+
+LoraPairs = Mapping[str, tuple[Tensor, Tensor]]
+
+_MOST_LAYERS = 64
+_PREFIXES = (
+    "base_model.model.",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.",
+    "lora_unet_",
+    "lora_transformer_",
+)
+_ENDINGS = re.compile(
+    r"^(?P<module>.+?)(?:"
+    r"\.lora_(?P<ab>[AB])(?:\.[^.]+)?\.weight|"  # PEFT, diffusers, ours
+    r"\.lora_(?P<side>down|up)\.weight|\.lora\.(?P<old>down|up)\.weight|"  # Kohya, old diffusers
+    r"\.matrix_(?P<matrix>[AB])\.(?P<index>\d+)|"  # published
+    r"\.(?P<alpha>alpha))$"
+)
+_OTHER_KINDS = re.compile(r"\.(hada_w|lokr_w|lora_mid|dora_scale|oft_|boft_|diff(_b)?$|lora_magnitude)|\.glora")
+
+
+def is_lora(names: Any) -> bool:
+    """Whether a file's names are those of a LoRA and nothing else."""
+    names = [str(name) for name in names]
+    return bool(names) and all(_ENDINGS.match(name) or _OTHER_KINDS.search(name) for name in names)
+
+
+@lru_cache(maxsize=1)
+def _module_table() -> dict[str, tuple[str, Piece]]:
+    """Every known name of a module, dotted or with underscores -> (native module, its piece)."""
+    table: dict[str, tuple[str, Piece]] = {}
+    for kind in ("native", "published", "diffusers"):
+        for native, pieces in transformer_layout(kind, _MOST_LAYERS).items():
+            for piece in pieces:
+                table[piece.module] = table[piece.module.replace(".", "_")] = (native, piece)
+    return table
+
+
+def _resolve(module: str) -> tuple[str, Piece] | None:
+    table = _module_table()
+    candidates = [module]
+    for prefix in _PREFIXES:
+        candidates += [name[len(prefix) :] for name in candidates if name.startswith(prefix)]
+    return next((table[name] for name in candidates if name in table), None)
+
+
+def _alphas(weights: WeightFile, folder: Path) -> tuple[float | None, dict[str, float]]:
+    """lora_alpha of PEFT's configuration: of all modules, and of single ones."""
+    text = weights.metadata.get("lora_adapter_metadata")
+    config = json.loads(text) if text else {}
+    file = folder / "adapter_config.json"
+    if not config and file.is_file():
+        config = json.loads(file.read_text())
+    config = {key.removeprefix("transformer."): value for key, value in config.items()}
+    return config.get("lora_alpha"), dict(config.get("alpha_pattern") or {})
+
+
+def read_lora(path: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """Read a LoRA of diffusers/PEFT, Kohya, published or native naming.
+
+    Without an alpha the scale is 1, as diffusers has it; with one it is ``alpha / rank``; published files have
+    ``1 / rank``.
+
+    Raises:
+        ValueError: names that match nothing, incomplete or ill-shaped pairs, or another kind of adapter.
+    """
+    path = Path(path).expanduser()
+    weights = open_weights(path)
+    default_alpha, pattern = _alphas(weights, path if path.is_dir() else path.parent)
+    found: dict[tuple[str, Piece, int], dict[str, Tensor]] = {}
+    unknown = []
+    for name, info in weights.tensors.items():
+        match = _ENDINGS.match(name)
+        target = _resolve(match["module"]) if match else None
+        if _OTHER_KINDS.search(name):
+            raise ValueError(
+                f"{path}: {name} belongs to another kind of adapter (LoHa, LoKr, DoRA ...); only LoRA is read."
+            )
+        if match is None or target is None:
+            unknown.append(name)
+            continue
+        side = (
+            match["ab"] or match["matrix"] or {"down": "A", "up": "B"}.get(match["side"] or match["old"] or "", "alpha")
+        )
+        entry = found.setdefault((*target, int(match["index"] or 0)), {})
+        entry[side] = info.read().float()
+        if match["matrix"]:
+            entry["published"] = torch.ones(())
+        if default_alpha is not None:
+            chosen = next((v for key, v in pattern.items() if match["module"].endswith(key)), default_alpha)
+            entry.setdefault("alpha", torch.tensor(float(chosen)))
+    if unknown or not found:
+        shown = ", ".join(sorted(unknown)[:12]) or "none at all"
+        raise ValueError(
+            f"{path}: {len(unknown)} keys match no module of the transformer ({shown}). Is it for this model?"
+        )
+    return _assemble(path, found)
+
+
+def _assemble(path: Path, found: dict[tuple[str, Piece, int], dict[str, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+    grouped: dict[str, list[tuple[Piece, int, Tensor, Tensor]]] = {}
+    for (native, piece, index), entry in found.items():
+        if "A" not in entry or "B" not in entry:
+            raise ValueError(f"{path}: the LoRA of {piece.module} is incomplete: it needs both A (down) and B (up).")
+        down, up = entry["A"].flatten(1), entry["B"].flatten(1)
+        rank = down.shape[0]
+        if up.shape[1] != rank:
+            raise ValueError(
+                f"{path}: the LoRA of {piece.module} has ranks {rank} and {up.shape[1]}; they must be equal."
+            )
+        alpha = 1.0 if "published" in entry else float(entry.get("alpha", torch.tensor(float(rank))))
+        grouped.setdefault(native, []).append((piece, index, down, up * (alpha / rank)))
+    return {
+        native: _fuse(path, native, sorted(parts, key=lambda p: (p[1], p[0].rows)))
+        for native, parts in sorted(grouped.items())
+    }
+
+
+def _fuse(path: Path, native: str, parts: list[tuple[Piece, int, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One pair out of the pieces' pairs: A stacked, B placed in each piece's rows."""
+    if len(parts) == 1 and not parts[0][0].rows:
+        return parts[0][2], parts[0][3]
+    if all(not piece.rows for piece, *_ in parts):  # published: q, k, v stacked along the output
+        total = sum(up.shape[0] for *_, up in parts)
+        starts = [sum(up.shape[0] for *_, up in parts[:i]) for i in range(len(parts))]
+        ranges = [[(start, start + up.shape[0])] for start, (*_, up) in zip(starts, parts, strict=True)]
+    else:
+        piece, _, _, up = parts[0]
+        total = up.shape[0] * piece.parts // sum(stop - start for start, stop in piece.rows)
+        ranges = [piece.row_ranges(total) for piece, *_ in parts]
+    fused_up = torch.zeros(total, sum(down.shape[0] for _, _, down, _ in parts))
+    column = 0
+    for rows, (piece, _, down, up) in zip(ranges, parts, strict=True):
+        if up.shape[0] != sum(stop - start for start, stop in rows):
+            raise ValueError(f"{path}: the LoRA of {piece.module} has {up.shape[0]} rows, which does not fit {native}.")
+        columns = slice(column, column + down.shape[0])
+        for (start, stop), section in zip(rows, up.split([stop - start for start, stop in rows]), strict=True):
+            fused_up[start:stop, columns] = section
+        column += down.shape[0]
+    return torch.cat([down for _, _, down, _ in parts]), fused_up
+
+
+def _cut(pair: tuple[Tensor, Tensor], piece: Piece) -> tuple[Tensor, Tensor] | None:
+    """The part of a pair that changes a piece's rows; ``None`` if it changes none. Unused ranks are dropped."""
+    down, up = pair
+    rows = torch.cat([up[start:stop] for start, stop in piece.row_ranges(up.shape[0])])
+    used = rows.abs().amax(dim=0) > 0
+    return (down[used].contiguous(), rows[:, used].contiguous()) if used.any() else None
+
+
+def lora_state_dict(pairs: LoraPairs, naming: str = "native") -> dict[str, Tensor]:
+    """Names and tensors of a LoRA file.
+
+    Args:
+        naming: ``native`` (``diffusion_model.layers.0.qkv.lora_A.weight``; ComfyUI's own loaders read it),
+            ``diffusers`` (``transformer.transformer_blocks.0.attn1.to_q.lora_A.weight``) or
+            ``kohya`` (``lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight`` with alpha).
+    """
+    if naming not in ("native", "diffusers", "kohya"):
+        raise ValueError(f"naming is {naming!r}; expected native, diffusers or kohya.")
+    if naming == "native":
+        return {
+            f"diffusion_model.{module}.lora_{side}.weight": tensor.contiguous()
+            for module, pair in pairs.items()
+            for side, tensor in zip("AB", pair, strict=True)
+        }
+    layout = transformer_layout("diffusers", _MOST_LAYERS)
+    state: dict[str, Tensor] = {}
+    for module, pair in pairs.items():
+        if module not in layout:
+            raise ValueError(f"{module} has no counterpart in diffusers' CogVideoX: save this LoRA in native naming.")
+        for piece in layout[module]:
+            cut = _cut(pair, piece) if piece.rows else pair
+            if cut is None:
+                continue
+            if naming == "diffusers":
+                state[f"transformer.{piece.module}.lora_A.weight"] = cut[0]
+                state[f"transformer.{piece.module}.lora_B.weight"] = cut[1]
+            else:
+                name = "lora_unet_" + piece.module.replace(".", "_")
+                state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"] = cut
+                state[f"{name}.alpha"] = torch.tensor(float(cut[0].shape[0]))
+    return state
+
+
+def save_lora(
+    pairs: LoraPairs, path: str | Path, *, naming: str = "native", overwrite: bool = False, source_sha256: str = ""
+) -> Path:
+    """Write a LoRA as safetensors, atomically; see :func:`lora_state_dict` for the namings."""
+    state = lora_state_dict(pairs, naming)
+    header = (
+        CheckpointMetadata(kind="lora", source_sha256=source_sha256).header()
+        if naming == "native"
+        else {"format": "pt"}
+    )
+    return write_safetensors(path, tensor_plan(state), header, overwrite=overwrite)
+
+
+def add_lora(
+    model: FlashVideoTransformer3DModel, lora: str | Path | LoraPairs, *, name: str = "default", scale: float = 1.0
+) -> None:
+    """Put a LoRA on a transformer as a PEFT adapter, unmerged: it can be switched, weighted and trained on.
+
+    Raises:
+        ValueError: a LoRA that does not fit.
+    """
+    pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
+    modules = dict(model.named_modules())
+    wrong = [
+        m
+        for m, (down, up) in pairs.items()
+        if m not in modules or tuple(modules[m].get_parameter("weight").shape) != (up.shape[0], down.shape[1])
+    ]
+    if wrong:
+        raise ValueError(f"The LoRA does not fit this transformer: {', '.join(sorted(set(wrong))[:12])}.")
+    state = {}
+    for module, (down, up) in pairs.items():
+        state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = down, up * scale
+    adapted: Any = model  # the method is diffusers'
+    adapted.load_lora_adapter(state, prefix=None, adapter_name=name)
+
+
+def lora_of(model: FlashVideoTransformer3DModel, name: str = "default") -> dict[str, tuple[Tensor, Tensor]]:
+    """The pairs of a PEFT adapter on a transformer, scales folded in, on the CPU in fp32."""
+    pairs = {}
+    for module_name, module in model.named_modules():
+        downs, ups = getattr(module, "lora_A", {}), getattr(module, "lora_B", {})
+        if name in downs and name in ups:
+            scale = float(module.scaling[name])
+            down, up = (layer.weight.detach().float().cpu() for layer in (downs[name], ups[name]))
+            pairs[module_name] = (down, up * scale)
+    if not pairs:
+        raise ValueError(f"The model has no LoRA adapter named {name!r}.")
+    return pairs

@@ -1,0 +1,280 @@
+"""A transformer file seen through native names: what it is, what is missing, and each parameter assembled on demand."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.layouts import (
+    DetectedLayout,
+    Layout,
+    Piece,
+    detect_transformer,
+    infer_transformer_config,
+    transformer_layout,
+)
+from ..checkpoints.metadata import read_metadata
+
+log = logging.getLogger(__name__)
+
+_BALLAST = re.compile(
+    r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\.|(^|\.)scaled_fp8$"
+)
+_NAMES_SHOWN = 12
+_BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bounds the fp32 temporaries
+NETWORK_KEYWORDS = {
+    *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
+    *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
+    *("use_noise_step_embedding", "use_frame_count_embedding", "position_encoding"),
+}
+
+LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A
+
+
+def name_list(names: Any) -> str:
+    """Names for an error message, shortened."""
+    names = sorted(names)
+    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+    return ", ".join(names[:_NAMES_SHOWN]) + more
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A file's tensors for one piece of one native parameter."""
+
+    name: str
+    rows: tuple[tuple[int, int], ...]
+    scale: str | None = None
+    lora: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class TransformerSource:
+    """An opened transformer checkpoint.
+
+    Attributes:
+        weights: the file.
+        layout: what its names are.
+        config: constructor keywords of the network.
+        latent_scale: the checkpoint's own, if it carries one.
+        parts: native parameter -> its pieces; those whose pieces the file lacks are left out.
+        missing, unexpected, ballast, outside: names; ``outside`` is what lies beside the model's prefix.
+    """
+
+    weights: WeightFile
+    layout: DetectedLayout
+    config: dict[str, Any]
+    latent_scale: float | None
+    parts: dict[str, tuple[_Part, ...]]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    ballast: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    shape_errors: tuple[str, ...] = field(default=())
+
+    @property
+    def kind(self) -> str:
+        """``stage2`` if it has one of Stage II's extra embeddings, else ``stage1``."""
+        extra = self.config["use_noise_step_embedding"] or self.config["use_frame_count_embedding"]
+        return "stage2" if extra else "stage1"
+
+    @cached_property
+    def lora_rank(self) -> int:
+        """Rank of the LoRA that the file carries unmerged, 0 if none."""
+        pairs = [pair for parts in self.parts.values() for part in parts for pair in part.lora]
+        return self.weights.tensors[pairs[0][0]].shape[0] if pairs else 0
+
+    def compute_dtype(self) -> torch.dtype:
+        """The file's dtype; bf16 for fp8, which is storage only."""
+        dtype = self.weights.main_dtype()
+        return torch.bfloat16 if dtype.itemsize == 1 else dtype
+
+    def check(self) -> None:
+        """Raise ValueError that names missing, unexpected and wrongly shaped keys; log what is skipped."""
+        path = self.weights.path
+        problems = []
+        if self.missing:
+            problems.append(f"missing: {name_list(self.missing)}")
+        if self.unexpected:
+            problems.append(f"unexpected: {name_list(self.unexpected)}")
+        if self.shape_errors:
+            problems.append(f"wrong shape: {name_list(self.shape_errors)}")
+        if problems:
+            raise ValueError(
+                f"{path} does not hold a whole {self.kind} transformer ({self.layout.kind} layout). "
+                f"{'; '.join(problems)}. Use an unchanged checkpoint, or convert the right file."
+            )
+        skipped = [*self.ballast, *self.outside]
+        if skipped:
+            log.info(
+                "%s: skipped %d entries that the model does not use (%s)", path.name, len(skipped), name_list(skipped)
+            )
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a native parameter, from the file's header."""
+        shapes = [self.weights.tensors[part.name].shape for part in self.parts[name]]
+        rest = [torch.Size(shapes[0][1:]).numel()] if len(shapes[0]) > 1 else []
+        return (sum(shape[0] for shape in shapes), *rest)
+
+    def read(self, name: str, dtype: torch.dtype, lora: LoraPairs | None = None) -> Tensor:
+        """One native parameter in its own memory.
+
+        The file's LoRA and ``lora`` are added in fp32 and the sum is rounded once, a block of rows at a time.
+        """
+        module, _, leaf = name.rpartition(".")
+        added = (lora or {}).get(module) if leaf == "weight" else None
+        out = torch.empty(self.shape(name), dtype=dtype)
+        for part in self.parts[name]:
+            stored = self._stored(part.name)
+            scale = self.weights.tensors[part.scale].read().float() if part.scale else None
+            own = self._own_lora(part)
+            taken = 0
+            for start, stop in part.rows:
+                for row in range(start, stop, _block_rows(out)):
+                    end = min(stop, row + _block_rows(out))
+                    source = slice(taken + row - start, taken + end - start)
+                    block = stored[source]
+                    if scale is not None:
+                        block = block.float() * scale
+                    if own is not None:
+                        block = block.float().add(own[1][source] @ own[0])
+                    if added is not None:
+                        block = block.float().add(added[1][row:end].float() @ added[0].float())
+                    out[row:end] = block
+                taken += stop - start
+        return out
+
+    def _stored(self, name: str) -> Tensor:
+        tensor = self.weights.tensors[name].read()
+        return tensor.flatten(1) if tensor.ndim == 4 else tensor  # the published patch embedding is a convolution
+
+    def _own_lora(self, part: _Part) -> tuple[Tensor, Tensor] | None:
+        """The file's own LoRA of a piece as (A, B) with its scale: W + (1/r) concat_i(B_i A_i), alpha being 1."""
+        if not part.lora:
+            return None
+        downs, ups = zip(*((self.weights.tensors[n].read().float() for n in pair) for pair in part.lora), strict=True)
+        return torch.cat(downs), torch.block_diag(*ups) / downs[0].shape[0]
+
+
+def _block_rows(out: Tensor) -> int:
+    return max(1, _BLOCK_ELEMENTS // max(1, out[0].numel()))
+
+
+def open_transformer(path: str | Path) -> TransformerSource:
+    """Open a transformer checkpoint of any supported layout; nothing but headers is read.
+
+    Raises:
+        ValueError: an unreadable file or one without a FlashVideo transformer in it.
+    """
+    weights = open_weights(path)
+    detected = detect_transformer(list(weights.tensors))
+    if detected is None or detected.num_layers == 0:
+        raise ValueError(
+            f"{path} has no FlashVideo or CogVideoX transformer in it ({len(weights.tensors)} tensors, for example "
+            f"{name_list(list(weights.tensors)[:3])}). Give stage1, stage2 or a file converted from them."
+        )
+    metadata = read_metadata(weights)
+    layout = transformer_layout(detected.kind, detected.num_layers)
+    native = {
+        f"{module}.{leaf}": shape
+        for module, pieces in layout.items()
+        for leaf in ("weight", "bias")
+        if len(pieces) == 1 and (shape := weights.shapes.get(f"{detected.prefix}{pieces[0].module}.{leaf}")) is not None
+    }
+    config = infer_transformer_config(native, detected.num_layers)
+    stored = {**metadata.config, **(weights.config if detected.kind == "native" else {})}
+    config.update({k: v for k, v in stored.items() if k in NETWORK_KEYWORDS and k not in config})
+    if detected.kind == "published" and config["use_noise_step_embedding"] != config["use_frame_count_embedding"]:
+        config["use_noise_step_embedding"] = config["use_frame_count_embedding"] = True  # Stage II has both
+    for embedding, keyword in (
+        ("noise_step_embedding", "use_noise_step_embedding"),
+        ("frame_count_embedding", "use_frame_count_embedding"),
+    ):
+        if not config[keyword]:
+            layout = {module: pieces for module, pieces in layout.items() if not module.startswith(embedding)}
+    latent_scale = metadata.latent_scale or stored.get("latent_scale")
+    return _account(weights, detected, layout, config, latent_scale)
+
+
+def _account(
+    weights: WeightFile, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
+) -> TransformerSource:
+    """Match the file's names with the network's parameters."""
+    from ..models.network import FlashVideoNetwork  # here: the VAE is read without what the transformer needs
+
+    network = FlashVideoNetwork(**config, device="meta")
+    expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
+    parts: dict[str, tuple[_Part, ...]] = {}
+    used: set[str] = set()
+    missing, wrong = [], []
+    for name, shape in expected.items():
+        module, _, leaf = name.rpartition(".")
+        found = [_find_part(weights, detected.prefix + piece.module, piece, leaf, shape[0]) for piece in layout[module]]
+        absent = [
+            f"{detected.prefix}{p.module}.{leaf}" for p, part in zip(layout[module], found, strict=True) if part is None
+        ]
+        missing += absent
+        present = tuple(part for part in found if part is not None)
+        used.update(
+            n for part in present for n in (part.name, part.scale, *(x for pair in part.lora for x in pair)) if n
+        )
+        if not absent:
+            parts[name] = present
+            wrong += _wrong_shapes(weights, present, shape)
+    rest = [n for n in weights.tensors if n not in used]
+    ballast = [n for n in rest if _BALLAST.search(n)]
+    rest = [n for n in rest if not _BALLAST.search(n)]
+    return TransformerSource(
+        weights,
+        detected,
+        config,
+        latent_scale,
+        parts,
+        missing=tuple(missing),
+        unexpected=tuple(n for n in rest if n.startswith(detected.prefix)),
+        ballast=tuple(ballast),
+        outside=tuple(n for n in rest if not n.startswith(detected.prefix)),
+        shape_errors=tuple(wrong),
+    )
+
+
+def _find_part(weights: WeightFile, module: str, piece: Piece, leaf: str, rows: int) -> _Part | None:
+    tensors, ranges = weights.tensors, tuple(piece.row_ranges(rows))
+    for name in (f"{module}.{leaf}", f"{module}.original.{leaf}"):
+        if name not in tensors:
+            continue
+        if leaf != "weight":
+            return _Part(name, ranges)
+        scale = next((s for s in (f"{module}.weight_scale", f"{module}.scale_weight") if s in tensors), None)
+        pairs: list[tuple[str, str]] = []
+        while f"{module}.matrix_A.{len(pairs)}" in tensors and f"{module}.matrix_B.{len(pairs)}" in tensors:
+            pairs.append((f"{module}.matrix_A.{len(pairs)}", f"{module}.matrix_B.{len(pairs)}"))
+        return _Part(name, ranges, scale, tuple(pairs))
+    return None
+
+
+def _wrong_shapes(weights: WeightFile, parts: tuple[_Part, ...], expected: tuple[int, ...]) -> list[str]:
+    wrong = []
+    for part in parts:
+        shape = weights.tensors[part.name].shape
+        flat = (shape[0], torch.Size(shape[1:]).numel()) if len(shape) == 4 else tuple(shape)
+        want = (sum(stop - start for start, stop in part.rows), *expected[1:])
+        if flat != want:
+            wrong.append(f"{part.name} is {list(shape)}, expected {list(want)}")
+        if part.lora:
+            downs = [weights.tensors[down].shape for down, _ in part.lora]
+            ups = [weights.tensors[up].shape for _, up in part.lora]
+            ranks = {s[0] for s in downs} | {s[1] for s in ups if len(s) == 2}
+            fits = all(s[1:] == want[1:] for s in downs) and sum(s[0] for s in ups) == want[0] and len(ranks) == 1
+            if not fits:
+                wrong.append(f"{part.lora[0][0]} and its kin are {downs} and {ups}, expected a LoRA of {list(want)}")
+    return wrong

@@ -1,0 +1,102 @@
+"""The single losses that DEG_pixel is made of, their parameters drawn already: the same for all frames of a clip."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runs.seeds import mixed_seed
+from ..video.compression import jpeg_frames
+
+ResizeMode = Literal["area", "bilinear", "bicubic"]
+
+RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+
+
+class Step(Protocol):
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        """``[f, 3, h, w]``, of which the first is number ``first`` of its clip."""
+        ...
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A Gaussian with its two deviations along axes that are turned by ``angle``."""
+
+    side: int
+    sigma_x: float
+    sigma_y: float
+    angle: float
+
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        reach = self.side // 2
+        frames = F.pad(frames, (reach, reach, reach, reach), mode="replicate")
+        if self.sigma_x == self.sigma_y:
+            line = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float32) / self.sigma_x) ** 2)
+            row = (line / line.sum()).to(frames.device).expand(3, 1, 1, -1)
+            return F.conv2d(F.conv2d(frames, row, groups=3), row.transpose(2, 3), groups=3)
+        kernel = self._kernel(reach).to(frames.device).expand(3, 1, -1, -1)
+        return F.conv2d(frames, kernel, groups=3)
+
+    def _kernel(self, reach: int) -> Tensor:
+        axis = torch.arange(-reach, reach + 1, dtype=torch.float32)
+        y, x = axis[:, None], axis[None, :]
+        along = x * math.cos(self.angle) + y * math.sin(self.angle)
+        across = y * math.cos(self.angle) - x * math.sin(self.angle)
+        kernel = torch.exp(-0.5 * ((along / self.sigma_x) ** 2 + (across / self.sigma_y) ** 2))
+        return kernel / kernel.sum()
+
+
+@dataclass(frozen=True)
+class Resize:
+    height: int
+    width: int
+    mode: ResizeMode
+
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        size = (self.height, self.width)
+        if self.mode == "area":
+            return F.interpolate(frames, size=size, mode="area")
+        return F.interpolate(frames, size=size, mode=self.mode, align_corners=False, antialias=True).clamp_(0, 1)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise of its own for each frame; drawn on the CPU from the frame's number, so that it differs nowhere else."""
+
+    kind: Literal["gaussian", "poisson"]
+    strength: float
+    grey: bool
+    seed: int
+
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        drawn = torch.stack([self._drawn(frame.cpu(), first + index) for index, frame in enumerate(frames)])
+        return (frames + drawn.to(frames.device)).clamp_(0, 1)
+
+    def _drawn(self, frame: Tensor, number: int) -> Tensor:
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, number))
+        shown = frame.mean(dim=0, keepdim=True) if self.grey else frame
+        if self.kind == "gaussian":
+            return torch.randn(shown.shape, generator=generator) * (self.strength / 255)
+        counts = shown.clamp(0, 1) * 255
+        return (torch.poisson(counts, generator=generator) - counts) * (self.strength / 255)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    quality: float
+
+    def __call__(self, frames: Tensor, first: int) -> Tensor:
+        return jpeg_frames(frames, self.quality)
+
+
+@dataclass(frozen=True)
+class H264:
+    """Needs all frames of a clip at once, unlike the other steps."""
+
+    crf: float

@@ -1,0 +1,145 @@
+"""Stage II: the flow from degraded low-resolution latents to high resolution (paper section 3.3, Algorithm 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .checks import check_latents, check_noise_step
+from .degradation import STAGE2_LATENT_SCALE
+from .guidance import GuidedTransformer, check_guidance
+from .schedules import flow_times
+from .stage1 import Callback, latent_scale_of
+
+Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
+Rounding = Literal["bf16"] | None
+
+
+def euler_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
+    """First order, the paper's."""
+    return x + dt * velocity(x, t)
+
+
+def midpoint_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
+    """Second order: the slope in the middle."""
+    return x + dt * velocity(x + dt / 2 * velocity(x, t), t + dt / 2)
+
+
+def heun_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
+    """Second order: the mean of the slopes at both ends."""
+    first = velocity(x, t)
+    return x + dt / 2 * (first + velocity(x + dt * first, t + dt))
+
+
+def rk4_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
+    """Fourth order, the classical Runge-Kutta rule."""
+    k1 = velocity(x, t)
+    k2 = velocity(x + dt / 2 * k1, t + dt / 2)
+    k3 = velocity(x + dt / 2 * k2, t + dt / 2)
+    k4 = velocity(x + dt * k3, t + dt)
+    return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A rule for one step and the transformer evaluations that it takes."""
+
+    step: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
+    evaluations: int
+
+
+SOLVERS = {
+    "euler": Solver(euler_step, 1),
+    "midpoint": Solver(midpoint_step, 2),
+    "heun": Solver(heun_step, 2),
+    "rk4": Solver(rk4_step, 4),
+}
+
+
+def get_solver(name: str) -> Solver:
+    if name not in SOLVERS:
+        raise ValueError(f"solver is {name!r}; expected one of {', '.join(SOLVERS)}.")
+    return SOLVERS[name]
+
+
+def told_noise_step(noise_step: int, rounding: Rounding) -> float:
+    """The noise step as the transformer is told it: 675, or 676 with the production run's rounding."""
+    return float(torch.tensor(float(noise_step)).bfloat16()) if rounding == "bf16" else float(noise_step)
+
+
+@torch.no_grad()
+def refine_latents(
+    transformer: Any,
+    latents: Tensor,
+    prompt_embeds: Tensor,
+    *,
+    noise_step: int = 675,
+    num_steps: int = 4,
+    shift: float = 2.5,
+    guidance_scale: float = 13.0,
+    negative_prompt_embeds: Tensor | None = None,
+    solver: str = "euler",
+    latent_scale: float | None = None,
+    callback: Callback | None = None,
+    rounding: Rounding = None,
+    sequential_guidance: bool = False,
+) -> Tensor:
+    """Follow the flow ODE from degraded latents (time 0) to high resolution (time 1).
+
+    Args:
+        transformer: Stage II's, or any ``f(hidden_states, timestep, encoder_hidden_states, noise_step=)`` that
+            predicts ``d latent / d t`` in model space.
+        latents: ``[B, 16, T, h, w]`` in VAE space, already degraded by :func:`~flashvideo.degrade_latents`.
+        prompt_embeds: ``[B, 226, D]`` of ``"medium motion," + prompt``.
+        noise_step: the one that the latents were degraded with; the transformer is told it.
+        num_steps: steps; evaluations are steps times the solver's (euler 1, midpoint and heun 2, rk4 4).
+        shift: of :func:`~flashvideo.method.schedules.flow_times`.
+        guidance_scale: constant; 1 leaves the branch without a prompt out and halves the cost.
+        negative_prompt_embeds: ``[B, 226, D]``; ``None`` is all zeros, as the model was trained.
+        solver: ``euler``, ``midpoint``, ``heun`` or ``rk4``.
+        latent_scale: default: the checkpoint's own, else 1.15258426.
+        callback: ``callback(steps done, num_steps, latents in VAE space)`` after each step.
+        rounding: ``None`` is exact; ``"bf16"`` rounds the times and the noise step told as the authors' production
+            run does (five steps: 1000, 904, 784, 624, 384; 676).
+        sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
+
+    Returns:
+        Refined latents in VAE space, shape, dtype and device of ``latents``.
+
+    Raises:
+        ValueError: shapes or settings that do not fit, before the first evaluation.
+    """
+    check_latents("latents", latents)
+    check_noise_step(noise_step)
+    check_guidance(guidance_scale)
+    rule = get_solver(solver)
+    if rounding not in (None, "bf16"):
+        raise ValueError(f"rounding is {rounding!r}; expected None (exact) or 'bf16'.")
+    times = flow_times(num_steps, shift, torch.bfloat16 if rounding == "bf16" else torch.float32)
+    if getattr(transformer, "noise_step_embedding", transformer) is None:
+        raise ValueError(
+            "This transformer has no noise-step embedding: it looks like Stage I's. Load Stage II's for refining."
+        )
+    guided = GuidedTransformer(
+        transformer,
+        latents.shape,
+        prompt_embeds,
+        negative_prompt_embeds,
+        noise_step=told_noise_step(noise_step, rounding),
+        sequential=sequential_guidance,
+    )
+    scale = latent_scale_of(transformer, latent_scale, STAGE2_LATENT_SCALE)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return guided(x, float(1000 - 1000 * t), guidance_scale)
+
+    x = latents.float() * scale
+    for i in range(num_steps):
+        x = rule.step(velocity, x, times[i], times[i + 1] - times[i])
+        if callback is not None:
+            callback(i + 1, num_steps, x / scale)
+    return (x / scale).to(latents.dtype)

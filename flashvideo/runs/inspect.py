@@ -1,0 +1,180 @@
+"""What is this file? Kind, architecture, what is missing, damaged values, and whether it fits into memory."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoints.t5_layout import read_layout
+from ..loading.text import EMBEDDINGS_KIND, meta_encoder
+from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
+from ..loading.load import open_vae, vae_names
+from ..loading.lora import is_lora, read_lora
+from ..checkpoints.metadata import CheckpointMetadata, read_metadata
+from ..loading.source import TransformerSource, open_transformer
+from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
+
+log = logging.getLogger(__name__)
+
+_T5_MARK = "encoder.final_layer_norm.weight"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Findings on a checkpoint.
+
+    Attributes:
+        kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview``, ``embeddings`` or ``unknown``.
+        layout: ``published``, ``diffusers`` or ``native``; of a preview file, what its latents are; else "".
+        parameters: elements that the model uses; ``dtypes``: elements in each dtype.
+        config: the architecture; of a preview file, its settings.
+        lora_rank: of a LoRA, or of the one that a file carries unmerged.
+        problems: why it would not load; empty for a sound file.
+        ballast: entries that are skipped.
+        damaged: tensors with NaN or infinite values.
+        bytes_bf16: memory that the model takes in bf16.
+    """
+
+    path: Path
+    kind: str
+    layout: str = ""
+    container: str = ""
+    file_bytes: int = 0
+    parameters: int = 0
+    dtypes: dict[str, int] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    lora_rank: int = 0
+    metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
+    problems: tuple[str, ...] = ()
+    ballast: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def sound(self) -> bool:
+        return self.kind != "unknown" and not self.problems and not self.damaged
+
+    @property
+    def bytes_bf16(self) -> int:
+        return 2 * self.parameters
+
+
+def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
+    """Look into a checkpoint without building a model.
+
+    Args:
+        values: also read every tensor and look for NaN and infinity.
+
+    Raises:
+        ValueError: a file that cannot be read at all.
+    """
+    weights = open_weights(path)
+    names = list(weights.tensors)
+    metadata = read_metadata(weights)
+    facts: dict[str, Any] = {"kind": "unknown"}
+    if "flashvideo.preview" in weights.metadata:
+        facts = _preview_facts(weights)
+    elif metadata.kind == EMBEDDINGS_KIND:
+        facts["kind"] = "embeddings"
+    elif is_published_vae(names) or is_diffusers_vae(names):
+        facts = _vae_facts(weights)
+    elif is_lora(names):
+        facts = _lora_facts(weights)
+    elif any(name.endswith(_T5_MARK) for name in names):
+        facts = _text_facts(weights)
+    else:
+        facts = _transformer_facts(weights)
+    dtypes: dict[str, int] = {}
+    for info in weights.tensors.values():
+        label = DTYPE_NAMES.get(info.dtype, str(info.dtype).removeprefix("torch."))
+        dtypes[label] = dtypes.get(label, 0) + torch.Size(info.shape).numel()
+    facts.setdefault("parameters", sum(dtypes.values()))
+    return Inspection(
+        path=weights.path,
+        container=weights.container,
+        file_bytes=sum(file.stat().st_size for file in weights.files),
+        dtypes=dtypes,
+        metadata=metadata,
+        damaged=find_damage(weights) if values else (),
+        **facts,
+    )
+
+
+def _vae_facts(weights: WeightFile) -> dict[str, Any]:
+    layout = "published" if is_published_vae(weights.tensors) else "diffusers"
+    facts: dict[str, Any] = {"kind": "vae", "layout": layout}
+    try:
+        facts["config"], mapping = vae_names(weights)
+        facts["parameters"] = sum(torch.Size(weights.tensors[name].shape).numel() for name in mapping.values())
+        facts["ballast"] = tuple(sorted(set(weights.tensors) - set(mapping.values())))
+        open_vae(weights.path)
+    except ValueError as error:
+        facts["problems"] = (str(error),)
+    return facts
+
+
+def _preview_facts(weights: WeightFile) -> dict[str, Any]:
+    from .record import load_preview
+
+    try:
+        preview = load_preview(weights.path)
+    except ValueError as error:
+        return {"kind": "preview", "problems": (str(error),)}
+    return {"kind": "preview", "layout": preview.content, "config": preview.description()}
+
+
+def _text_facts(weights: WeightFile) -> dict[str, Any]:
+    try:
+        layout = read_layout(weights)
+        meta_encoder(layout)
+    except ValueError as error:
+        return {"kind": "text", "problems": (str(error),)}
+    return {"kind": "text", "config": layout.config}
+
+
+def _lora_facts(weights: WeightFile) -> dict[str, Any]:
+    try:
+        pairs = read_lora(weights.path)
+    except ValueError as error:
+        return {"kind": "lora", "problems": (str(error),)}
+    return {"kind": "lora", "lora_rank": max(down.shape[0] for down, _ in pairs.values())}
+
+
+def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
+    try:
+        source: TransformerSource = open_transformer(weights.path)
+    except ValueError as error:
+        return {"kind": "unknown", "problems": (str(error),)}
+    problems = []
+    for label, names in (
+        ("missing", source.missing),
+        ("unexpected", source.unexpected),
+        ("wrong shape", source.shape_errors),
+    ):
+        problems += [f"{label}: {name}" for name in names]
+    return {
+        "kind": source.kind,
+        "layout": source.layout.kind,
+        "config": source.config,
+        "lora_rank": source.lora_rank,
+        "parameters": sum(
+            torch.Size(weights.tensors[part.name].shape).numel() for parts in source.parts.values() for part in parts
+        ),
+        "problems": tuple(problems),
+        "ballast": (*source.ballast, *source.outside),
+    }
+
+
+def find_damage(weights: WeightFile) -> tuple[str, ...]:
+    """Names of floating tensors with NaN or infinite values; reads the whole file, one tensor at a time."""
+    damaged = []
+    for name, info in weights.tensors.items():
+        if info.dtype.is_floating_point:
+            tensor = info.read()
+            tensor = tensor.float() if info.dtype.itemsize == 1 else tensor
+            if not torch.isfinite(tensor).all():
+                damaged.append(name)
+    return tuple(damaged)

@@ -1,0 +1,158 @@
+"""What a run writes and where: one prompt, several seeds, or a file of prompts spread over processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from .settings import Stage1Settings, Stage2Settings
+from ..checkpoints.outputs import check_writable
+from ..video.files import check_output
+
+_PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
+_RANK_NAMES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # torchrun, then MPI's kinds
+_SIZE_NAMES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of one video, all beside each other."""
+
+    video: Path
+
+    def _sibling(self, ending: str) -> Path:
+        return self.video.with_name(self.video.stem + ending)
+
+    @property
+    def preview_video(self) -> Path:
+        return self._sibling(".preview.mp4")
+
+    @property
+    def preview(self) -> Path:
+        return self._sibling(".preview.safetensors")
+
+    @property
+    def degraded(self) -> Path:
+        return self._sibling(".degraded.safetensors")
+
+    @property
+    def refined(self) -> Path:
+        return self._sibling(".refined.safetensors")
+
+    @property
+    def joint(self) -> Path:
+        return self._sibling(".joint.mp4")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video of one prompt and seed."""
+
+    prompt: str
+    stage1: Stage1Settings
+    stage2: Stage2Settings
+    outputs: Outputs
+
+    def bytes_on_disk(self, wanted: Wanted) -> int:
+        """About what the job's files take, refined latents included, which lie there until they are decoded."""
+        stage1, stage2 = self.stage1, self.stage2
+        latents = math.prod(stage1.latent_shape)
+        pixels = stage1.num_frames * stage1.height * stage1.width
+        if wanted.final:
+            frames, area = stage1.latent_shape[2], stage2.height * stage2.width
+            latents += (1 + wanted.degraded) * 16 * frames * area // 64
+            pixels += (1 + wanted.joint) * stage1.num_frames * area
+        return 4 * latents + pixels // _PIXELS_A_BYTE
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which files a run is to write."""
+
+    final: bool = True
+    joint: bool = False
+    degraded: bool = False
+    refined: bool = False
+
+    def check(self, outputs: Outputs, *, overwrite: bool, preview: bool = True) -> None:
+        """Raise ValueError if one of the files cannot be written or exists already."""
+        videos = [outputs.preview_video] if preview else []
+        videos += [outputs.video] if self.final else []
+        videos += [outputs.joint] if self.joint else []
+        for path in videos:
+            check_output(path, overwrite)
+        others = [outputs.preview] if preview else []
+        others += [outputs.degraded] if self.degraded else []
+        others += [outputs.refined] if self.refined else []
+        for path in others:
+            check_writable(path, overwrite=overwrite)
+        if self.final and not overwrite and outputs.refined.exists():
+            raise ValueError(
+                f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
+                "Decode it, remove it, or pass --overwrite."
+            )
+
+
+def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, output: Path, count: int) -> list[Job]:
+    """Jobs for ``count`` seeds from ``stage1.seed`` on: the first is ``output``, the others name their seed."""
+    jobs = []
+    for seed in range(stage1.seed, stage1.seed + count):
+        path = output if seed == stage1.seed else output.with_name(f"{output.stem}.seed{seed}{output.suffix}")
+        jobs.append(Job(prompt, replace(stage1, seed=seed), stage2.with_seed(seed), Outputs(path)))
+    return jobs
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Prompts of a text file, one a line; blank lines and those that begin with # do not count.
+
+    Raises:
+        ValueError: no such file, or no prompt in it.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"The prompts of {path} cannot be read ({error}). Give a UTF-8 text file, one prompt a line."
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not prompts:
+        raise ValueError(f"{path} has no prompts in it. Write one a line.")
+    return prompts
+
+
+def prompt_jobs(
+    prompts: list[str], stage1: Stage1Settings, stage2: Stage2Settings, folder: Path, count: int, models: dict[str, str]
+) -> list[Job]:
+    """Jobs of all prompts. A file's name says which line, prompt and settings it is of, so that a changed prompt or
+    setting makes a new file and a finished one can be told from it.
+    """
+    jobs = []
+    for index, prompt in enumerate(prompts):
+        identity = json.dumps([prompt, stage1.to_dict(), stage2.to_dict(), models], sort_keys=True)
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:8]
+        slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
+        jobs += seed_jobs(prompt, stage1, stage2, folder / f"{index:04d}-{slug}-{digest}.mp4", count)
+    return jobs
+
+
+def this_process() -> tuple[int, int]:
+    """(rank, number) of the processes that ``accelerate launch``, ``torchrun`` or ``mpirun`` started; else (0, 1).
+
+    Raises:
+        ValueError: environment variables that make no sense.
+    """
+    rank, processes = (
+        next((os.environ[name] for name in names if os.environ.get(name)), default)
+        for names, default in ((_RANK_NAMES, "0"), (_SIZE_NAMES, "1"))
+    )
+    if not (rank.isdecimal() and processes.isdecimal() and int(rank) < int(processes)):
+        raise ValueError(
+            f"The environment says that this is process {rank} of {processes}; expected RANK from 0 to WORLD_SIZE - 1. "
+            "Set both, or neither."
+        )
+    return int(rank), int(processes)

@@ -1,0 +1,171 @@
+"""Preview files: Stage I's latents with everything that Stage II needs later."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import open_weights
+from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..method.checks import check_latents, check_noise_step
+from .settings import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
+
+PREVIEW_FORMAT = "1"
+_KEY = "flashvideo.preview"
+CONTENTS = ("preview", "degraded", "refined")
+_SMALL = "preview_latents"
+_STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
+
+
+@dataclass(frozen=True)
+class Preview:
+    """Latents with their history.
+
+    Attributes:
+        latents: ``[1, 16, T, h, w]`` in VAE space, fp32.
+        content: ``preview`` (Stage I's result), ``degraded`` (Stage II's start, at full size) or ``refined``.
+        noise_step: what the latents were degraded with; ``None`` for those that were not.
+        preview_latents: Stage I's result where ``latents`` are no longer that; ``None`` if it is not known.
+        prompt: as given, without Stage II's motion prefix.
+        stage1_embeds, stage2_embeds: ``[1, 226, D]`` of both stages' prompts.
+        stage1, stage2: settings; Stage II's are those that the run was asked for.
+        fps: frames per second of the video.
+        models: what made it, for information: name -> description.
+    """
+
+    latents: Tensor
+    prompt: str
+    stage1_embeds: Tensor
+    stage2_embeds: Tensor
+    stage1: Stage1Settings = field(default_factory=Stage1Settings)
+    stage2: Stage2Settings = field(default_factory=Stage2Settings)
+    fps: float = DEFAULT_FPS
+    content: str = "preview"
+    noise_step: int | None = None
+    models: dict[str, str] = field(default_factory=dict)
+    preview_latents: Tensor | None = None
+
+    @property
+    def small(self) -> Tensor | None:
+        """Stage I's result ``[1, 16, T, h, w]``, if it is here."""
+        return self.latents if self.content == "preview" else self.preview_latents
+
+    def as_degraded(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+        """The same history with degraded latents in place of the preview's; ``models`` are those of this run."""
+        return replace(
+            self,
+            latents=latents,
+            stage2=stage2,
+            content="degraded",
+            noise_step=stage2.noise_step,
+            models=self._with_stage2(models),
+            preview_latents=self.small,
+        )
+
+    def as_refined(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+        """The same history with refined latents, which carry no noise step; ``models`` are those of this run."""
+        return replace(
+            self,
+            latents=latents,
+            stage2=stage2,
+            content="refined",
+            noise_step=None,
+            models=self._with_stage2(models),
+            preview_latents=self.small,
+        )
+
+    def _with_stage2(self, models: dict[str, str]) -> dict[str, str]:
+        return {**models, **{name: text for name, text in self.models.items() if name in _STAGE1_MODELS}}
+
+    def check(self, name: str) -> None:
+        """Raise ValueError for contents that cannot be refined or decoded; ``name`` is what messages call it."""
+        check_latents(f"the latents of {name}", self.latents)
+        if self.content == "degraded":
+            check_noise_step(-1 if self.noise_step is None else self.noise_step)
+        if not 0 < self.fps <= MAX_FPS:
+            raise ValueError(f"{name} has {self.fps} frames a second; expected more than 0 and at most {MAX_FPS}.")
+        try:
+            self.stage1.check()
+            self.stage2.check()
+        except ValueError as error:
+            raise ValueError(f"{name} has settings that cannot run: {error}") from error
+        if self.preview_latents is not None:
+            check_latents(f"the preview's latents in {name}", self.preview_latents)
+        for part in ("latents", "preview_latents", "stage1_embeds", "stage2_embeds"):
+            tensor = getattr(self, part)
+            if tensor is None:
+                continue
+            if not part.endswith("latents") and (tensor.ndim != 3 or not tensor.is_floating_point()):
+                raise ValueError(f"{name} has {part} of shape {list(tensor.shape)}; expected floating [1, 226, D].")
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f"{name} has NaN or infinite {part}. Make the preview again.")
+
+    def description(self) -> dict[str, Any]:
+        """All settings, as they are embedded in video files."""
+        return {
+            "format": PREVIEW_FORMAT,
+            "content": self.content,
+            "prompt": self.prompt,
+            "fps": self.fps,
+            "noise_step": self.noise_step,
+            "stage1": self.stage1.to_dict(),
+            "stage2": self.stage2.to_dict(),
+            "models": dict(sorted(self.models.items())),
+        }
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write as safetensors, atomically.
+
+        Raises:
+            ValueError: an output that cannot be written.
+        """
+        tensors = {"latents": self.latents.float().cpu()}
+        if self.preview_latents is not None:
+            tensors[_SMALL] = self.preview_latents.float().cpu()
+        tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
+        header = {"format": "pt", _KEY: json.dumps(self.description())}
+        return write_safetensors(path, tensor_plan(tensors), header, overwrite=overwrite)
+
+
+def load_preview(path: str | Path) -> Preview:
+    """Read a preview file.
+
+    Raises:
+        ValueError: no preview file, or a damaged one.
+    """
+    weights = open_weights(path)
+    text = weights.metadata.get(_KEY)
+    if text is None:
+        raise ValueError(
+            f"{path} is no preview file of FlashVideo (its header has no {_KEY}). Give a .preview.safetensors that "
+            "`flashvideo generate` wrote."
+        )
+    try:
+        values = json.loads(text)
+        if values["format"] != PREVIEW_FORMAT or values["content"] not in CONTENTS:
+            raise ValueError(
+                f"{path} was written by another version (format {values['format']}, content {values['content']!r}); "
+                f"this program reads format {PREVIEW_FORMAT}. Update it."
+            )
+        read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
+        if _SMALL in weights.tensors:
+            read[_SMALL] = weights.tensors[_SMALL].read().clone()
+        preview = Preview(
+            prompt=values["prompt"],
+            stage1=Stage1Settings.from_dict(values["stage1"]),
+            stage2=Stage2Settings.from_dict(values["stage2"]),
+            fps=values["fps"],
+            content=values["content"],
+            noise_step=values["noise_step"],
+            models=values.get("models", {}),
+            **read,
+        )
+        preview.check(str(path))
+    except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is a damaged preview file ({error!r}). Make the preview again.") from error
+    return preview

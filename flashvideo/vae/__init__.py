@@ -1,0 +1,1 @@
+"""The CogVideoX VAE: exact encoding and decoding, tiled."""

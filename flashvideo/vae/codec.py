@@ -1,0 +1,382 @@
+"""Encoding and decoding with the CogVideoX VAE, exactly as the authors cut time and with tiles that never show.
+
+Latents are `[B, 16, T, h, w]` in VAE space, videos `[B, 3, F, 8h, 8w]` float in 0..1, `F = 4 (T - 1) + 1`. GroupNorm
+sees one temporal chunk at a time, so the chunking (decode 3, 2, 2, … latents, encode 17, 16, 16, … frames, causal
+caches carried) is part of the result; the tiling is not.
+
+`vae` is diffusers' `AutoencoderKLCogVideoX` of any width and depth, or any module tree with its names: ComfyUI's own
+VAE works as it is. Computation happens on the device and in the precision of its weights.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .tiling import plan
+from .tiling.estimate import Estimate, Job
+from .tiling.panels import Panel, authors_frames, authors_panels, whole_frame
+from .tiling.session import (
+    Counter,
+    Progress,
+    Resources,
+    Session,
+    Tile,
+    channels_last,
+    computing,
+    decode_job,
+    encode_job,
+    place_offloaded,
+    plan_run,
+)
+from .tiling.store import LENT, Plane
+
+__all__ = ["Estimate", "decode_latents", "decode_stream", "encode_video", "estimate_decode", "estimate_encode"]
+
+Callback = Callable[[int, int, Tensor], None]
+Method = Literal["exact", "authors"]
+
+
+def decode_latents(
+    vae: Any,
+    latents: Tensor,
+    *,
+    tile: Tile = None,
+    memory_budget: float | None = None,
+    method: Method = "exact",
+    callback: Callback | None = None,
+    progress: Progress | None = None,
+    host_budget: float | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Decode latents into a video.
+
+    Args:
+        vae: the autoencoder.
+        latents: `[B, 16, T, h, w]` in VAE space, any T.
+        tile: rows and columns of a tile in latents, an int or a pair; False is untiled, None chooses from the budget.
+            It changes memory and time only.
+        memory_budget: bytes on the computing device beside the weights; by default what is free there, less a margin.
+        method: "exact", or "authors" for their two cropped halves, which drop the last of an even number of latents.
+        callback: called after every chunk with its number from 1, the number of chunks, and its frames. May raise.
+        progress: called after every tile with work done and work in all. May raise.
+        host_budget: bytes of host memory for waiting activations; by default what is free. More goes to a file.
+        scratch: folder for that file, by default the system's temporary folder.
+        device: where to compute, by default where the weights are.
+
+    Returns:
+        `[B, 3, 4 (T - 1) + 1, 8h, 8w]` fp32 on the CPU, in 0..1.
+
+    Raises:
+        ValueError: the latents, the tile, a budget or the method are not what is expected.
+    """
+    stream = decode_stream(
+        vae,
+        latents,
+        tile=tile,
+        memory_budget=memory_budget,
+        method=method,
+        callback=callback,
+        progress=progress,
+        host_budget=host_budget,
+        scratch=scratch,
+        device=device,
+    )
+    frames = 4 * (_kept_frames(latents, method) - 1) + 1
+    video: Tensor | None = None
+    start = 0
+    with contextlib.closing(stream):
+        for chunk in stream:
+            if video is None:
+                video = chunk.new_empty((*chunk.shape[:2], frames, *chunk.shape[3:]))
+            video[:, :, start : start + chunk.shape[2]] = chunk
+            start += chunk.shape[2]
+    assert video is not None
+    return video
+
+
+def decode_stream(
+    vae: Any,
+    latents: Tensor,
+    *,
+    tile: Tile = None,
+    memory_budget: float | None = None,
+    method: Method = "exact",
+    callback: Callback | None = None,
+    progress: Progress | None = None,
+    host_budget: float | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    device: torch.device | str | None = None,
+) -> Generator[Tensor, None, None]:
+    """Decode latents and yield the frames of each chunk as soon as they are done.
+
+    The arguments are those of `decode_latents`, and are checked before this returns. Closing the iterator, or an
+    exception in it, frees everything.
+
+    Yields:
+        `[B, 3, f, 8h, 8w]` fp32 on the CPU, in 0..1: 9 or 5 frames first (1 if that is all), then 8 at a time.
+    """
+    resources = _resources(tile, memory_budget, host_budget, scratch, device)
+    frames = _kept_frames(latents, method)
+    place_offloaded(vae)
+    width = latents.shape[4]
+    panels = authors_panels(width) if method == "authors" else whole_frame(width)
+    chunks = plan.decode_chunks(frames)
+    jobs = [
+        decode_job(vae, chunks, (latents.shape[3], p.right - p.left), len(latents), resources.device) for p in panels
+    ]
+    _check_latents(latents, jobs[0])
+    counter = Counter(jobs, progress)
+    sessions = [Session(job, resources, counter) for job in jobs]
+    return _decoded(latents, sessions, panels, callback)
+
+
+def _decoded(
+    latents: Tensor, sessions: list[Session], panels: list[Panel], callback: Callback | None
+) -> Generator[Tensor, None, None]:
+    """The chunks of `decode_stream`. Contexts are left before each yield, so none leaks to the caller."""
+    job = sessions[0].job
+    start = 0
+    try:
+        for index, count in enumerate(job.chunks):
+            part = latents[:, :, start : start + count]
+            start += count
+            with computing(job.device):
+                frames = _decode_chunk(part, sessions, panels, index)
+            if callback is not None:
+                callback(index + 1, len(job.chunks), frames)
+            yield frames
+    finally:
+        for session in sessions:
+            session.close()
+
+
+def _decode_chunk(latents: Tensor, sessions: list[Session], panels: list[Panel], index: int) -> Tensor:
+    """One chunk `[B, 16, t, h, w]` of all videos and panels as finished frames `[B, 3, f, H, W]`."""
+    video: Tensor | None = None
+    for session, panel in zip(sessions, panels, strict=True):
+        job, grid = session.job, session.job.grid
+        for sample, walker in enumerate(session.walkers):
+            part = latents[sample, :, :, :, panel.left : panel.right]
+            values = channels_last(part.detach(), session.store, job.device)
+            last = index == len(job.chunks) - 1
+            found = walker.run(Plane(values, LENT), latents=values, first=index == 0, last=last)
+            keep = found[:, :, (panel.keep[0] - panel.left) * grid : (panel.keep[1] - panel.left) * grid]
+            frames = keep.cpu().float().permute(3, 0, 1, 2)
+            if video is None:
+                size = (latents.shape[3] * grid, latents.shape[4] * grid)
+                video = torch.empty((len(latents), frames.shape[0], frames.shape[1], *size))
+            target = video[sample, :, :, :, panel.keep[0] * grid : panel.keep[1] * grid]
+            torch.div(frames, 2, out=target).add_(0.5).clamp_(0, 1)
+    assert video is not None
+    return video
+
+
+def encode_video(
+    vae: Any,
+    video: Tensor,
+    *,
+    sample: bool = True,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    tile: Tile = None,
+    memory_budget: float | None = None,
+    callback: Callback | None = None,
+    progress: Progress | None = None,
+    host_budget: float | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Encode a video into latents, drawn from the posterior as the authors do.
+
+    Args:
+        vae: the autoencoder.
+        video: `[B, 3, F, H, W]` float in 0..1; F is 4n + 1, H and W are multiples of 8.
+        sample: draw `mean + std * noise`; False gives the mean.
+        noise: standard normal `[B, 16, T, h, w]`; by default one draw of that shape, in fp32, from `generator` on its
+            device, so a seed gives the same latents whatever the tile and the device of the VAE.
+        generator: source of the noise; None is torch's default one on the CPU.
+        callback: called after every chunk with its number from 1, the number of chunks, and its latents. May raise.
+
+    The other arguments are those of `decode_latents`.
+
+    Returns:
+        `[B, 16, T, h, w]` fp32 on the computing device, in VAE space.
+
+    Raises:
+        ValueError: the video, the noise, the tile or a budget are not what is expected.
+    """
+    resources = _resources(tile, memory_budget, host_budget, scratch, device)
+    _check_video(video)
+    if video.shape[2] % 4 != 1:
+        raise ValueError(
+            f"the video has {video.shape[2]} frames; the VAE takes 4n + 1 (1, 5, 9, …): cut it or repeat its last"
+        )
+    place_offloaded(vae)
+    job = _encode_job(vae, video, plan.encode_chunks(video.shape[2]), resources.device)
+    channels = job.layers[-1].channels[1] // 2
+    shape = (len(video), channels, (video.shape[2] - 1) // 4 + 1, *job.size)
+    if sample and noise is None:
+        source = generator.device if generator is not None else torch.device("cpu")
+        noise = torch.randn(shape, generator=generator, device=source)
+    if sample and noise is not None and tuple(noise.shape) != shape:
+        raise ValueError(f"noise has shape {list(noise.shape)}; the latents, and so the noise, have {list(shape)}")
+    latents = torch.empty(shape, device=job.device)
+    start = 0
+    with contextlib.closing(_encoded(video, Session(job, resources, Counter([job], progress)))) as parts:
+        for index, moments in enumerate(parts):
+            here = slice(start, start + moments.shape[2])
+            start = here.stop
+            mean, log_variance = moments.float().chunk(2, dim=1)
+            if sample and noise is not None:
+                deviation = log_variance.clamp(-30, 20).mul(0.5).exp()
+                mean = mean + deviation * noise[:, :, here].to(mean)
+            latents[:, :, here] = mean
+            if callback is not None:
+                callback(index + 1, len(job.chunks), latents[:, :, here])
+    return latents
+
+
+def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, tile: Tile = None) -> Tensor:
+    """Mean and log-variance of the posterior, `[B, 32, T, h, w]`.
+
+    Args:
+        vae: the autoencoder.
+        video: `[B, 3, F, H, W]` float in 0..1.
+        chunks: frames per chunk; by default the authors' 17, 16, 16, …. `[F]` encodes the video in one go.
+        tile: as in `encode_video`.
+    """
+    _check_video(video)
+    job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), None)
+    return torch.cat(list(_encoded(video, Session(job, Resources(tile), Counter([job], None)))), dim=2)
+
+
+def _encoded(video: Tensor, session: Session) -> Generator[Tensor, None, None]:
+    """Moments `[B, 32, t, h, w]` of each chunk, in the VAE's precision on its device."""
+    job, start = session.job, 0
+    size = (video.shape[3], video.shape[4])
+    try:
+        for index, count in enumerate(job.chunks):
+            part, found = video[:, :, start : start + count].detach(), []
+            start += count
+            with computing(job.device):
+                for sample, walker in enumerate(session.walkers):
+                    source = session.store.allocate(count, size, video.shape[1])
+                    for frame in range(count):
+                        pixels = part[sample, :, frame].permute(1, 2, 0)
+                        source.data[frame].copy_(pixels.float() * 2 - 1)
+                    last = index == len(job.chunks) - 1
+                    values = walker.run(source, latents=None, first=index == 0, last=last)
+                    found.append(values.to(job.device).permute(3, 0, 1, 2))
+            yield torch.stack(found)
+    finally:
+        session.close()
+
+
+def estimate_decode(
+    vae: Any,
+    frames: int,
+    height: int,
+    width: int,
+    *,
+    batch: int = 1,
+    tile: Tile = None,
+    memory_budget: float | None = None,
+    host_budget: float | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Estimate:
+    """What `decode_latents` will take for a video of `frames`, `height` and `width`: tiles and bytes by place.
+
+    `vae` may be on the meta device if `device` is given; `device` and `dtype` are by default those of its weights. The
+    weights and the finished video (12 bytes a pixel and frame, 8 or 9 frames of it when streamed) come on top.
+    """
+    job = decode_job(vae, plan.decode_chunks((frames - 1) // 4 + 1), (height // 8, width // 8), batch, _device(device))
+    resources = _resources(tile, memory_budget, host_budget, None, device)
+    return plan_run(replace(job, dtype=dtype or job.dtype), resources)
+
+
+def estimate_encode(
+    vae: Any,
+    frames: int,
+    height: int,
+    width: int,
+    *,
+    batch: int = 1,
+    tile: Tile = None,
+    memory_budget: float | None = None,
+    host_budget: float | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Estimate:
+    """What `encode_video` will take, beside the weights and the video; the arguments are those of `estimate_decode`."""
+    job = encode_job(vae, plan.encode_chunks(frames), (height // 8, width // 8), batch, _device(device))
+    resources = _resources(tile, memory_budget, host_budget, None, device)
+    return plan_run(replace(job, dtype=dtype or job.dtype), resources)
+
+
+def _device(device: torch.device | str | None) -> torch.device | None:
+    return None if device is None else torch.device(device)
+
+
+def _resources(
+    tile: Tile,
+    memory_budget: float | None,
+    host_budget: float | None,
+    scratch: str | os.PathLike[str] | None,
+    device: torch.device | str | None,
+) -> Resources:
+    resources = Resources(
+        tile, memory_budget, host_budget, Path(scratch) if scratch is not None else None, _device(device)
+    )
+    resources.checked_tile()
+    resources.checked_budget("memory_budget")
+    resources.checked_budget("host_budget")
+    if resources.scratch is not None and not resources.scratch.is_dir():
+        raise ValueError(f"the scratch folder {resources.scratch} does not exist: make it, or leave scratch out")
+    return resources
+
+
+def _kept_frames(latents: Tensor, method: str) -> int:
+    """Latent frames that will be decoded. Raises ValueError for a tensor that is no latents or an unknown method."""
+    if method not in ("exact", "authors"):
+        raise ValueError(f"method is {method!r}; expected 'exact' or 'authors'")
+    if latents.dim() != 5 or not latents.is_floating_point() or 0 in latents.shape:
+        raise ValueError(
+            f"latents are {latents.dtype} of shape {list(latents.shape)}; expected floating point [B, 16, T, h, w]"
+        )
+    return authors_frames(latents.shape[2]) if method == "authors" else latents.shape[2]
+
+
+def _check_latents(latents: Tensor, job: Job) -> None:
+    channels = job.layers[0].channels[0]
+    if latents.shape[1] != channels:
+        raise ValueError(
+            f"latents of shape {list(latents.shape)} have {latents.shape[1]} channels; this VAE decodes {channels}: "
+            "expected [B, channels, T, h, w]"
+        )
+
+
+def _check_video(video: Tensor) -> None:
+    if video.dim() != 5 or video.shape[1] != 3 or not video.is_floating_point() or 0 in video.shape:
+        raise ValueError(
+            f"the video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, H, W] in 0..1"
+        )
+
+
+def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: torch.device | None) -> Job:
+    height, width = video.shape[3:]
+    job = encode_job(vae, chunks, (1, 1), len(video), device)
+    if height % job.grid or width % job.grid:
+        raise ValueError(
+            f"the video is {height} by {width} pixels; the VAE needs multiples of {job.grid}: crop or resize it"
+        )
+    return replace(job, size=(height // job.grid, width // job.grid))

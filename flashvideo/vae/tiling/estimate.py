@@ -1,0 +1,224 @@
+"""What a decode or an encode takes, before it starts, and the tiles that fit a budget.
+
+Two numbers make the forecast. The *store*, waiting activations and causal caches, is found by going through the motions
+of a run with shapes only. The *working set* of a tile, on the computing device, is the sum below; for one layer with C
+channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
+
+    input with halo and two leading frames    (T + 2) (a + 2) (b + 2) C e      one buffer, as large as any layer needs
+    output                                     T a b K e
+    residual block's straight path             a b (C' + K) e                   a frame, if a convolution is in it
+    the latents' scale and shift               4 numbers of fp32 per latent and channel, 2 per pixel of one latent row
+    tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
+    the convolution's own scratch memory       as much as its input             on a GPU
+    copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    of 3 frames and 16 rows, on a CPU
+
+The last line but one is an allowance: what cuDNN takes depends on the algorithm it picks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, goes_in_windows
+from .modules import ConvLayer, Layer, ResampleLayer
+from .mover import SLOTS, Mover
+from .store import LENT, Limits, PaperStore, Plane
+from .walker import PaperWalker, Tiler
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to forecast.
+
+    Attributes:
+        layers: the network.
+        chunks: frames that its first layer reads, chunk by chunk.
+        size: rows and columns of the latents.
+        batch: videos.
+        device: where it is computed.
+        dtype: of weights and activations.
+        encode: frames in and latents out.
+    """
+
+    layers: tuple[Layer, ...]
+    chunks: tuple[int, ...]
+    size: Size
+    batch: int
+    device: torch.device
+    dtype: torch.dtype
+    encode: bool
+
+    @property
+    def grid(self) -> int:
+        """Pixels per latent, along each side."""
+        return self.layers[0 if self.encode else -1].grid
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes a run takes beside the weights and the video itself.
+
+    Attributes:
+        tile: rows and columns of a tile, in latents.
+        working_bytes: the largest tile's working set on the computing device.
+        device_bytes: working set and what waits on the device (on a CPU: the working set).
+        host_bytes: what waits in host memory, pinned buffers included.
+        file_bytes: what waits in a scratch file.
+        limits: where waiting tensors go.
+    """
+
+    tile: Size
+    working_bytes: int
+    device_bytes: int
+    host_bytes: int
+    file_bytes: int
+    limits: Limits
+
+
+def working_bytes(job: Job, tile: Size) -> int:
+    """Bytes of the largest tile's working set on the computing device (the sum in the module's docstring)."""
+    elsewhere = job.device.type != "cpu"
+    buffers, others = [0], [0]
+    for index, chunk in enumerate(job.chunks[:2]):
+        frames = chunk
+        for layer in job.layers:
+            rows, columns = (min(tile[axis], job.size[axis]) * layer.grid for axis in (0, 1))
+            if isinstance(layer, ConvLayer):
+                buffer, rest, copied = _convolution_bytes(layer, frames, chunk, rows, columns, job.dtype.itemsize)
+                if goes_in_windows(job.device, frames + 2, rows + 2, layer.channels[0]):
+                    channels, out = layer.channels
+                    band = min(rows, WINDOW_ROWS)
+                    each = 3 * (band + 2) * (columns + 2) * channels + band * columns * out
+                    rest += min(3, frames) * each * job.dtype.itemsize
+            else:
+                after = _resampled(frames, layer, index == 0)
+                buffer, rest, copied = _resampling_bytes(layer, frames, after, rows, columns, job.dtype.itemsize)
+                frames = after
+            buffers.append(buffer)
+            others.append(rest + (copied if elsewhere else 0) + (buffer if job.device.type == "cuda" else 0))
+    slices = 3 * max(4, job.dtype.itemsize) * (SLICE_ELSEWHERE if elsewhere else SLICE_ON_CPU)
+    return max(buffers) + max(others) + slices
+
+
+def _convolution_bytes(
+    layer: ConvLayer, frames: int, latent_frames: int, rows: int, columns: int, item: int
+) -> tuple[int, int, int]:
+    """A causal convolution's input buffer, what else it holds, and what is copied from and to the host."""
+    channels, out = layer.channels
+    core, halo = rows * columns, (rows + 2) * (columns + 2)
+    rest = frames * core * out * item
+    if layer.shortcut is not None:
+        rest += core * (layer.shortcut.in_channels + out) * item
+    if layer.norm and layer.norm.scale:
+        down, across = (-(-side // layer.grid) + 2 for side in (rows, columns))
+        rest += (4 * latent_frames * across + 2 * (columns + 2)) * down * channels * max(4, item)
+    read = (frames + 2) * halo * channels + (frames * core * out if layer.ends_block else 0)
+    return (frames + 2) * halo * channels * item, rest, 2 * (read + core * channels) * item
+
+
+def _resampling_bytes(
+    layer: ResampleLayer, frames: int, after: int, rows: int, columns: int, item: int
+) -> tuple[int, int, int]:
+    """The same for a resampling; a tile of `rows` by `columns` is read, `after` frames come out."""
+    channels, out = layer.channels
+    copied = 2 * frames * (rows + 2) * (columns + 2) * channels * item
+    if layer.up:
+        halo = 4 * (rows + 1) * (columns + 1)
+        return frames * halo * channels * item, frames * 4 * rows * columns * out * item, copied
+    return after * (rows + 1) * (columns + 1) * channels * item, after * rows * columns // 4 * out * item, copied
+
+
+def _largest_piece(job: Job, tile: Size) -> int:
+    """Bytes of the largest tile of any plane, with its halo: what one pinned buffer holds."""
+    longest = max(4 * count - 3 * (index == 0) for index, count in enumerate(job.chunks))
+    frames = max(job.chunks) if job.encode else longest
+    sides = ((layer.grid * min(tile[0], job.size[0]), layer.grid * min(tile[1], job.size[1])) for layer in job.layers)
+    areas = (
+        (rows + 2) * (columns + 2) * max(layer.channels)
+        for (rows, columns), layer in zip(sides, job.layers, strict=True)
+    )
+    return frames * max(areas) * job.dtype.itemsize
+
+
+def _resampled(frames: int, layer: ResampleLayer, first_alone: bool) -> int:
+    if not layer.time:
+        return frames
+    return 2 * frames - first_alone if layer.up else (frames + first_alone) // 2
+
+
+def stored_bytes(job: Job, limits: Limits) -> dict[str, int]:
+    """The most bytes that wait in each place (`device`, `host`, `file`)."""
+    store = PaperStore(job.device, job.dtype, limits)
+    tiler = Tiler(job.size, job.size)
+    mover = Mover(torch.device("meta"))
+    walkers = [PaperWalker(job.layers, store, tiler, mover=mover) for _ in range(job.batch)]
+    pixels = (job.size[0] * job.layers[0].grid, job.size[1] * job.layers[0].grid)
+    channels = job.layers[0].channels[0]
+    for index, frames in enumerate(job.chunks):
+        for walker in walkers:
+            if job.encode:
+                source = store.allocate(frames, pixels, channels)
+                latents = None
+            else:
+                latents = torch.empty((frames, *job.size, channels), dtype=job.dtype, device="meta")
+                source = Plane(latents, LENT)
+            walker.run(source, latents=latents, first=index == 0, last=index == len(job.chunks) - 1)
+    return store.peak
+
+
+def forecast(job: Job, tile: Size, limits: Limits) -> Estimate:
+    """The estimate for given tiles and limits."""
+    working, stored = working_bytes(job, tile), stored_bytes(job, limits)
+    copies = job.device.type == "cuda" and stored["host"] + stored["file"] > 0
+    ring = SLOTS * _largest_piece(job, tile) if copies else 0
+    return Estimate(tile, working, working + stored["device"], stored["host"] + ring, stored["file"], limits)
+
+
+def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limits) -> Estimate:
+    """Tiles and places for a run.
+
+    Args:
+        job: the run.
+        tile: a size to keep to, False for one tile, None to find the largest that fits.
+        device_budget: bytes of the computing device that the run may take beside the weights.
+        limits: the host's share and the scratch folder; the device's share is decided here.
+
+    Returns:
+        The forecast. With `tile=None` it fits `device_budget`, unless a tile of one latent does not.
+    """
+    whole = working_bytes(job, job.size)
+    on_cpu = job.device.type == "cpu"
+    if not on_cpu and tile in (None, False):
+        roomy = replace(limits, device=1 << 62, cache_share=1.0)
+        everything = forecast(job, job.size, roomy)
+        if everything.device_bytes <= device_budget:
+            return everything
+    if tile is None:
+        # On a GPU a tile takes a third at most: what waits on the device need not be copied.
+        size = largest_tile(job, device_budget if on_cpu else device_budget // 3)
+        if size is None:
+            size = largest_tile(job, device_budget) or (1, 1)
+    else:
+        size = job.size if isinstance(tile, bool) else (min(tile[0], job.size[0]), min(tile[1], job.size[1]))
+    working = whole if size == job.size else working_bytes(job, size)
+    room = 0 if on_cpu else max(0, device_budget - working)
+    return forecast(job, size, replace(limits, device=room))
+
+
+def largest_tile(job: Job, budget: int) -> Size | None:
+    """The largest tile, by halving the frame's longer side, whose working set fits `budget`; None if none does."""
+    tiler = Tiler(job.size, job.size)
+    while working_bytes(job, tiler.tile) > budget:
+        if not tiler.halve():
+            return None
+    return tiler.tile
+
+
+def stretch(chunks: Sequence[int], limit: int = 4) -> tuple[int, ...]:
+    """The chunks that matter for a forecast: memory does not grow after the first few of a long video."""
+    return tuple(chunks) if len(chunks) <= limit else (*chunks[: limit - 1], chunks[-1])

@@ -1,0 +1,1 @@
+"""What people wire: one family a file, its schema and its execution."""

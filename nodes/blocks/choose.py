@@ -1,0 +1,153 @@
+"""Pick Preview and Refine One Frame: deciding before paying for a whole clip."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..host.vae_work import VaeLimits, decode_images, require_vae
+from ..shared.widgets import (
+    answered,
+    check_chosen_size,
+    chosen_size,
+    model_input,
+    negative_input,
+    noise_step_input,
+    positive_input,
+    schedule_inputs,
+    seed_input,
+    solver_input,
+    stage2_cfg_input,
+    vae_input,
+)
+from ..shared.wiring import conditionings, require_index, require_stage
+from .degrade import LatentDegradation
+from .stage2 import Stage2Refiner
+from .upscale import image_to_video, target_inputs, upscaled_latent
+
+_MAX_FRAMES = 100000
+
+
+def pick_sample(latent: dict[str, Any], index: int) -> dict[str, Any]:
+    """One sample of a batch as a LATENT of its own.
+
+    Raises:
+        ValueError: the batch is smaller.
+    """
+    samples = latent["samples"]
+    count = len(samples)
+    index = require_index("index", index, count, "samples in the latent")
+    picked = {key: value for key, value in latent.items() if key != "batch_index"}
+    mask = picked.get("noise_mask")
+    if isinstance(mask, Tensor) and len(mask) == count:
+        picked["noise_mask"] = mask[index][None]
+    return {**picked, "samples": samples[index][None].clone()}
+
+
+class PickPreview(io.ComfyNode):
+    """One of K previews."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoPickPreview",
+            display_name="FlashVideo Pick Preview",
+            category="FlashVideo",
+            description="Takes one video out of a batch of previews. It is exactly what its own seed gives alone.",
+            search_aliases=["flashvideo", "latent from batch", "choose", "select seed", "preview"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="A batch of previews from the Stage I Sampler."),
+                io.Int.Input(
+                    "index",
+                    default=0,
+                    min=-64,
+                    max=63,
+                    tooltip="Which one: 0 is that of the sampler's seed, 1 of seed + 1 ... -1 is the last.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The chosen preview, a batch of one.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any], index: int) -> io.NodeOutput:
+        return io.NodeOutput(pick_sample(latent, index))
+
+
+class RefineOneFrame(io.ComfyNode):
+    """A proof of what Stage II will make."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoRefineOneFrame",
+            display_name="FlashVideo Refine One Frame",
+            category="FlashVideo",
+            description="Refines a single frame of a preview at full resolution, for a fraction of what the clip "
+            "costs: look at the details first. The clip's frame will differ in detail, having seen its neighbours.",
+            search_aliases=["flashvideo", "proof", "test frame", "single image", "image upscale", "stage 2"],
+            inputs=[
+                model_input("stage2"),
+                positive_input("stage2"),
+                io.Image.Input("image", tooltip="The preview's frames, or a single picture."),
+                vae_input(),
+                io.Int.Input(
+                    "frame",
+                    default=0,
+                    min=-_MAX_FRAMES,
+                    max=_MAX_FRAMES,
+                    tooltip="Which frame: 0 is the first, -1 the last.",
+                ),
+                *target_inputs(),
+                noise_step_input("How much of the latent is replaced by noise: 675 by default, trained on 650 to 750."),
+                seed_input("Seed of the posterior's draw and of the degradation's noise."),
+                *schedule_inputs(),
+                stage2_cfg_input(),
+                solver_input(advanced=True, optional=True),
+                negative_input(),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The refined frame."),
+                io.Latent.Output(display_name="latent", tooltip="Its latent, in VAE space."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
+        return answered(lambda: check_chosen_size(size, width, height))
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        image: Tensor,
+        vae: Any,
+        frame: int,
+        size: str,
+        width: int,
+        height: int,
+        resize: str,
+        noise_step: int,
+        seed: int,
+        steps: int,
+        shift: float,
+        cfg: float,
+        solver: str = "euler",
+        negative: Any = None,
+    ) -> io.NodeOutput:
+        require_stage(model, "stage2")
+        require_vae(vae)
+        conditionings(model, positive, negative)
+        count = image_to_video(image).shape[2]
+        frame = require_index("frame", frame, count, "frames")
+        limits, target = VaeLimits(), chosen_size(size, width, height)
+        latent = upscaled_latent(vae, image[frame][None], target, resize, limits, seed)
+        degraded = LatentDegradation.execute(latent, noise_step, seed, model).args[0]
+        told = {"solver": solver, "negative": negative}
+        refined = Stage2Refiner.execute(model, positive, degraded, steps, shift, cfg, **told).args[0]
+        return io.NodeOutput(decode_images(vae, refined, limits), refined)
+
+
+NODES = [PickPreview, RefineOneFrame]

@@ -1,0 +1,214 @@
+"""Empty Latent and the Stage I Sampler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import torch
+from comfy_api.latest import io
+
+from ...flashvideo.method.checks import LATENT_CHANNELS, check_size, latent_frames
+from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
+from ..host.vae_work import require_vae
+from ..shared.live_preview import colour_factors, sampling_callback
+from ..shared.widgets import (
+    PRESETS,
+    answered,
+    cfg_input,
+    check_chosen_size,
+    chosen_size,
+    model_input,
+    negative_input,
+    positive_input,
+    seed_input,
+    size_inputs,
+)
+from ..shared.wiring import (
+    STAGES,
+    conditionings,
+    require_finite,
+    require_latents,
+    require_no_mask,
+    require_stage,
+    sample_seeds,
+)
+
+CURVES = ["authors", "smooth", "constant"]
+
+
+def guidance_inputs() -> list[io.Input]:
+    """The widgets of Stage I's guidance, shared with its parts."""
+    return [
+        cfg_input(
+            8.0,
+            "Guidance scale: how closely the prompt is followed. The guidance of a step swings between 1 and 1 + this.",
+        ),
+        io.Float.Input(
+            "exponent",
+            default=5.0,
+            min=0.0,
+            max=20.0,
+            step=1.0,
+            tooltip="Exponent of the guidance curve. The authors' curve needs a whole number.",
+            advanced=True,
+            optional=True,
+        ),
+        io.Combo.Input(
+            "guidance_curve",
+            options=CURVES,
+            default="authors",
+            tooltip="authors: what the model was sampled with. smooth: grows over the steps. constant: plain CFG.",
+            advanced=True,
+            optional=True,
+        ),
+    ]
+
+
+def check_curve(guidance_curve: str | None, exponent: float | None) -> bool | str:
+    """A validate_inputs answer; linked values are None there."""
+    if guidance_curve is not None and guidance_curve not in CURVES:
+        return f"guidance_curve {guidance_curve!r}: expected one of {', '.join(CURVES)}."
+    if exponent is None:
+        return True
+    if guidance_curve == "authors" and exponent != int(exponent):
+        return f"exponent is {exponent}: the authors' curve needs a whole number (5), or choose the smooth curve."
+    return True
+
+
+class EmptyLatent(io.ComfyNode):
+    """Zeros of the right shape."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoEmptyLatent",
+            display_name="FlashVideo Empty Latent",
+            category="FlashVideo",
+            description="The size and length of the video that Stage I paints. It was trained on 480x256, 49 frames.",
+            search_aliases=["flashvideo", "empty latent video", "size", "resolution", "frames", "batch"],
+            inputs=[
+                *size_inputs(next(iter(PRESETS)), "Stage I was trained on 270p."),
+                io.Int.Input(
+                    "length",
+                    default=49,
+                    min=1,
+                    max=4001,
+                    step=4,
+                    tooltip="Frames: 1, 5, 9 ... (4n + 1). Trained on 49, which are 6 seconds at 8 frames a second.",
+                ),
+                io.Int.Input(
+                    "batch_size",
+                    default=1,
+                    min=1,
+                    max=64,
+                    tooltip="Previews to paint, one after another: seed, seed + 1, seed + 2 ...",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="An empty latent for the Stage I Sampler.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None, length: Any = None) -> bool | str:
+        """Sizes in words; linked values are None here and are checked on execution."""
+
+        def check() -> None:
+            check_chosen_size(size, width, height)
+            if length is not None:
+                latent_frames(length)
+
+        return answered(check)
+
+    @classmethod
+    def execute(cls, size: str, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
+        height, width = chosen_size(size, width, height)
+        check_size(height, width)
+        shape = (batch_size, LATENT_CHANNELS, latent_frames(length), height // 8, width // 8)
+        samples = torch.zeros(shape, device=comfy.model_management.intermediate_device())
+        ratios = {"downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
+        return io.NodeOutput({"samples": samples, **ratios})
+
+
+class Stage1Sampler(io.ComfyNode):
+    """Stage I as one node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoStage1Sampler",
+            display_name="FlashVideo Stage I Sampler",
+            category="FlashVideo",
+            description="Paints the small video: the authors' schedule, solver and guidance. A batch is sampled one "
+            "after another; sample k is what seed + k gives alone.",
+            search_aliases=["flashvideo", "stage 1", "ksampler", "text to video", "dpm++ 2m sde", "preview"],
+            inputs=[
+                model_input("stage1"),
+                positive_input("stage1"),
+                io.Latent.Input("latent", tooltip="FlashVideo Empty Latent: size, length and number of previews."),
+                seed_input("Seed of the start and the solver's noise; the same as RandomNoise's in the parts."),
+                io.Int.Input(
+                    "steps",
+                    default=51,
+                    min=1,
+                    max=1000,
+                    tooltip="Evaluations of the model. The authors run 51 (their paper says 50).",
+                ),
+                *guidance_inputs(),
+                negative_input(" That is also what Text Encode gives."),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Connect it for a live picture while sampling: colours are measured on this VAE once.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The small video's latent, in VAE space.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool | str:
+        return check_curve(guidance_curve, exponent)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        latent: dict[str, Any],
+        seed: int,
+        steps: int,
+        cfg: float,
+        exponent: float = 5.0,
+        guidance_curve: str = "authors",
+        negative: Any = None,
+        vae: Any = None,
+    ) -> io.NodeOutput:
+        require_stage(model, "stage1")
+        samples = require_latents(latent)
+        require_no_mask(latent, "stage1")
+        if torch.count_nonzero(samples):
+            raise ValueError(
+                f"The latent is not empty. {STAGES['stage1']} paints from noise alone, so its content would be lost: "
+                "connect FlashVideo Empty Latent. To refine a video, use Stage II."
+            )
+        positive, negative = conditionings(model, positive, negative)
+        if vae is not None:
+            require_vae(vae)
+        factors = colour_factors(vae) if vae is not None else None
+        sigmas, scale = stage1_sigmas(model, steps), model.model.latent_format.scale_factor
+        seeds, painted = sample_seeds(latent, seed), []
+        for k, sample_seed in enumerate(seeds):
+            guider = Stage1Guidance(model)
+            guider.set_conds(positive, negative)
+            guider.set_curve(cfg, exponent, guidance_curve)
+            empty = samples[k : k + 1]
+            told = {"callback": sampling_callback(steps * len(seeds), steps * k, scale, factors), "disable_pbar": True}
+            noise = comfy.sample.prepare_noise(empty, sample_seed)
+            painted.append(guider.sample(noise, empty, Stage1Solver(), sigmas, seed=sample_seed, **told))
+            require_finite(painted[-1], "stage1")
+        kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+        result = torch.cat(painted).to(comfy.model_management.intermediate_device())
+        return io.NodeOutput({**kept, "samples": result})
+
+
+NODES = [EmptyLatent, Stage1Sampler]

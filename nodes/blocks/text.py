@@ -1,0 +1,129 @@
+"""Text Encode: a prompt as both stages were trained with it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ...flashvideo.loading.text import stage2_prompt
+from ..host.text import text_length
+from ..shared.node_text import show_on_node
+
+log = logging.getLogger(__name__)
+
+STAGE_CHOICES = ["Stage I", "Stage II"]
+MOTIONS = ["very low motion", "low motion", "medium motion", "high motion", "very high motion", "none"]
+_PAD = 0
+
+Tokens = dict[str, list[list[tuple[Any, ...]]]]
+
+
+def staged_prompt(prompt: str, stage: str, motion: str) -> str:
+    """Stage I's prompt is bare; Stage II's has the motion level in front, with a comma and no space."""
+    if stage == STAGE_CHOICES[0]:
+        return prompt
+    return stage2_prompt(prompt, "" if motion == "none" else f"{motion},")
+
+
+def fit_tokens(tokens: Tokens, length: int) -> tuple[Tokens, int]:
+    """Tokens padded or cut to a length, and how many were lost. The end token stays.
+
+    Raises:
+        ValueError: the tokens of another kind of text encoder.
+    """
+    if set(tokens) != {"t5xxl"}:
+        raise ValueError(
+            f"The text encoder is another kind ({', '.join(sorted(tokens))}); FlashVideo needs T5 v1.1 XXL. Use "
+            "CLIPLoader with type cogvideox, or FlashVideo Load Text Encoder."
+        )
+    (row,) = tokens["t5xxl"]
+    lost = max(0, len(row) - length)
+    fitted = [*row[: length - 1], row[-1]] if lost else [*row, *[(_PAD, 1.0)] * (length - len(row))]
+    return {"t5xxl": [fitted]}, lost
+
+
+class TextEncode(io.ComfyNode):
+    """A prompt and "no prompt" as CONDITIONING."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoTextEncode",
+            display_name="FlashVideo Text Encode",
+            category="FlashVideo",
+            description="Encodes a prompt for one stage: 226 tokens, and an all-zero negative, as the models were "
+            "trained. Each stage needs its own encoding. Describe the video in 60 to 130 words.",
+            search_aliases=["flashvideo", "clip text encode", "prompt", "conditioning", "t5"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="T5: FlashVideo Load Text Encoder, or CLIPLoader with type cogvideox."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The video in words: subject, motion, surroundings, light, camera. What goes beyond 226 "
+                    "tokens is cut off, and the node says so.",
+                ),
+                io.Combo.Input(
+                    "stage",
+                    options=STAGE_CHOICES,
+                    default=STAGE_CHOICES[0],
+                    tooltip="Which model the prompt is for. Stage I gets it bare, Stage II with the motion level in "
+                    "front.",
+                ),
+                io.Combo.Input(
+                    "motion",
+                    options=MOTIONS,
+                    default="medium motion",
+                    tooltip="Stage II only: the words in front of the prompt. The authors always use medium motion.",
+                ),
+                io.Boolean.Input(
+                    "prompt_weights",
+                    default=False,
+                    tooltip="On: (words:1.2) weighs words as in other text encode nodes. Off: parentheses are "
+                    "ordinary characters. The models were trained without weights.",
+                    advanced=True,
+                    optional=True,
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive", display_name="positive", tooltip="The encoded prompt."),
+                io.Conditioning.Output(
+                    "negative",
+                    display_name="negative",
+                    tooltip="All zeros, as both stages were trained to take for no prompt. Words have no place here.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, clip: Any, prompt: str, stage: str, motion: str = "medium motion", prompt_weights: bool = False
+    ) -> io.NodeOutput:
+        if clip is None:
+            raise ValueError("clip is None: the checkpoint has no text encoder. Use FlashVideo Load Text Encoder.")
+        if not prompt.strip():
+            raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
+        text = staged_prompt(prompt, stage, motion)
+        length = text_length(clip)
+        tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not prompt_weights), length)
+        if lost:
+            said = f"The prompt has {length + lost} tokens; the last {lost} were cut off."
+            log.warning("FlashVideo: %s", said)
+            show_on_node(said)
+        positive = clip.encode_from_tokens_scheduled(tokens)
+        for embeds, extra in positive:
+            if "attention_mask" in extra:
+                raise ValueError(
+                    "This text encoder masks its padding, which the model was not trained with. Load it with "
+                    "CLIPLoader type cogvideox, or FlashVideo Load Text Encoder."
+                )
+            if not torch.isfinite(embeds).all():
+                raise ValueError("The text encoder gave NaN or infinite values. Use its bf16, fp8 or fp32 file.")
+        negative = [[torch.zeros_like(positive[0][0]), {"pooled_output": None}]]
+        return io.NodeOutput(positive, negative)
+
+
+NODES = [TextEncode]

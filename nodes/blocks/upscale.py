@@ -1,0 +1,121 @@
+"""Upscale and Encode: from a small video to Stage II's latents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...flashvideo.method.checks import check_size
+from ...flashvideo.video.resize import RESIZE_MODES, resize_video
+from ..host.vae import padded_frames
+from ..host.vae_work import FRAMES_KEY, VaeLimits, encode_clip, limit_inputs, require_vae
+from ..shared.widgets import answered, check_chosen_size, chosen_size, seed_input, size_inputs, vae_input
+from .colors import RESIZE_KEY
+
+TARGET = "1080p (1920x1072)"
+POSTERIORS = ["sample", "mean"]
+
+
+def target_inputs() -> list[io.Input]:
+    """The widgets of the target size and the way to it."""
+    return [
+        *size_inputs(TARGET, "Size of the refined video; Stage II was trained on 1080p."),
+        io.Combo.Input(
+            "resize",
+            options=list(RESIZE_MODES),
+            default="stretch",
+            tooltip="stretch: what Stage II was trained on. crop and pad keep the aspect ratio.",
+        ),
+    ]
+
+
+def image_to_video(image: Tensor) -> Tensor:
+    """IMAGE ``[F, H, W, C]`` as ``[1, 3, F, H, W]``; alpha is dropped.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
+        raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
+    return image[..., :3].movedim(-1, 0)[None].float()
+
+
+def upscaled_latent(
+    vae: Any, image: Tensor, size: tuple[int, int], resize: str, limits: VaeLimits, noise_seed: int | None
+) -> dict[str, Any]:
+    """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
+    require_vae(vae)
+    check_size(*size)
+    video = image_to_video(image)
+    frames = video.shape[2]
+    large = torch.empty(1, 3, padded_frames(frames), *size)
+    for index in range(large.shape[2]):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        frame = min(index, frames - 1)  # the last one again, as padding
+        large[:, :, index] = resize_video(video[:, :, frame : frame + 1], *size, mode=resize)[:, :, 0]
+    return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames, RESIZE_KEY: resize}
+
+
+class UpscaleEncode(io.ComfyNode):
+    """IMAGE to target-size LATENT."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoUpscaleEncode",
+            display_name="FlashVideo Upscale and Encode",
+            category="FlashVideo",
+            description="Brings a small video to the target size and encodes it for Stage II. Its last frame is "
+            "repeated up to 4n + 1 frames; FlashVideo's decoding nodes leave those out again.",
+            search_aliases=["flashvideo", "upscale", "vae encode", "image to latent", "video upscaler", "stage 2"],
+            inputs=[
+                io.Image.Input("image", tooltip="The small video: Stage I's decoded frames, or any other. Any length."),
+                vae_input(),
+                *target_inputs(),
+                seed_input("Seed of the draw from the VAE's posterior. The mean needs none."),
+                io.Combo.Input(
+                    "posterior",
+                    options=POSTERIORS,
+                    default="sample",
+                    tooltip="sample: as the authors encode. mean: without the VAE's small noise.",
+                    advanced=True,
+                    optional=True,
+                ),
+                *limit_inputs(),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="The low-resolution video at the target size, for Degradation."
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
+        return answered(lambda: check_chosen_size(size, width, height))
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        vae: Any,
+        size: str,
+        width: int,
+        height: int,
+        resize: str,
+        seed: int,
+        posterior: str = "sample",
+        tile_size: int = 0,
+        memory_gb: float = 0.0,
+    ) -> io.NodeOutput:
+        limits = VaeLimits(tile_size, memory_gb)
+        noise_seed = seed if posterior == "sample" else None
+        target = chosen_size(size, width, height)
+        return io.NodeOutput(upscaled_latent(vae, image, target, resize, limits, noise_seed))
+
+
+NODES = [UpscaleEncode]

@@ -1,0 +1,1 @@
+"""The preview gate: its node, its store, its routes, its signature."""

@@ -1,0 +1,174 @@
+"""Preview Gate: look at Stage I's videos first, then pay for Stage II."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+from server import PromptServer
+from torch import Tensor
+
+from ...flashvideo.video.files import write_video
+from ..shared.wiring import require_latents
+from .routes import add_routes, described, preview_store
+from .signature import ancestors, content_mark, signature
+from .store import Entry, Preview, is_hash, split_batch
+
+NEVER, ALWAYS = "never", "always"
+_PREVIEW_SIDE = 480  # pixels of the longer side of a preview; Stage I's own size
+_PREVIEW_CRF = 18
+
+if PromptServer.instance is not None:  # None when ComfyUI is imported without its server
+    add_routes(PromptServer.instance)
+
+
+def decoded(vae: Any, latent: dict[str, Any]) -> Tensor:
+    """A sample as a small video ``[3, F, H, W]`` in 0..1, sides even."""
+    frames = vae.decode(latent["samples"])
+    frames = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().cpu()
+    frames = frames[: latent.get("flashvideo_frames", len(frames))]
+    height, width = frames.shape[-2:]
+    shrink = min(1.0, _PREVIEW_SIDE / max(height, width))
+    size = [max(2, round(side * shrink / 2) * 2) for side in (height, width)]
+    if size != [height, width]:
+        frames = F.interpolate(frames, size=size, mode="area")
+    return frames.clamp(0, 1).movedim(1, 0)
+
+
+def with_videos(entry: Entry, vae: Any, key: str, fps: float) -> Entry:
+    """Decode an entry's samples into small videos, beside their latents in the store."""
+    store, previews = preview_store(), []
+    bar = comfy.utils.ProgressBar(len(entry.previews))
+    for sample in entry.hashes:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        latent = store.latent(entry.signature, sample)
+        if latent is None:
+            raise ValueError("A preview vanished from the store while it was used. Queue the workflow again.")
+        video = decoded(vae, latent)
+        path = store.video(entry.signature, sample, key)
+        write_video(path, video, fps, _PREVIEW_CRF, overwrite=True)
+        previews.append(Preview(sample, frames=video.shape[1], width=video.shape[3], height=video.shape[2]))
+        bar.update(1)
+    finished = Entry(entry.signature, tuple(previews), key, fps)
+    store.write(finished)
+    return finished
+
+
+class PreviewGate(io.ComfyNode):
+    """Shows a batch of previews and lets one of them through when it is approved."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoPreviewGate",
+            display_name="FlashVideo Preview Gate",
+            category="FlashVideo",
+            description="Shows each video of a batch and stops there. Press Refine on one, and only that one goes on; "
+            "Stage I is not run again, not even after a restart.",
+            search_aliases=["flashvideo", "preview", "approve", "choose", "pause", "stop", "image chooser", "pick"],
+            inputs=[
+                io.Latent.Input("latent", lazy=True, tooltip="Stage I's latent, a batch of one preview or more."),
+                io.Vae.Input("vae", lazy=True, tooltip="Decodes the previews."),
+                io.String.Input(
+                    "approve",
+                    default=NEVER,
+                    tooltip="For API runs; in the editor press Refine. never: stop here. always: let the first one "
+                    "through. A preview's hash (32 digits, in the node's output): let that one through, if it is "
+                    "among these.",
+                    advanced=True,
+                    optional=True,
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=1.0,
+                    max=120.0,
+                    step=1.0,
+                    tooltip="Frames a second of the previews; FlashVideo was trained on 8.",
+                    advanced=True,
+                    optional=True,
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="latent", tooltip="The approved sample alone, or nothing.")],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, approve: Any = NEVER) -> bool | str:
+        if approve is None or approve in (NEVER, ALWAYS) or is_hash(str(approve)):
+            return True
+        return f"approve is {approve!r}; expected never, always, or a preview's hash of 32 digits 0-9 a-f."
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        """ComfyUI's cache must not show previews that are not in the store any more."""
+        return preview_store().generation
+
+    @classmethod
+    def made_from(cls, fps: float) -> tuple[str, str, list[Any]]:
+        """Signature of the latents, key of the videos, and the latent's link."""
+        lookup = cls.hidden.dynprompt.get_node
+        inputs = lookup(cls.hidden.unique_id)["inputs"]
+        latents = signature(inputs["latent"], lookup, content_mark)
+        key = signature(f"{signature(inputs['vae'], lookup, content_mark)} at {float(fps)}", lookup)
+        return latents, key, inputs["latent"]
+
+    @classmethod
+    def check_lazy_status(
+        cls, approve: str = NEVER, fps: float = 8.0, latent: Any = None, vae: Any = None
+    ) -> list[str]:
+        """Stage I is asked for only if the store lacks what is wanted, the VAE only to make videos."""
+        name, key, _ = cls.made_from(fps)
+        store = preview_store()
+        entry = store.entry(name)
+        if entry is not None and approve in entry.hashes and store.latent(name, approve) is not None:
+            return []
+        if entry is None or not store.has_latents(entry):
+            return ["latent", "vae"]
+        return [] if approve == ALWAYS or store.has_videos(entry, key) else ["vae"]
+
+    @classmethod
+    def execute(cls, latent: Any = None, vae: Any = None, approve: str = NEVER, fps: float = 8.0) -> io.NodeOutput:
+        name, key, link = cls.made_from(fps)
+        store = preview_store()
+        entry = store.entry(name)
+        chosen = store.latent(name, approve) if entry is not None and approve in entry.hashes else None
+        if chosen is None and (entry is None or not store.has_latents(entry)):
+            require_latents(latent)
+            entry = store.add(name, split_batch(latent))
+        assert entry is not None
+        if vae is not None and not store.has_videos(entry, key):
+            entry = with_videos(entry, vae, key, fps)
+        store.touch(name)
+        if approve == ALWAYS:
+            approve = entry.hashes[0]
+        if chosen is None and approve in entry.hashes:
+            chosen = store.latent(name, approve)
+        shown = {
+            "signature": name,
+            "node": cls.hidden.unique_id,
+            "link": link,
+            "ancestors": ancestors(link, cls.hidden.dynprompt.get_node),
+            "approved": approve if chosen is not None else "",
+            "stale": chosen is None and approve != NEVER,
+            "fps": entry.fps,
+            "previews": described(entry),
+        }
+        return io.NodeOutput(cls._output(chosen), ui={"flashvideo_gate": [shown]})
+
+    @staticmethod
+    def _output(chosen: dict[str, Any] | None) -> Any:
+        """The approved LATENT. One blocker for the one output: a bare one breaks the prompt in ComfyUI 0.33."""
+        if chosen is None:
+            return ExecutionBlocker(None)
+        samples: torch.Tensor = chosen["samples"].to(comfy.model_management.intermediate_device())
+        return {**chosen, "samples": samples}
+
+
+NODES = [PreviewGate]

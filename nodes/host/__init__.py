@@ -1,0 +1,1 @@
+"""The library as ComfyUI's MODEL, CLIP, VAE, GUIDER, SAMPLER and VIDEO."""

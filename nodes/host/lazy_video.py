@@ -1,0 +1,212 @@
+"""VIDEO objects that make their frames when they are asked for, chunk by chunk."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from comfy_api.latest import Input, InputImpl, Types
+from torch import Tensor
+
+from ...flashvideo.checkpoints.outputs import replacing
+from ...flashvideo.vae.tiling.memory import free_on_host
+from ..blocks.colors import Finish
+from .vae_work import VaeLimits, decoded_chunks
+
+_KEEP_SHARE = 0.5  # of the free host memory: as much may decoded frames take that a second consumer waits for
+_PIXEL_BYTES = 12
+
+
+class FrameSource(Protocol):
+    """Where a video's frames come from.
+
+    Attributes:
+        shape: frames, height, width.
+    """
+
+    shape: tuple[int, int, int]
+
+    def stream(self, stop: int) -> Iterator[Tensor]:
+        """Frames ``[f, H, W, 3]`` in 0..1 from the first to before ``stop``."""
+        ...
+
+
+class LatentFrames:
+    """Frames that are decoded from latents ``[1, 16, T, h, w]``.
+
+    Args:
+        shape: frames (without padding), height, width.
+        consumers: how many will read them; more than one, and they are kept for the others while memory allows.
+        finish: what is done to frames as they come.
+    """
+
+    def __init__(
+        self,
+        vae: Any,
+        samples: Tensor,
+        shape: tuple[int, int, int],
+        limits: VaeLimits,
+        consumers: int = 1,
+        finish: Finish | None = None,
+    ) -> None:
+        self.vae, self.samples, self.shape, self.limits, self.finish = vae, samples, shape, limits, finish
+        self._waiting = consumers
+        self._kept: Tensor | None = None
+
+    def stream(self, stop: int) -> Iterator[Tensor]:
+        self._waiting -= 1
+        kept = self._kept
+        if self._waiting <= 0:
+            self._kept = None
+        if kept is not None and len(kept) >= stop:
+            yield kept[:stop]
+            return
+        size = math.prod(self.shape[1:]) * stop * _PIXEL_BYTES
+        store = (
+            torch.empty(stop, *self.shape[1:], 3) if self._waiting > 0 and size < _KEEP_SHARE * free_on_host() else None
+        )
+        done = 0
+        with contextlib.closing(decoded_chunks(self.vae, self.samples, self.limits)) as chunks:
+            for chunk in chunks:
+                chunk = chunk[:, :, : stop - done]
+                frames = (chunk if self.finish is None else self.finish(chunk, done))[0].movedim(0, -1)
+                if store is not None:
+                    store[done : done + len(frames)] = frames
+                done += len(frames)
+                if done == stop:
+                    self._kept = store
+                yield frames
+                if done == stop:
+                    return
+
+
+class _Sequence:
+    """What core's encoder asks of an IMAGE: its shape, and its frames in order. Only the current chunk is in memory."""
+
+    def __init__(self, shape: tuple[int, int, int], frames: Iterable[Tensor]) -> None:
+        self.shape = (*shape, 3)
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._frames)
+
+
+class LazyVideo(Input.Video):
+    """A VIDEO over a :class:`FrameSource`; a trimmed one shares its source.
+
+    Args:
+        frame_rate: frames per second.
+        audio: of the whole source, in ComfyUI's form; longer ones are cut.
+        bit_depth: 8 or 10, of files.
+        window: first frame and number of frames; None is all.
+    """
+
+    def __init__(
+        self,
+        source: FrameSource,
+        frame_rate: Fraction,
+        audio: dict[str, Any] | None = None,
+        bit_depth: int = 8,
+        window: tuple[int, int] | None = None,
+    ) -> None:
+        self._source, self._rate, self._audio, self._depth = source, frame_rate, audio, bit_depth
+        self._first, self._count = window or (0, source.shape[0])
+
+    # ---- what is known without frames
+
+    def get_dimensions(self) -> tuple[int, int]:
+        return self._source.shape[2], self._source.shape[1]
+
+    def get_frame_count(self) -> int:
+        return self._count
+
+    def get_frame_rate(self) -> Fraction:
+        return self._rate
+
+    def get_duration(self) -> float:
+        return float(self._count / self._rate)
+
+    def get_bit_depth(self) -> int:
+        return self._depth
+
+    def get_color_space(self) -> str:
+        return "sRGB"
+
+    def get_container_format(self) -> str:
+        return "mp4"
+
+    def get_audio(self) -> dict[str, Any] | None:
+        """The audio of the trimmed video."""
+        if self._audio is None:
+            return None
+        per_frame = int(self._audio["sample_rate"]) / self._rate
+        start, stop = (math.ceil(per_frame * frame) for frame in (self._first, self._first + self._count))
+        return {**self._audio, "waveform": self._audio["waveform"][..., start:stop]}
+
+    def as_trimmed(
+        self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
+    ) -> LazyVideo | None:
+        start = round(float(start_time or 0) * self._rate)
+        start = max(0, self._count + start) if start < 0 else start
+        left = self._count - start
+        wanted = round(float(duration) * self._rate) if duration else left
+        if left < 1 or wanted < 1 or (strict_duration and wanted > left):
+            return None
+        window = (self._first + start, min(wanted, left))
+        return LazyVideo(self._source, self._rate, self._audio, self._depth, window)
+
+    # ---- frames
+
+    def _frames(self) -> Iterator[Tensor]:
+        """The frames ``[H, W, 3]``, one by one. Those before the window are made too: they are causal."""
+        done = 0
+        with contextlib.closing(self._source.stream(self._first + self._count)) as chunks:
+            for chunk in chunks:
+                yield from (frame.contiguous() for frame in chunk[max(0, self._first - done) :])
+                done += len(chunk)
+
+    def get_components(self) -> Types.VideoComponents:
+        images, index = torch.empty(self._count, *self._source.shape[1:], 3), 0
+        with contextlib.closing(self._frames()) as frames:
+            for frame in frames:
+                images[index] = frame
+                index += 1
+        return Types.VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
+
+    def save_to(
+        self,
+        path: Any,
+        format: Types.VideoContainer = Types.VideoContainer.AUTO,
+        codec: Types.VideoCodec = Types.VideoCodec.AUTO,
+        metadata: dict[str, Any] | None = None,
+        bit_depth: int | None = None,
+        crf: float | None = None,
+        color_space: str | None = None,
+    ) -> None:
+        """Encode frame by frame, by core's own encoder. A file appears whole or not at all."""
+        told = {"codec": codec, "metadata": metadata, "bit_depth": bit_depth, "crf": crf, "color_space": color_space}
+        shape = (self._count, *self._source.shape[1:])
+        with contextlib.closing(self._frames()) as frames:
+            images: Any = _Sequence(shape, frames)
+            parts = Types.VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
+            video = InputImpl.VideoFromComponents(parts, bit_depth=self._depth)
+            if not isinstance(path, str | os.PathLike):
+                video.save_to(path, format=format, **told)
+                return
+            with replacing(Path(path)) as partial:
+                video.save_to(str(partial), format=_container(Path(path), format), **told)
+
+
+def _container(path: Path, format: Types.VideoContainer | str) -> Types.VideoContainer:
+    """The container of a file: what was asked for, else what its name says."""
+    asked = Types.VideoContainer(format)
+    if asked != Types.VideoContainer.AUTO:
+        return asked
+    named = {".mkv": Types.VideoContainer.MKV, ".webm": Types.VideoContainer.WEBM}
+    return named.get(path.suffix.lower(), Types.VideoContainer.MP4)

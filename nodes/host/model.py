@@ -1,0 +1,198 @@
+"""Both stages as native ComfyUI models, and how their files become a MODEL."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...flashvideo.loading.load import open_stage
+from ...flashvideo.loading.source import TransformerSource
+from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ..shared.wiring import STAGES
+from .network import HostedNetwork
+from .sampling import Stage1Sampling, Stage2Sampling
+
+log = logging.getLogger(__name__)
+
+_SCALES = {"stage1": STAGE1_LATENT_SCALE, "stage2": STAGE2_LATENT_SCALE}
+WEIGHT_DTYPES = {
+    "default": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e4m3fn_fast": torch.float8_e4m3fn,
+}
+# ComfyUI's estimate is latents x bytes x 0.01 MiB x this factor. At large sizes the network holds 9.2 tensors of
+# [tokens, width] at its peak (counted: the stream, its norm, q, k, v, attention's result ...); a token is 4 latents.
+_MEMORY_FACTOR_PER_WIDTH = 9.5 / (4 * 0.01 * 1024 * 1024)
+
+
+class FlashVideoLatents(comfy.latent_formats.LatentFormat):
+    """16 channels, 8x in space, 4x in time; model space = VAE space times the stage's scale."""
+
+    latent_channels = 16
+    latent_dimensions = 3
+    spacial_downscale_ratio = 8
+    temporal_downscale_ratio = 4
+
+    def __init__(self, scale_factor: float = 1.0) -> None:
+        self.scale_factor = scale_factor
+
+
+class FlashVideoConfig(comfy.supported_models_base.BASE):
+    """What ComfyUI wants to know of a model before it builds it."""
+
+    unet_extra_config: dict[str, Any] = {}  # noqa: RUF012 (ComfyUI's attribute)
+    sampling_settings = {"shift": 1.0, "multiplier": 1000}  # noqa: RUF012
+    latent_format = FlashVideoLatents
+    supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # noqa: RUF012
+
+    def __init__(self, stage: str, network: dict[str, Any], latent_scale: float | None) -> None:
+        super().__init__({**network, "image_model": f"flashvideo_{stage}"})
+        self.stage = stage
+        self.latent_format = FlashVideoLatents(latent_scale or _SCALES[stage])
+        width = network["num_attention_heads"] * network["attention_head_dim"]
+        self.memory_usage_factor = width * _MEMORY_FACTOR_PER_WIDTH
+
+    def get_model(self, state_dict: dict[str, Tensor], prefix: str = "", device: Any = None) -> FlashVideoModel:
+        return {"stage1": Stage1Model, "stage2": Stage2Model}[self.stage](self, device)
+
+
+class FlashVideoModel(comfy.model_base.BaseModel):
+    """What both stages share. ``flashvideo_stage`` tells nodes which one a MODEL is."""
+
+    flashvideo_stage = ""
+    sampling_class: type[torch.nn.Module]
+    model_kind: comfy.model_base.ModelType
+
+    def __init__(self, config: FlashVideoConfig, device: torch.device | None = None) -> None:
+        super().__init__(config, self.model_kind, device=device, unet_model=HostedNetwork)
+        self.model_sampling = self.sampling_class(config)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        embeds, network = kwargs.get("cross_attn"), self.diffusion_model
+        if embeds is not None and list(embeds.shape[1:]) != [network.text_length, network.text_dim]:
+            raise ValueError(
+                f"The conditioning has shape {list(embeds.shape)}; {STAGES[self.flashvideo_stage]} expects "
+                f"[1, {network.text_length}, {network.text_dim}]. Use FlashVideo Text Encode with the text encoder "
+                "that belongs to this model (T5-XXL; the tiny one for the tiny models)."
+            )
+        return super().extra_conds(**kwargs)
+
+
+class Stage1Model(FlashVideoModel):
+    """Stage I: v-prediction."""
+
+    flashvideo_stage = "stage1"
+    sampling_class = Stage1Sampling
+    model_kind = comfy.model_base.ModelType.V_PREDICTION
+
+
+class Stage2Model(FlashVideoModel):
+    """Stage II: flow matching from degraded latents."""
+
+    flashvideo_stage = "stage2"
+    sampling_class = Stage2Sampling
+    model_kind = comfy.model_base.ModelType.FLOW
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        sampling = self.model_sampling
+        if not isinstance(sampling, Stage2Sampling):
+            raise ValueError(
+                "A node has replaced Stage II's sampling (ModelSamplingSD3 and its like do). Stage II would start from "
+                "pure noise: take that node out, and set the shift on Stage II Sigmas or Stage II Refiner."
+            )
+        return {**super().extra_conds(**kwargs), "noise_step": comfy.conds.CONDConstant(sampling.told)}
+
+    def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **_: Any) -> Tensor:
+        """What lies outside a mask, on its way from degraded to given latents."""
+        if not torch.count_nonzero(noise):
+            raise ValueError(
+                "A noise mask needs the undegraded latent: connect it and RandomNoise instead of a degraded latent "
+                "without noise, or remove the mask."
+            )
+        sigma = sigma.reshape([sigma.shape[0]] + [1] * (noise.ndim - 1))
+        return sigma * self.model_sampling.degrade(latent_image, noise) + (1 - sigma) * latent_image
+
+
+def _read_weights(
+    source: TransformerSource, weight_dtype: str
+) -> tuple[dict[str, Tensor], dict[str, Any] | None, torch.dtype]:
+    """(parameters by native name, quantisation for ComfyUI, the file's dtype).
+
+    Native safetensors are handed over as ComfyUI reads them, whole tensors of the file, which it can stream from disk.
+    Other layouts are assembled in memory.
+    """
+    path = source.weights.path
+    cut = any(len(parts) > 1 or parts[0].lora or parts[0].name != name for name, parts in source.parts.items())
+    scaled = any(part.scale for parts in source.parts.values() for part in parts)
+    if source.weights.kind == "safetensors" and Path(path).is_file() and not cut:
+        state, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+        state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
+        quantized = comfy.utils.detect_layer_quantization(state, "")
+        known = (*source.parts, *(f"{name[:-6]}{leaf}" for name in source.parts for leaf in _QUANTIZED_LEAVES))
+        keep = set(known)
+        state = {name: tensor for name, tensor in state.items() if name in keep}
+        wants_scaled = weight_dtype in ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast")
+        if not scaled or (quantized and wants_scaled):
+            return state, quantized, source.weights.main_dtype()
+    dtype = source.compute_dtype()
+    if cut:
+        log.info("%s is put together in memory; `flashvideo convert` makes a file that ComfyUI can stream.", path.name)
+    return {name: source.read(name, dtype) for name in source.parts}, None, dtype
+
+
+_QUANTIZED_LEAVES = ("weight_scale", "comfy_quant")  # beside X.weight
+
+
+def load_stage(path: str, stage: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> Any:
+    """A transformer file as a ComfyUI model patcher.
+
+    Args:
+        path: any layout that the library reads.
+        stage: ``stage1`` or ``stage2``.
+        weight_dtype: a key of ``WEIGHT_DTYPES``.
+        disable_dynamic: ComfyUI asks for it when a clone must not stream (torch.compile).
+
+    Raises:
+        ValueError: another stage, missing or unexpected keys, a damaged file.
+    """
+    management = comfy.model_management
+    source = open_stage(path, stage)
+    state, quantized, stored = _read_weights(source, weight_dtype)
+    config = FlashVideoConfig(stage, source.config, source.latent_scale)
+    config.quant_config = quantized
+    config.optimizations["fp8"] = weight_dtype.endswith("_fast")
+    device, offload = management.get_torch_device(), management.unet_offload_device()
+    supported = config.supported_inference_dtypes
+    chosen = None if quantized else WEIGHT_DTYPES[weight_dtype]
+    dtype = chosen or management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state),
+        supported_dtypes=supported,
+        weight_dtype=None if quantized else stored,
+    )
+    cast = management.unet_manual_cast(None if quantized else dtype, device, supported)
+    config.set_inference_dtype(dtype, cast, device=device)
+    model = config.get_model(state)
+    # looked up here: ComfyUI rebinds the name at start where it streams weights
+    patchers = comfy.model_patcher
+    patcher = (patchers.ModelPatcher if disable_dynamic else patchers.CoreModelPatcher)(
+        model, load_device=device, offload_device=offload
+    )
+    if not management.is_device_cpu(offload):
+        model.to(offload)
+    model.load_model_weights(state, "", assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (load_stage, (path, stage, weight_dtype))
+    return patcher

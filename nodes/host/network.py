@@ -1,0 +1,137 @@
+"""The library's network as ComfyUI calls it: its layers, its attention, its patches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.model_prefetch
+import torch
+from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+from torch import Tensor, nn
+
+from ...flashvideo.models.network import FlashVideoNetwork, PreparedInputs
+
+
+def host_attention(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, *, transformer_options: dict[str, Any], text_length: int
+) -> Tensor:
+    """ComfyUI's attention, with the patches that other nodes set on it.
+
+    ``q, k, v`` ``[B, heads, S, head_dim]``, text tokens first -> ``[B, S, heads * head_dim]``.
+    """
+    patches = transformer_options.get("patches", {})
+    before, after = patches.get("attn1_patch", ()), patches.get("attn1_output_patch", ())
+    told = {**transformer_options, "img_slice": [text_length, q.shape[2]]} if before or after else {}
+    mask = None
+    for patch in before:
+        changed = patch(q, k, v, pe=None, attn_mask=mask, extra_options=told)
+        q, k, v = changed.get("q", q), changed.get("k", k), changed.get("v", v)
+        mask = changed.get("attn_mask", mask)
+    # looked up at each call: ComfyUI chooses the backend at start
+    attend = comfy.ldm.modules.attention.optimized_attention
+    out = attend(q, k, v, heads, mask=mask, skip_reshape=True, transformer_options=transformer_options)
+    for patch in after:
+        out = patch(out, told)
+    return out
+
+
+class HostedNetwork(FlashVideoNetwork):
+    """:class:`FlashVideoNetwork` with ComfyUI's constructor and forward.
+
+    Parameters keep their native names, so ``diffusion_model.layers.0.qkv.weight`` is what LoRA files and loaders see.
+    """
+
+    def __init__(
+        self,
+        image_model: str = "",
+        operations: Any = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **config: Any,
+    ) -> None:
+        super().__init__(**config, operations=operations, attention=host_attention, device=device, dtype=dtype)
+        self.dtype = dtype  # ComfyUI asks the network for it
+        self._rotary: tuple[tuple[int, ...], Tensor] | None = None
+
+    def forward(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        noise_step: float | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """``x`` ``[B, 16, T, h, w]`` in model space, ``timestep`` ``[B]``, ``context`` ``[B, 226, D]`` -> like x."""
+        options = {} if transformer_options is None else transformer_options
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(self._evaluate, self, wrappers)
+        return executor.execute(x, timestep, context, noise_step, options)  # EasyCache wants the options last
+
+    def _evaluate(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor | None,
+        noise_step: float | None,
+        transformer_options: dict[str, Any],
+    ) -> Tensor:
+        self._check(x, timestep, context, noise_step, None)
+        assert context is not None
+        text = self.text_embed(context)
+        prepared = PreparedInputs(text, self._rotary_for(x.shape[2], x.shape[3], x.shape[4]).to(x.device))
+        options = {"transformer_options": transformer_options, "text_length": self.text_length}
+        return super().forward(x, timestep, None, noise_step=noise_step, prepared=prepared, attention_options=options)
+
+    @torch.compiler.disable
+    def _rotary_for(self, frames: int, height: int, width: int) -> Tensor:
+        """The rotary table of a size, kept on the CPU for the next step of the run."""
+        size = self.patch_size
+        key = (frames, height // size, width // size)
+        if self._rotary is None or self._rotary[0] != key:
+            with torch.inference_mode(False):  # an inference tensor could not be used in training later
+                self._rotary = (key, self.rotary(*key))
+        return self._rotary[1]
+
+    def run_layers(self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any]) -> Tensor:
+        """All layers, telling ComfyUI's patches where they are, fetching weights ahead where ComfyUI streams them."""
+        options = attention_options["transformer_options"]
+        replace = options.get("patches_replace", {}).get("dit", {})
+        options["total_blocks"], options["block_type"] = len(self.layers), "double"
+        queue = comfy.model_prefetch.make_prefetch_queue(list(self.layers), x.device, options)
+        for index, layer in enumerate(self.layers):
+            options["block_index"] = index
+            comfy.model_prefetch.prefetch_queue_pop(queue, x.device, layer)
+            if ("double_block", index) in replace:
+                patch = replace[("double_block", index)]
+                x = self._replaced(layer, patch, x, embedding, rotary, attention_options)
+            else:
+                x = layer(x, embedding, rotary, self.text_length, attention_options)
+        if queue is not None:
+            comfy.model_prefetch.prefetch_queue_pop(queue, x.device, None)
+        return x
+
+    def _replaced(
+        self,
+        layer: nn.Module,
+        patch: Callable[..., dict[str, Any]],
+        x: Tensor,
+        embedding: Tensor,
+        rotary: Tensor,
+        attention_options: dict[str, Any],
+    ) -> Tensor:
+        """A layer through a block replacement (skip layer guidance and its like)."""
+        length = self.text_length
+
+        def original(arguments: dict[str, Any]) -> dict[str, Any]:
+            joined = torch.cat((arguments["txt"], arguments["img"]), dim=1)
+            out = layer(joined, arguments["vec"], arguments["pe"], length, attention_options)
+            return {"txt": out[:, :length], "img": out[:, length:]}
+
+        given = {"txt": x[:, :length], "img": x[:, length:], "vec": embedding, "pe": rotary}
+        given["transformer_options"] = attention_options["transformer_options"]
+        out = patch(given, {"original_block": original})
+        return torch.cat((out["txt"], out["img"]), dim=1)

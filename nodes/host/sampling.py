@@ -1,0 +1,103 @@
+"""Both stages' noise as ComfyUI's samplers see it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from comfy.model_sampling import CONST, V_PREDICTION, ModelSamplingDiscrete, ModelSamplingDiscreteFlow
+from torch import Tensor
+
+from ...flashvideo.method.checks import check_latents
+from ...flashvideo.method.degradation import degradation_mix
+from ...flashvideo.method.schedules import zero_snr_table
+from ...flashvideo.method.stage2 import told_noise_step
+
+DEFAULT_NOISE_STEP = 675
+_TERMINAL_ALPHA_BAR = 4.8973451890853435e-08  # ComfyUI's stand-in for zero, whose sigma would be infinite
+
+
+class Stage1Sampling(ModelSamplingDiscrete, V_PREDICTION):
+    """Stage I: v-prediction on the zero-terminal-SNR table.
+
+    ``sigmas[i]`` belongs to time step ``i`` exactly, so samplers tell the network whole time steps.
+    """
+
+    def __init__(self, model_config: Any = None) -> None:
+        super().__init__(model_config, zsnr=True)
+        alpha_bar = zero_snr_table().double() ** 2
+        alpha_bar[-1] = _TERMINAL_ALPHA_BAR
+        self.set_sigmas(((1 - alpha_bar) / alpha_bar).sqrt())
+
+
+class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
+    """Stage II: a straight flow from degraded low-resolution latents (sigma 1) to high resolution (sigma 0).
+
+    There is no pure noise in it: ``noise_scaling`` degrades the latents with ``noise_step`` (paper section 3.3), and
+    all-zero noise means that they are degraded already.
+
+    Attributes:
+        noise_step: strength of the degradation.
+        chosen: whether a node set it; then latents of another noise step are refused.
+        told: the noise step as the network is told it (rounded in the authors' production run).
+    """
+
+    def __init__(
+        self, model_config: Any = None, noise_step: int = DEFAULT_NOISE_STEP, chosen: bool = False, rounding: Any = None
+    ) -> None:
+        super().__init__(model_config)
+        self.mix = degradation_mix(noise_step)
+        self.noise_step, self.chosen = int(noise_step), chosen
+        self.told = told_noise_step(self.noise_step, rounding)
+        self.time_dtype = torch.bfloat16 if rounding == "bf16" else torch.float32
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """What the network is told: 1000 at sigma 1, 0 at sigma 0."""
+        time = (1 - sigma).to(self.time_dtype)
+        return (1000 - 1000 * time).float() if self.time_dtype == torch.bfloat16 else sigma * 1000
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        """``x + sigma v``, v being d latent / d t with t = 1 - sigma.
+
+        At sigma 0 that is x itself and tells nothing; there it is ``x + v``, from which solvers that look at the end of
+        the flow (heun, rk4) get their slope.
+        """
+        scale = torch.where(sigma == 0, torch.ones_like(sigma), sigma)
+        return model_input + scale.view(-1, *([1] * (model_input.ndim - 1))) * model_output
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        """The start of the flow in model space."""
+        check_latents("the latent", latent_image)
+        if not torch.count_nonzero(latent_image):
+            raise ValueError(
+                "The latent is empty (all zeros). Stage II refines a video: connect the latent of the encoded "
+                "low-resolution video, not an empty one."
+            )
+        if float(sigma.max()) > 1 + 1e-5:
+            raise ValueError(
+                f"Sampling starts at sigma {float(sigma.max()):.4g}; Stage II goes from 1 (degraded) to 0. Connect "
+                "Stage II Sigmas."
+            )
+        if not torch.count_nonzero(noise):
+            return latent_image  # already degraded
+        if float(sigma.max()) < 1 - 1e-5:
+            raise ValueError(
+                f"Sampling starts at sigma {float(sigma.max()):.4g} with noise. Stage II's noise belongs at sigma 1 "
+                "(the degradation): use Stage II Sigmas from their start (no denoise below 1), or no noise "
+                "(DisableNoise) to continue a run."
+            )
+        return self.degrade(latent_image, noise)
+
+    def degrade(self, latent_image: Tensor, noise: Tensor) -> Tensor:
+        signal, amplitude = self.mix
+        return signal * latent_image + amplitude * noise
+
+    def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
+        return latent
+
+
+def vp_factors(sigma: float) -> tuple[float, float]:
+    """(signal, noise) amplitudes of a sigma in variance-preserving form."""
+    norm = math.sqrt(1 + sigma**2)
+    return 1 / norm, sigma / norm

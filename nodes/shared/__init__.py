@@ -1,0 +1,1 @@
+"""Sockets, widgets and checks that several rooms of nodes share."""

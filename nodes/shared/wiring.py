@@ -1,0 +1,120 @@
+"""Checks before sampling: what is connected where it does not belong, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...flashvideo.method.checks import check_latents
+
+STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
+NOISE_STEP_KEY = "flashvideo_noise_step"  # in a LATENT dictionary: what its samples were degraded with
+_SEEDS = 2**64
+
+
+def require_stage(model: Any, stage: str) -> None:
+    """Raise ValueError unless a MODEL is FlashVideo's of this stage (``stage1`` or ``stage2``)."""
+    found = getattr(model.model, "flashvideo_stage", None)
+    if found == stage:
+        return
+    what = STAGES[found] if found else f"another kind of model ({type(model.model).__name__})"
+    raise ValueError(f"The model is {what}; this node needs {STAGES[stage]}. Connect FlashVideo Load {STAGES[stage]}.")
+
+
+def require_any_stage(model: Any) -> None:
+    """Raise ValueError unless a MODEL is one of FlashVideo's stages."""
+    if getattr(model.model, "flashvideo_stage", None) not in STAGES:
+        raise ValueError(
+            f"The model is of another kind ({type(model.model).__name__}); this node needs FlashVideo's Stage I or "
+            "Stage II. Connect FlashVideo Load Stage I or FlashVideo Load Stage II."
+        )
+
+
+def require_latents(latent: dict[str, Any], even: bool = True) -> Tensor:
+    """The samples of a LATENT, checked: ``[B, 16, T, h, w]``, h and w even as the transformers need them."""
+    samples = latent["samples"]
+    if not isinstance(samples, Tensor) or samples.is_nested:
+        raise ValueError("The latent is not one tensor (audio and video packed together?). Connect a video latent.")
+    check_latents("The latent", samples, even=even)
+    return samples
+
+
+def require_single(samples: Tensor, otherwise: str = "") -> None:
+    """Raise ValueError unless a batch is one video; ``otherwise`` is what else there is to do."""
+    if len(samples) > 1:
+        raise ValueError(
+            f"The latent is a batch of {len(samples)} videos. Take one with FlashVideo Pick Preview{otherwise}."
+        )
+
+
+def require_undegraded(latent: dict[str, Any]) -> None:
+    """Raise ValueError for a LATENT that went through Latent Degradation."""
+    if NOISE_STEP_KEY in latent:
+        raise ValueError(
+            f"The latent is degraded already (noise step {latent[NOISE_STEP_KEY]}), and is so only once. Connect the "
+            "encoded video's latent, from FlashVideo Upscale and Encode."
+        )
+
+
+def require_index(name: str, index: int, count: int, counted: str) -> int:
+    """An index into ``count`` things, negative ones from the end, as 0 to count - 1.
+
+    Raises:
+        ValueError: there are not so many.
+    """
+    if not -count <= index < count:
+        raise ValueError(f"{name} {index}: there are {count} {counted}, 0 to {count - 1}. Choose one of them.")
+    return index % count
+
+
+def require_no_mask(latent: dict[str, Any], stage: str) -> None:
+    """Raise ValueError if a LATENT has a noise mask, which this node cannot honour."""
+    if latent.get("noise_mask") is not None:
+        hint = "Remove it."
+        if stage == "stage2":
+            hint = "Remove it, or refine with SamplerCustomAdvanced and RandomNoise from the undegraded latent."
+        raise ValueError(f"The latent has a noise mask, which this {STAGES[stage]} node does not follow. {hint}")
+
+
+def require_conditioning(conditioning: Any, model: Any, name: str) -> None:
+    """Raise ValueError unless the prompt embeddings fit the model."""
+    network = model.model.diffusion_model
+    expected = [network.text_length, network.text_dim]
+    for embeds, _ in conditioning:
+        if list(embeds.shape[1:]) != expected:
+            raise ValueError(
+                f"{name} has shape {list(embeds.shape)}; expected [1, {expected[0]}, {expected[1]}]. Use FlashVideo "
+                "Text Encode with the text encoder that belongs to this model (T5-XXL; the tiny one for the tiny "
+                "models)."
+            )
+
+
+def zero_conditioning(conditioning: Any) -> list[Any]:
+    """No prompt, as the models were trained: all zeros."""
+    embeds = conditioning[0][0]
+    return [[torch.zeros_like(embeds[:1]), {"pooled_output": None}]]
+
+
+def conditionings(model: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+    """Both conditionings, checked; no negative means all zeros."""
+    require_conditioning(positive, model, "positive")
+    negative = zero_conditioning(positive) if negative is None else negative
+    require_conditioning(negative, model, "negative")
+    return positive, negative
+
+
+def sample_seeds(latent: dict[str, Any], seed: int) -> list[int]:
+    """A seed for each sample of a batch: sample k's is ``seed + k``, also after k was taken out of its batch."""
+    indices = latent.get("batch_index") or range(latent["samples"].shape[0])
+    return [(seed + int(index)) % _SEEDS for index in indices]
+
+
+def require_finite(samples: Tensor, stage: str) -> None:
+    """Raise ValueError if sampling gave NaN: a black video would be the only other sign."""
+    if not torch.isfinite(samples).all():
+        raise ValueError(
+            f"{STAGES[stage]} gave NaN or infinite values. Either the weights are damaged (`flashvideo inspect FILE` "
+            "tells) or their dtype overflows: choose bf16 as the loader's weight_dtype."
+        )

@@ -1,0 +1,116 @@
+"""Running a report: what is kept, what is measured again, what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from dataclasses import replace
+
+import pytest
+
+from flashvideo.report import Bench, Extra, Weights, parse_sections, run_report
+from tests.unit.report.report_oracle import SETTINGS, USUAL, WEIGHTS, Oracle
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread):
+    with one_thread():
+        yield
+
+
+def test_finished_sections_are_skipped(bench, tmp_path):
+    oracle = Oracle()
+    place = bench(oracle)
+    run_report(place, WEIGHTS, sections=["nfe"])
+    done = oracle.calls["refine"]
+    first = (tmp_path / "report" / "report.json").read_bytes()
+    assert done > 0
+
+    def calls(weights=WEIGHTS, **more):
+        before = oracle.calls["refine"]
+        run_report(more.pop("place", place), weights, sections=["nfe"], **more)
+        return oracle.calls["refine"] - before
+
+    assert calls() == 0
+    assert (tmp_path / "report" / "report.json").read_bytes() == first
+    assert calls(weights={**WEIGHTS, "stage1": Weights("x", "other")}) == 0  # not used by it
+    unused = replace(SETTINGS, clips=7, cfg=(3.0,), stage1=replace(SETTINGS.stage1, num_steps=9))
+    assert calls(place=replace(place, settings=unused)) == 0
+    assert calls(again=True) == done
+    assert calls(weights={**WEIGHTS, "stage2": Weights("x", "other")}) == done
+    assert calls(place=replace(place, settings=replace(SETTINGS, seed=1, nfe=(1, 2)), models=_any(oracle))) == done
+
+
+def _any(oracle: Oracle) -> Oracle:
+    """For scenes of another seed."""
+    scene = next(iter(oracle.shown.values()))
+    oracle.shown = defaultdict(lambda: scene, oracle.shown)
+    return oracle
+
+
+def test_other_settings_leave_earlier_sections_marked(bench, tmp_path):
+    run_report(bench(Oracle()), WEIGHTS, sections=["judge"])
+    other = replace(bench(Oracle()), settings=replace(SETTINGS, clips=2))
+    results = run_report(other, WEIGHTS, sections=["training"])
+    assert list(results) == ["training"]
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "## judge\n\n**Measured with other weights" in text
+    assert "## Floors" not in text
+
+
+def test_a_broken_section_keeps_those_before(bench, tmp_path):
+    with pytest.raises(RuntimeError, match="Stage II broke"):
+        run_report(bench(Oracle(broken=True)), WEIGHTS, sections=("judge", "refinement"))
+    folder = tmp_path / "report"
+    assert list(json.loads((folder / "report.json").read_text())["sections"]) == ["judge"]
+    assert sorted(path.name for path in folder.iterdir()) == ["judge.png", "report.json", "report.md"]
+
+
+def test_same_seed_same_bytes(tmp_path):
+    found = []
+    for name in ("a", "b"):
+        run_report(Bench(Oracle(), SETTINGS, tmp_path / name), WEIGHTS, sections=["nfe"])
+        record = json.loads((tmp_path / name / "report.json").read_text())["sections"]["nfe"]["result"]
+        found.append(({**record, "seconds": 0}, (tmp_path / name / "nfe.png").read_bytes()))
+    assert found[0] == found[1]
+
+
+def test_damaged_record_is_refused(bench, tmp_path):
+    folder = tmp_path / "report"
+    folder.mkdir()
+    for content in ("{", "{}", '{"format": 99, "sections": {}}'):
+        (folder / "report.json").write_text(content)
+        with pytest.raises(ValueError, match="cannot be read as a report"):
+            run_report(bench(Oracle()), WEIGHTS, sections=["judge"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clips": 1}, "at least 2"),
+        ({"nfe": ()}, "one or more"),
+        ({"cfg": (1.0, 1.0)}, "each once"),
+        ({"noise_steps": (1000,)}, "noise step 1000"),
+        ({"stage2": replace(USUAL.stage2, height=208)}, "whole\n? ?multiple"),
+        ({"stage1": replace(USUAL.stage1, num_frames=1)}, "5 or more"),
+        ({"ablation_frames": 4}, "ablation_frames is 4; expected 5, 9, 13"),
+        ({"ablation_frames": 9}, "up to 5"),
+        ({"seed": -1}, "seed -1"),
+    ],
+)
+def test_settings_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **change).check()
+
+
+def test_missing_hashes_and_wrong_extras_are_refused(bench):
+    oracle = Oracle()
+    with pytest.raises(ValueError, match="stage2, vae, text"):
+        run_report(bench(oracle), {}, sections=["refinement"])
+    for name, stage in (("Lanczos", "stage2"), ("single", "stage2")):
+        extras = (Extra(name, stage, oracle),)
+        with pytest.raises(ValueError, match="expected"):
+            run_report(bench(oracle, extras=extras), WEIGHTS)
+    with pytest.raises(ValueError, match="colour"):
+        parse_sections("judge,colour")
+    assert parse_sections("cost, judge") == ("judge", "cost")

@@ -1,0 +1,158 @@
+"""Preview files: what goes in comes out, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from flashvideo.runs.settings import Stage1Settings, Stage2Settings
+from flashvideo.runs.chain import refine_preview
+from flashvideo.runs.record import Preview, load_preview
+
+KEY = "flashvideo.preview"
+
+
+@pytest.fixture
+def preview():
+    embeds = torch.randn(1, 226, 32), torch.randn(1, 226, 32).bfloat16()
+    stage1 = Stage1Settings(height=32, width=48, num_frames=5, num_steps=7, guidance_curve="smooth", seed=11)
+    stage2 = Stage2Settings(height=64, width=96, noise_step=700, shift=1.5, motion="slow,", resize="crop", seed=12)
+    models = {"vae": "v.pt", "stage1": "s.pt"}
+    return Preview(torch.randn(1, 16, 2, 4, 6), 'a "red"\nbälle', *embeds, stage1, stage2, 12.5, models=models)
+
+
+def altered(path, target, **changes):
+    """A preview file with other settings in its header."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as handle:
+        settings = json.loads(handle.metadata()[KEY])
+    for name, value in changes.items():
+        group, _, key = name.rpartition("__")
+        (settings[group] if group else settings)[key] = value
+    save_file(load_file(path), target, metadata={KEY: json.dumps(settings)})
+    return target
+
+
+def test_round_trip(preview, tmp_path):
+    for content, step in (("preview", None), ("degraded", 700), ("refined", None)):
+        kept = replace(preview, content=content, noise_step=step)
+        found = load_preview(kept.save(tmp_path / f"{content}.safetensors"))
+        for name in ("latents", "stage1_embeds", "stage2_embeds"):
+            assert torch.equal(getattr(found, name), getattr(preview, name))
+            assert getattr(found, name).dtype == getattr(preview, name).dtype
+        assert found.description() == kept.description()
+        assert (found.stage1, found.stage2, found.prompt) == (preview.stage1, preview.stage2, preview.prompt)
+
+
+def test_same_preview_same_bytes(preview, tmp_path):
+    first = preview.save(tmp_path / "a.safetensors").read_bytes()
+    other_order = replace(preview, models=dict(reversed(preview.models.items())))
+    assert other_order.save(tmp_path / "b.safetensors").read_bytes() == first
+
+
+def test_degraded_latents_tell_their_noise_step(preview):
+    degraded = preview.as_degraded(preview.latents, preview.stage2, {"stage2": "b.pt", "vae": "w.pt", "stage1": "x"})
+    assert (degraded.content, degraded.noise_step) == ("degraded", 700)
+    refined = degraded.as_refined(torch.zeros_like(preview.latents), preview.stage2, {})
+    assert torch.equal(refined.small, preview.latents), "it still knows the preview"
+    assert degraded.models == {"stage1": "s.pt", "stage2": "b.pt", "vae": "w.pt"}
+    refined = degraded.as_refined(preview.latents, preview.stage2, {})
+    assert (refined.content, refined.noise_step) == ("refined", None)
+
+
+def test_existing_file_is_kept(preview, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"mine")
+    with pytest.raises(ValueError, match="exists already"):
+        preview.save(path)
+    assert path.read_bytes() == b"mine"
+    preview.save(path, overwrite=True)
+    assert load_preview(path).prompt == preview.prompt
+
+
+def test_other_settings_of_a_later_version_are_left_out(preview, tmp_path):
+    path = preview.save(tmp_path / "a.safetensors")
+    found = load_preview(altered(path, tmp_path / "b.safetensors", stage1__invented=1))
+    assert found.stage1 == preview.stage1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "2"}, "another version .format 2"),
+        ({"content": "dream"}, "another version"),
+        ({"stage1": None}, "damaged"),
+        ({"stage2__noise_step": 5000}, "settings that cannot run: noise step 5000"),
+        ({"stage2__height": "tall"}, "damaged"),
+        ({"stage1__seed": -1}, "settings that cannot run: seed -1"),
+        ({"stage1__num_frames": 6}, "settings that cannot run: 6 frames"),
+        ({"content": "degraded"}, "noise step"),
+        ({"content": "degraded", "noise_step": 1000}, "noise step 1000"),
+        ({"fps": 0}, "0 frames a second"),
+        ({"fps": "fast"}, "damaged"),
+    ],
+)
+def test_wrong_settings_are_refused(preview, tmp_path, changes, message):
+    path = preview.save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=message):
+        load_preview(altered(path, tmp_path / "b.safetensors", **changes))
+
+
+@pytest.mark.parametrize("name", ["latents", "stage1_embeds", "stage2_embeds"])
+def test_nan_is_refused(preview, tmp_path, name):
+    tensor = getattr(preview, name).clone()
+    tensor.view(-1)[5] = float("nan")
+    path = replace(preview, **{name: tensor}).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=f"NaN or infinite {name}"):
+        load_preview(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("latents", (1, 4, 2, 4, 6)), ("latents", (1, 16, 2, 3, 6)), ("stage2_embeds", (226, 32))]
+)
+def test_wrong_shapes_are_refused(preview, tmp_path, name, shape):
+    path = replace(preview, **{name: torch.zeros(shape)}).save(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"expected|must be even"):
+        load_preview(path)
+
+
+def test_any_header_length(preview, tmp_path):
+    """A safetensors file of a header length 128, 384 ... begins with the same byte as a pickle."""
+    first_bytes = set()
+    for length in range(0, 512, 8):
+        found = load_preview(replace(preview, prompt="x" * length).save(tmp_path / f"{length}.safetensors"))
+        assert found.prompt == "x" * length
+        first_bytes.add((tmp_path / f"{length}.safetensors").read_bytes()[0])
+    assert 0x80 in first_bytes
+
+
+def test_missing_tensor_is_refused(preview, tmp_path):
+    path = preview.save(tmp_path / "a.safetensors")
+    tensors = load_file(path)
+    del tensors["stage2_embeds"]
+    save_file(tensors, tmp_path / "b.safetensors", metadata={KEY: json.dumps(preview.description())})
+    with pytest.raises(ValueError, match=r"damaged preview file .*stage2_embeds"):
+        load_preview(tmp_path / "b.safetensors")
+
+
+def test_other_files_are_no_previews(tmp_path):
+    save_file({"latents": torch.zeros(1, 16, 1, 2, 2)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="is no preview file"):
+        load_preview(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="There is no file"):
+        load_preview(tmp_path / "b.safetensors")
+
+
+def test_refining_checks_before_it_starts(preview):
+    degraded = replace(preview, content="degraded", noise_step=675, latents=torch.zeros(1, 16, 2, 8, 12))
+    with pytest.raises(ValueError, match=r"with noise step 675, .* 700"):
+        refine_preview(None, degraded, preview.stage2)
+    with pytest.raises(ValueError, match="for 96x64, 96x96 was asked for"):
+        refine_preview(None, degraded, replace(preview.stage2, noise_step=675, height=96))
+    with pytest.raises(ValueError, match="refined already"):
+        refine_preview(None, replace(preview, content="refined"), preview.stage2)
