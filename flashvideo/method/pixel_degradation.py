@@ -16,13 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..runs.seeds import mixed_seed
-from ..video.compression import CRFS, JPEG_QUALITIES, h264_clip
-from ..video.resize import resize_video
-from .pixel_steps import H264, RESIZE_MODES, Blur, Jpeg, Noise, Resize, Step
+from .pixel_steps import (
+    CRFS,
+    H264,
+    JPEG_QUALITIES,
+    RESIZE_MODES,
+    Blur,
+    Codecs,
+    Jpeg,
+    Noise,
+    Resize,
+    Step,
+)
+from .seeds import mixed_seed
 
 Range = tuple[float, float]
-Steps = list[Step | H264]
+Steps = list[Step | Jpeg | H264]
 Progress = Callable[[int, int], None]
 
 _PIXELS_AT_ONCE = 2**22
@@ -130,6 +139,7 @@ def degrade_pixels(
     *,
     generator: torch.Generator | None = None,
     seed: int | None = None,
+    codecs: Codecs | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """DEG_pixel: :func:`shrink_pixels`, and bilinear back to the full size, as a small video reaches Stage II.
@@ -139,22 +149,24 @@ def degrade_pixels(
         settings: what to draw from.
         generator: source of everything random, by default torch's.
         seed: in place of a generator.
+        codecs: needed where compression is switched on; :data:`flashvideo.video.compression.CODECS` are FFmpeg's.
         progress: called with frames done and frames in all, now and then. May raise.
 
     Returns:
         The same shape, fp32 in 0..1 on the video's device. The same seed gives the same bytes on the same machine.
 
     Raises:
-        ValueError: another shape, settings out of range, or both a generator and a seed.
+        ValueError: another shape, settings out of range, compression without codecs, or both a generator and a seed.
     """
-    clips, dice = _clips_of(video, settings, generator, seed)
+    clips, dice = _clips_of(video, settings, generator, seed, codecs)
     meter = _Meter(progress, clips.shape[0] * clips.shape[2])
     result = torch.empty(clips.shape, dtype=torch.float32, device=clips.device)
     for clip, target in zip(clips, result, strict=True):
-        small = _shrink(clip, _draw_steps(settings, _size(clip), dice), meter)
+        small = _shrink(clip, _draw_steps(settings, _size(clip), dice), codecs, meter)
+        enlarge = Resize(*_size(clip), "bilinear")
         for index in range(clip.shape[1]):
-            target[:, index] = resize_video(small[None, :, index : index + 1], *_size(clip))[0, :, 0]
-    return result.clamp_(0, 1).view(video.shape)
+            target[:, index] = enlarge(small[None, :, index], index)[0]
+    return result.view(video.shape)
 
 
 def shrink_pixels(
@@ -163,6 +175,7 @@ def shrink_pixels(
     *,
     generator: torch.Generator | None = None,
     seed: int | None = None,
+    codecs: Codecs | None = None,
 ) -> Tensor:
     """The small, poor video that :func:`degrade_pixels` enlarges again, at the size that was drawn.
 
@@ -174,8 +187,8 @@ def shrink_pixels(
     """
     if video.ndim != 4:
         raise ValueError(f"video has shape {list(video.shape)}; expected one clip, [3, F, H, W].")
-    clips, dice = _clips_of(video, settings, generator, seed)
-    return _shrink(clips[0], _draw_steps(settings, _size(clips[0]), dice), _Meter(None, 0))
+    clips, dice = _clips_of(video, settings, generator, seed, codecs)
+    return _shrink(clips[0], _draw_steps(settings, _size(clips[0]), dice), codecs, _Meter(None, 0))
 
 
 class _Meter:
@@ -265,16 +278,24 @@ def _draw_losses(settings: PixelDegradation, one: DegradationRound, dice: _Dice)
     return steps
 
 
-def _shrink(clip: Tensor, steps: Steps, meter: _Meter) -> Tensor:
+def _shrink(clip: Tensor, steps: Steps, codecs: Codecs | None, meter: _Meter) -> Tensor:
     """``[3, F, H, W]`` through all steps; only between H.264 rounds is the whole clip held at a size of its own."""
     pending: list[Step] = []
     for step in steps:
         if isinstance(step, H264):
-            clip = h264_clip(_through(clip, pending, None), step.crf).to(clip.device)
+            assert codecs is not None
+            clip = codecs.h264(_through(clip, pending, None), step.crf).to(clip.device)
             pending = []
+        elif isinstance(step, Jpeg):
+            assert codecs is not None
+            pending.append(_jpeg(codecs, step.quality))
         else:
             pending.append(step)
     return _through(clip, pending, meter)
+
+
+def _jpeg(codecs: Codecs, quality: float) -> Step:
+    return lambda frames, first: codecs.jpeg(frames, quality)
 
 
 def _through(clip: Tensor, steps: list[Step], meter: _Meter | None) -> Tensor:
@@ -295,7 +316,11 @@ def _through(clip: Tensor, steps: list[Step], meter: _Meter | None) -> Tensor:
 
 
 def _clips_of(
-    video: Tensor, settings: PixelDegradation, generator: torch.Generator | None, seed: int | None
+    video: Tensor,
+    settings: PixelDegradation,
+    generator: torch.Generator | None,
+    seed: int | None,
+    codecs: Codecs | None,
 ) -> tuple[Tensor, _Dice]:
     """``[B, 3, F, H, W]`` and the source of its random numbers, checked."""
     settings.check()
@@ -304,6 +329,10 @@ def _clips_of(
         raise ValueError(
             f"video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, H, W] or "
             "[3, F, H, W] in 0..1."
+        )
+    if codecs is None and max(settings.jpeg_probability, settings.h264_probability) > 0:
+        raise ValueError(
+            "compression is switched on, and there are no codecs; expected codecs=flashvideo.video.compression.CODECS."
         )
     if seed is not None and generator is not None:
         raise ValueError("both a generator and a seed were given; expected one of them.")

@@ -10,12 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runs.seeds import mixed_seed
-from ..video.compression import jpeg_frames
+from .seeds import mixed_seed
 
 ResizeMode = Literal["area", "bilinear", "bicubic"]
 
 RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
+
+
+JPEG_QUALITIES = (1, 100)
+CRFS = (0, 51)
+
+
+class Codecs(Protocol):
+    """What compresses: files are no matter of the method's, so whoever switches compression on brings it along."""
+
+    def jpeg(self, frames: Tensor, quality: float) -> Tensor:
+        """``[f, 3, h, w]`` in 0..1, each through JPEG; ``quality`` is on libjpeg's scale, 1 (worst) to 100."""
+        ...
+
+    def h264(self, video: Tensor, crf: float) -> Tensor:
+        """``[3, F, h, w]`` in 0..1 through H.264; ``crf`` is x264's, 0 to 51."""
+        ...
 
 
 class Step(Protocol):
@@ -89,14 +104,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Jpeg:
-    quality: float
+    """Compression frame by frame; :class:`Codecs` does it."""
 
-    def __call__(self, frames: Tensor, first: int) -> Tensor:
-        return jpeg_frames(frames, self.quality)
+    quality: float
 
 
 @dataclass(frozen=True)
 class H264:
-    """Needs all frames of a clip at once, unlike the other steps."""
+    """Compression that needs all frames of a clip at once, unlike the other steps; :class:`Codecs` does it."""
 
     crf: float

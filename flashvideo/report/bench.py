@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..runs.seeds import mixed_seed
+from ..method.seeds import mixed_seed
 from ..shapes.render import low_resolution, render_clip
 from ..shapes.scenes import Scene, sample_scene
 from ..video.files import write_image

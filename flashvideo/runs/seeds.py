@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Literal
 
 import torch
+
+from ..method.seeds import mixed_seed
 
 Purpose = Literal["stage1 start", "stage1 solver", "posterior", "degradation"]
 
@@ -17,9 +18,3 @@ def generator_for(seed: int, purpose: Purpose) -> torch.Generator:
     offloading, and when Stage II runs later from a saved preview.
     """
     return torch.Generator("cpu").manual_seed(mixed_seed(seed, purpose))
-
-
-def mixed_seed(*parts: int | str) -> int:
-    """One seed, 0 to 2^63 - 1, that depends on every part."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from ..checkpoints.outputs import replacing
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.pixel_degradation import degrade_pixels
-from ..runs.seeds import mixed_seed
+from ..method.seeds import mixed_seed
 from ..vae.codec import encode_moments
+from ..video.compression import CODECS
 from .cache import INDEX, KEY, LAYOUT, SKIPPED, LatentCache, read_index, shard_count, shard_header, shard_name
 from .datasets import DatasetSettings, open_source
 from .media import BadClipError
@@ -251,7 +252,9 @@ class _Builder:
 
     def _degraded(self, video: Tensor, index: int) -> Tensor | None:
         copies = [
-            degrade_pixels(video, self.settings.degradation, seed=mixed_seed(self.settings.seed, index, copy))
+            degrade_pixels(
+                video, self.settings.degradation, seed=mixed_seed(self.settings.seed, index, copy), codecs=CODECS
+            )
             for copy in range(self.settings.degraded_copies)
         ]
         return torch.stack(copies) if copies else None

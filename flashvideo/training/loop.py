@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..runs.seeds import mixed_seed
+from ..method.seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..runs.seeds import mixed_seed
+from ..method.seeds import mixed_seed
 from .captions import caption_in_table, caption_of_object, clean_caption, read_caption_file, read_caption_tables
 from .media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, BadClipError, Framing, read_clip
 

@@ -15,9 +15,6 @@ from torch import Tensor
 
 from .files import BT709, DETERMINISTIC, LIMITED_RANGE, exact_scaling, to_bytes
 
-JPEG_QUALITIES = (1, 100)
-CRFS = (0, 51)
-
 # MPEG's quantiser scales a matrix that is about 0.6 of JPEG's example table, in eighths.
 _QUANTISER_STEPS_PER_PERCENT = 8 / 100 / 0.6
 
@@ -109,3 +106,16 @@ def _pixels(picture: Any) -> Tensor:
     """A decoded frame as ``[3, H, W]`` fp32 in 0..1."""
     pixels = picture.reformat(format="rgb24", interpolation=exact_scaling()).to_ndarray()
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+class _Codecs:
+    """FFmpeg's, as :func:`flashvideo.method.pixel_degradation.degrade_pixels` takes them."""
+
+    def jpeg(self, frames: Tensor, quality: float) -> Tensor:
+        return jpeg_frames(frames, quality)
+
+    def h264(self, video: Tensor, crf: float) -> Tensor:
+        return h264_clip(video, crf)
+
+
+CODECS = _Codecs()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from comfy_api.latest import io
@@ -10,9 +9,9 @@ from torch import Tensor
 
 from ...flashvideo.video.color_match import match_colors
 from ...flashvideo.video.resize import RESIZE_MODES
+from ..host.vae_work import Finish
 
 RESIZE_KEY = "flashvideo_resize"  # in a LATENT dictionary: how the small video was brought to its shape
-Finish = Callable[[Tensor, int], Tensor]  # (frames [1, 3, f, H, W], number of the first) -> the same, finished
 
 
 def color_inputs() -> list[io.Input]:

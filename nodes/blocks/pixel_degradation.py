@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...flashvideo.method.pixel_degradation import PixelDegradation, degrade_pixels
+from ...flashvideo.video.compression import CODECS
 from ..shared.widgets import seed_input
 from .upscale import image_to_video
 
@@ -65,7 +66,8 @@ class PixelDegradationNode(io.ComfyNode):
             comfy.model_management.throw_exception_if_processing_interrupted()
             bar.update_absolute(done, total)
 
-        return io.NodeOutput(degrade_pixels(video, settings, seed=seed, progress=progress)[0].movedim(0, -1))
+        degraded = degrade_pixels(video, settings, seed=seed, codecs=CODECS, progress=progress)
+        return io.NodeOutput(degraded[0].movedim(0, -1))
 
 
 NODES = [PixelDegradationNode]

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from ...flashvideo.checkpoints.outputs import replacing
 from ...flashvideo.vae.tiling.memory import free_on_host
-from ..blocks.colors import Finish
-from .vae_work import VaeLimits, decoded_chunks
+from .vae_work import Finish, VaeLimits, decoded_chunks
 
 _KEEP_SHARE = 0.5  # of the free host memory: as much may decoded frames take that a second consumer waits for
 _PIXEL_BYTES = 12

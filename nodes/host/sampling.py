@@ -13,8 +13,9 @@ from ...flashvideo.method.checks import check_latents
 from ...flashvideo.method.degradation import degradation_mix
 from ...flashvideo.method.schedules import zero_snr_table
 from ...flashvideo.method.stage2 import told_noise_step
+from ...flashvideo.runs.settings import Stage2Settings
 
-DEFAULT_NOISE_STEP = 675
+DEFAULT_NOISE_STEP = Stage2Settings().noise_step
 _TERMINAL_ALPHA_BAR = 4.8973451890853435e-08  # ComfyUI's stand-in for zero, whose sigma would be infinite
 
 

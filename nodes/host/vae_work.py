@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from ...flashvideo.method.checks import LATENT_CHANNELS, SPATIAL_FACTOR
 from ...flashvideo.runs.seeds import generator_for
 from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estimate_decode
-from ..blocks.colors import Finish
 from ..shared.node_text import show_on_node
 from ..shared.wiring import require_latents
 from .vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory, video_frames
 
 FRAMES_KEY = "flashvideo_frames"  # in a LATENT dictionary: frames of the video before it was padded to 4n + 1
+Finish = Callable[[Tensor, int], Tensor]  # (frames [1, 3, f, H, W], number of the first) -> the same, finished
 _GB = 1e9
 
 

@@ -10,8 +10,7 @@ from comfy_api.latest import io
 
 from ...flashvideo.method.checks import check_size
 from ...flashvideo.method.stage2 import SOLVERS
-from ...flashvideo.runs.settings import DEFAULT_FPS, MAX_FPS, SIZES
-from ..host.sampling import DEFAULT_NOISE_STEP
+from ...flashvideo.runs.settings import DEFAULT_FPS, MAX_FPS, SIZES, Stage2Settings
 from .wiring import STAGES
 
 CUSTOM = "custom"
@@ -72,7 +71,7 @@ def stage2_cfg_input() -> io.Input:
 
 
 def noise_step_input(tooltip: str) -> io.Input:
-    return io.Int.Input("noise_step", default=DEFAULT_NOISE_STEP, min=0, max=999, tooltip=tooltip)
+    return io.Int.Input("noise_step", default=Stage2Settings().noise_step, min=0, max=999, tooltip=tooltip)
 
 
 def shift_input(tooltip: str) -> io.Input:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,13 +15,17 @@ from flashvideo.method.pixel_degradation import (
     PixelDegradation,
     _Dice,
     _draw_steps,
-    degrade_pixels,
-    shrink_pixels,
 )
+from flashvideo.method.pixel_degradation import degrade_pixels as degrade_without_codecs
+from flashvideo.method.pixel_degradation import shrink_pixels as shrink_without_codecs
 from flashvideo.method.pixel_steps import H264, Blur, Jpeg, Noise, Resize
 from flashvideo.training.config import from_table
-from flashvideo.video.compression import h264_clip, jpeg_frames, jpeg_quantiser
+from flashvideo.video.compression import CODECS, h264_clip, jpeg_frames, jpeg_quantiser
 
+degrade_pixels, shrink_pixels = (
+    partial(degrade_without_codecs, codecs=CODECS),
+    partial(shrink_without_codecs, codecs=CODECS),
+)
 WEAK, STRONG = PixelDegradation(strong_share=0.0), PixelDegradation(strong_share=1.0)
 
 
@@ -226,6 +231,9 @@ def test_wrong_calls_are_refused(clip: Tensor) -> None:
         degrade_pixels(clip, seed=0, generator=torch.Generator())
     with pytest.raises(ValueError, match="one clip"):
         shrink_pixels(clip[None])
+    for share in ("jpeg_probability", "h264_probability"):
+        with pytest.raises(ValueError, match="codecs=flashvideo"):
+            degrade_without_codecs(clip, replace(WEAK, **{share: 0.1}), seed=0)
 
 
 def test_a_table_of_a_configuration_is_read() -> None:
