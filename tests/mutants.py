@@ -30,9 +30,9 @@ class Mutant:
     tests: str
 
 
-_TRANSFORMER = "tests/unit/models/test_golden_transformer.py"
-_SAMPLERS = "tests/unit/method/test_golden_samplers.py"
-_PIPELINE = "tests/unit/runs/test_golden_pipeline.py"
+_TRANSFORMER = "tests/unit/models/test_golden.py"
+_SAMPLERS = "tests/unit/method/test_golden.py"
+_PIPELINE = "tests/unit/runs/test_golden.py"
 _NETWORK = "flashvideo/models/network.py"
 _SOURCE = "flashvideo/loading/source.py"
 

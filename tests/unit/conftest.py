@@ -19,8 +19,8 @@ from flashvideo.loading.text import load_text_encoder
 from flashvideo.report import Bench
 from flashvideo.runs import chain
 from tests.conftest import TINY
-from tests.unit.report.report_oracle import SETTINGS as REPORT_SETTINGS
-from tests.unit.training.training_runs import write_config
+from tests.unit.report.oracle import SETTINGS as REPORT_SETTINGS
+from tests.unit.training.small_runs import write_config
 
 SIZES = {"preview-size": "32x32", "size": "64x64", "frames": "5", "preview-steps": "2", "steps": "2"}
 SMALL = ["--models", str(TINY), *(f"--{name}={value}" for name, value in SIZES.items())]

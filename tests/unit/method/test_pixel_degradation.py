@@ -19,8 +19,7 @@ from flashvideo.method.pixel_degradation import (
 from flashvideo.method.pixel_degradation import degrade_pixels as degrade_without_codecs
 from flashvideo.method.pixel_degradation import shrink_pixels as shrink_without_codecs
 from flashvideo.method.pixel_steps import H264, Blur, Jpeg, Noise, Resize
-from flashvideo.training.config import from_table
-from flashvideo.video.compression import CODECS, h264_clip, jpeg_frames, jpeg_quantiser
+from flashvideo.video.compression import CODECS
 
 degrade_pixels, shrink_pixels = (
     partial(degrade_without_codecs, codecs=CODECS),
@@ -33,17 +32,6 @@ WEAK, STRONG = PixelDegradation(strong_share=0.0), PixelDegradation(strong_share
 def clip() -> Tensor:
     """``[3, 5, 48, 80]``, detail in every pixel."""
     return torch.rand(3, 5, 48, 80, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture
-def smooth() -> Tensor:
-    """``[3, 5, 48, 80]``, what compression keeps well."""
-    cells = torch.rand(1, 3, 2, 4, 5, generator=torch.Generator().manual_seed(2))
-    return F.interpolate(cells, size=(5, 48, 80), mode="trilinear")[0]
-
-
-def psnr(found: Tensor, expected: Tensor) -> float:
-    return float(-10 * (found - expected).square().mean().log10())
 
 
 def everything(share: float = 1.0) -> PixelDegradation:
@@ -168,29 +156,6 @@ def test_noise_has_its_strength(kind: str, strength: float, expected: float) -> 
     assert not torch.equal(noisy[:, 0], noisy[:, 1])
 
 
-def test_compression_loses_more_at_lower_quality(smooth: Tensor) -> None:
-    frames = smooth.transpose(0, 1)
-    jpeg = [psnr(jpeg_frames(frames, quality), frames) for quality in (95, 50, 5)]
-    h264 = [psnr(h264_clip(smooth, crf), smooth) for crf in (5, 30, 50)]
-    assert jpeg == sorted(jpeg, reverse=True)
-    assert h264 == sorted(h264, reverse=True)
-    assert min(jpeg[0], h264[0]) > 38
-    assert torch.equal(h264_clip(smooth, 30), h264_clip(smooth, 30))
-
-
-def test_jpeg_quality_is_about_libjpegs(clip: Tensor, tmp_path) -> None:
-    """Against Pillow's, on a picture with detail."""
-    image = pytest.importorskip("PIL.Image")
-    frame = F.avg_pool2d(clip[:, 0], 3, 1, 1)
-    pixels = frame.mul(255).round().byte()
-    for quality in (30, 60, 90):
-        path = tmp_path / f"{quality}.jpg"
-        image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path, quality=quality)
-        theirs = torch.tensor(list(image.open(path).getdata())).view(48, 80, 3).permute(2, 0, 1) / 255
-        assert psnr(jpeg_frames(frame[None], quality)[0], frame) == pytest.approx(psnr(theirs, frame), abs=2.0)
-    assert (jpeg_quantiser(100), jpeg_quantiser(1)) == (2, 31)
-
-
 def test_progress_counts_frames(clip: Tensor) -> None:
     seen: list[tuple[int, int]] = []
     degrade_pixels(torch.stack([clip, clip]), everything(), seed=0, progress=lambda *counts: seen.append(counts))
@@ -234,11 +199,3 @@ def test_wrong_calls_are_refused(clip: Tensor) -> None:
     for share in ("jpeg_probability", "h264_probability"):
         with pytest.raises(ValueError, match="codecs=flashvideo"):
             degrade_without_codecs(clip, replace(WEAK, **{share: 0.1}), seed=0)
-
-
-def test_a_table_of_a_configuration_is_read() -> None:
-    table = {"strong_share": 1, "weak_factor": [4, 6], "rounds": [{"blur_sigma": [1, 2]}], "jpeg_probability": 0.3}
-    found = from_table(PixelDegradation, table, "degradation")
-    assert found.rounds == (DegradationRound(blur_sigma=(1.0, 2.0)),)
-    assert found.weak_factor == (4.0, 6.0)
-    found.check()

@@ -14,7 +14,7 @@ from flashvideo.report import LoadedModels
 from flashvideo.report import models as report_models
 from flashvideo.report.extras import parse_extra
 from tests.conftest import TINY
-from tests.unit.report.report_oracle import SETTINGS
+from tests.unit.report.oracle import SETTINGS
 
 TINY_OPTIONS = [
     *("--models", str(TINY), "--clips", 2, "--ablation-clips", 2, "--low-size", "16x16", "--size", "32x32"),

@@ -14,7 +14,7 @@ import torch
 
 from flashvideo.training.config import RunSettings
 from flashvideo.training.sharding import set_up_sharding
-from tests.unit.training.training_runs import changed, read_log, weights
+from tests.unit.training.small_runs import changed, read_log, weights
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENTS = {

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from flashvideo.report import Bench, Extra, Weights, parse_sections, run_report
-from tests.unit.report.report_oracle import SETTINGS, USUAL, WEIGHTS, Oracle
+from tests.unit.report.oracle import SETTINGS, USUAL, WEIGHTS, Oracle
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from flashvideo.training.data import LatentCache
 from flashvideo.training.loop import train
 from flashvideo.training.runs import open_run
 from tests.conftest import TINY
-from tests.unit.training.training_runs import STAGE1, changed
+from tests.unit.training.small_runs import STAGE1, changed
 
 FROM_TINY = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{TINY / "text"}"'
 STAGE2 = STAGE1.replace('kind = "stage1"', 'kind = "stage2"').replace("low = true", "degraded_copies = 2")

@@ -12,7 +12,7 @@ from flashvideo.report import Extra, NetworkSize, Weights, check_floors, floors_
 from flashvideo.report.bench import MORE, ONE, held_out_scenes, true_clips
 from flashvideo.report.cost import evaluation_flops
 from flashvideo.report.fidelity import PROMPT, PROMPT_ATTRIBUTES
-from tests.unit.report.report_oracle import SETTINGS, USUAL, WEIGHTS, Oracle, value
+from tests.unit.report.oracle import SETTINGS, USUAL, WEIGHTS, Oracle, value
 
 
 @pytest.fixture(autouse=True)
