@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 from typing import Any
-
-__version__ = "0.1.0"
 
 # name -> module that defines it; resolved at first use, so that `import flashvideo` stays light.
 _EXPORTS = {
@@ -30,11 +30,28 @@ _EXPORTS = {
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 
+def _version() -> str:
+    """The version, which stands in pyproject.toml alone.
+
+    That file lies beside this folder in a checkout and in ComfyUI's ``custom_nodes``; an installed package has it as
+    metadata.
+    """
+    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    text = project.read_text(encoding="utf-8") if project.is_file() else ""
+    if stated := re.search(r'^name = "flashvideo"\nversion = "(.+)"$', text, re.MULTILINE):
+        return stated[1]
+    import importlib.metadata
+
+    return importlib.metadata.version("flashvideo")
+
+
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _EXPORTS:
         return getattr(importlib.import_module(f".{_EXPORTS[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_EXPORTS})
+    return sorted({*globals(), *__all__})
