@@ -1,4 +1,4 @@
-"""The report in the repository is of the weights in the repository, and README.md tells its numbers."""
+"""The report in the repository is of the weights in the repository, and the README.md files tell its numbers."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import pytest
 
 from flashvideo.loading.model_store import ASSETS, BUNDLED
 from flashvideo.report.record import hash_weights, read_record
-from tools.keep_report import README, block, kept_folders, read_all
+from tools.keep_report import BEGIN, END, PAGE, README, block, kept_folders, read_all, summary
 
 FOLDERS = kept_folders()
 PARTS = {"stage1": "stage1.safetensors", "stage2": "stage2.safetensors", "vae": "vae.safetensors", "text": "text"}
 
 
-def test_readme_tells_its_numbers():
+@pytest.mark.parametrize(("file", "written"), [(PAGE, block), (README, summary)], ids=["its page", "the first page"])
+def test_pages_tell_its_numbers(file, written):
     assert FOLDERS
-    assert block(read_all(FOLDERS)) in README.read_text(encoding="utf-8")
+    assert f"{BEGIN}\n\n{written(read_all(FOLDERS))}\n\n{END}" in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
