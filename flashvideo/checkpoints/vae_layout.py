@@ -11,14 +11,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..tensors.sizes import TEMPORAL_FACTOR
+
 BALLAST_PREFIXES = ("loss",)
 """Keys of the published file that hold no weights of the autoencoder; the authors' loader drops them too."""
 
 NORM_GROUPS = 32
 """Groups of every GroupNorm in the published architecture. Shapes do not tell it; a file of ours says it."""
-
-TEMPORAL_COMPRESSION = 4
-"""Frames per latent frame. Shapes do not tell it; the published architecture fixes it."""
 
 _TORSO = ("conv_in", "conv_out", "norm_out")
 _PUBLISHED_MARK = "decoder.mid.block_1.norm1.norm_layer.weight"
@@ -123,7 +122,7 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NOR
         "block_out_channels": widths,
         "layers_per_block": layers,
         "norm_num_groups": norm_groups,
-        "temporal_compression_ratio": TEMPORAL_COMPRESSION,
+        "temporal_compression_ratio": TEMPORAL_FACTOR,
         "down_block_types": ("CogVideoXDownBlock3D",) * len(widths),
         "up_block_types": ("CogVideoXUpBlock3D",) * len(widths),
     }

@@ -7,26 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-LATENT_CHANNELS = 16
-SPATIAL_FACTOR = 8  # pixels per latent
-TEMPORAL_FACTOR = 4  # frames per latent, after the first
-SIZE_MULTIPLE = 16  # a 2x2 patch of latents
+from ..tensors.sizes import SIZE_MULTIPLE
+
 NOISE_STEPS = 1000
-
-
-def latent_frames(num_frames: int) -> int:
-    """Latent frames of a clip, ``(num_frames - 1) // 4 + 1``.
-
-    Raises:
-        ValueError: a number of frames that is not 4n + 1.
-    """
-    if num_frames < 1 or (num_frames - 1) % TEMPORAL_FACTOR:
-        below = max(1, (num_frames - 1) // TEMPORAL_FACTOR * TEMPORAL_FACTOR + 1)
-        raise ValueError(
-            f"{num_frames} frames: the VAE takes 1, 5, 9, ... (4n + 1) frames. "
-            f"Use {below} or {below + TEMPORAL_FACTOR}."
-        )
-    return (num_frames - 1) // TEMPORAL_FACTOR + 1
 
 
 def check_size(height: int, width: int) -> None:
@@ -57,21 +40,6 @@ def check_positive(name: str, value: int) -> None:
 def check_finite_number(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; expected a finite number.")
-
-
-def check_latents(name: str, latents: Tensor, *, even: bool = True) -> None:
-    """Raise ValueError unless ``latents`` are floating ``[B, 16, T, h, w]`` (with even ``h`` and ``w``)."""
-    shape = list(latents.shape)
-    if latents.ndim != 5 or shape[1] != LATENT_CHANNELS or min(shape) < 1 or not latents.is_floating_point():
-        raise ValueError(
-            f"{name} is {latents.dtype} of shape {shape}; expected floating point [B, {LATENT_CHANNELS}, T, h, w]: "
-            "video latents of the CogVideoX VAE (image latents and other VAEs' latents do not fit)."
-        )
-    if even and (shape[3] % 2 or shape[4] % 2):
-        raise ValueError(
-            f"{name} has shape {shape}: its height and width must be even, since the transformer takes 2x2 patches. "
-            f"Use pixel sizes that are multiples of {SIZE_MULTIPLE}."
-        )
 
 
 def check_prompt_embeds(name: str, embeds: Tensor, batch: int, transformer: Any) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_latents, check_noise_step
+from ..tensors.checks import check_latents
+from .checks import check_noise_step
 from .schedules import zero_snr_table
 
 STAGE1_LATENT_SCALE = 0.7

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..tensors.checks import check_video
 from .pixel_steps import (
     CRFS,
     H264,
@@ -185,8 +186,7 @@ def shrink_pixels(
     Returns:
         ``[3, F, h, w]`` fp32 in 0..1.
     """
-    if video.ndim != 4:
-        raise ValueError(f"video has shape {list(video.shape)}; expected one clip, [3, F, H, W].")
+    check_video("video", video, "[3, F, H, W]")
     clips, dice = _clips_of(video, settings, generator, seed, codecs)
     return _shrink(clips[0], _draw_steps(settings, _size(clips[0]), dice), codecs, _Meter(None, 0))
 
@@ -324,12 +324,8 @@ def _clips_of(
 ) -> tuple[Tensor, _Dice]:
     """``[B, 3, F, H, W]`` and the source of its random numbers, checked."""
     settings.check()
+    check_video("video", video, "[B, 3, F, H, W]", "[3, F, H, W]")
     clips = video[None] if video.ndim == 4 else video
-    if clips.ndim != 5 or clips.shape[1] != 3 or min(clips.shape) < 1 or not clips.is_floating_point():
-        raise ValueError(
-            f"video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, H, W] or "
-            "[3, F, H, W] in 0..1."
-        )
     if codecs is None and max(settings.jpeg_probability, settings.h264_probability) > 0:
         raise ValueError(
             "compression is switched on, and there are no codecs; expected codecs=flashvideo.video.compression.CODECS."

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .checks import check_latents
+from ..tensors.checks import check_latents
 from .degradation import STAGE1_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance, dynamic_guidance, smooth_guidance
 from .schedules import stage1_schedule

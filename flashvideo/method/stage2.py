@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .checks import check_latents, check_noise_step
+from ..tensors.checks import check_latents
+from .checks import check_noise_step
 from .degradation import STAGE2_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance
 from .schedules import flow_times

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..tensors.checks import check_video
 from ..video.resize import resize_video
 
 LOBES = 3
@@ -27,10 +28,7 @@ def lanczos(video: Tensor, height: int, width: int) -> Tensor:
     Raises:
         ValueError: another shape, or a size below the video's.
     """
-    if video.ndim != 5 or video.shape[1] != 3 or min(video.shape) < 1 or not video.is_floating_point():
-        raise ValueError(
-            f"video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, h, w]."
-        )
+    check_video("video", video)
     if height < video.shape[3] or width < video.shape[4]:
         raise ValueError(f"{height}x{width} is smaller than {video.shape[3]}x{video.shape[4]}; only enlarging works.")
     down, across = _weights(video.shape[3], height).to(video.device), _weights(video.shape[4], width).to(video.device)

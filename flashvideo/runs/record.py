@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..checkpoints.files import open_weights
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from ..method.checks import check_latents, check_noise_step
+from ..method.checks import check_noise_step
+from ..tensors.checks import check_latents
 from .settings import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 
 PREVIEW_FORMAT = "1"

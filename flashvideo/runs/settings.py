@@ -6,7 +6,8 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypeVar
 
-from ..method.checks import check_finite_number, check_noise_step, check_positive, check_size, latent_frames
+from ..method.checks import check_finite_number, check_noise_step, check_positive, check_size
+from ..tensors.sizes import latent_frames
 from ..video.color_match import check_match_colors
 from ..method.guidance import check_guidance
 from ..method.schedules import NOISE_STEPS

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..tensors.checks import check_video
 from .render import low_resolution
 
 _RINGS_PER_CYCLE = 64  # rings of the spectrum are 1/64 cycle per pixel wide
@@ -159,5 +160,7 @@ def proportion_interval(right: int, total: int) -> Interval:
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
-    if a.shape != b.shape or a.ndim != 4 or a.shape[0] != 3 or min(a.shape) < 1:
+    check_video("the first clip", a, "[3, F, H, W]")
+    check_video("the second clip", b, "[3, F, H, W]")
+    if a.shape != b.shape:
         raise ValueError(f"clips are {list(a.shape)} and {list(b.shape)}; expected two equal shapes [3, F, H, W].")

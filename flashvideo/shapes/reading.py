@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tensors.checks import check_video
 from .recognition import (
     aligned_outline,
     colour_name,
@@ -80,10 +81,7 @@ def read_clip(video: Tensor) -> Reading:
     Raises:
         ValueError: another shape or type, or values that are not finite.
     """
-    if video.ndim != 4 or video.shape[0] != 3 or min(video.shape) < 1 or not video.is_floating_point():
-        raise ValueError(
-            f"the clip is {video.dtype} {list(video.shape)}; expected floating point [3, F, H, W] in 0..1."
-        )
+    check_video("the clip", video, "[3, F, H, W]")
     if not torch.isfinite(video).all():
         raise ValueError("the clip holds values that are not finite; expected 0..1.")
     large = _on_grid(video.detach().float().cpu().clamp(0, 1))

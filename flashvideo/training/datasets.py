@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..method.checks import check_size, latent_frames
+from ..method.checks import check_size
 from ..method.pixel_degradation import PixelDegradation
+from ..tensors.sizes import latent_frames
 from .media import Framing
 from .sources import ClipSource, FolderClips, ShapesClips, WebDatasetClips
 

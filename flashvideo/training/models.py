@@ -14,8 +14,8 @@ from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..loading.source import NETWORK_KEYWORDS
+from ..tensors.sizes import LATENT_CHANNELS
 
-LATENT_CHANNELS = 16
 LORA_PARTS = {
     "attention": ("qkv", "attn_out"),
     "adaln": ("modulation",),

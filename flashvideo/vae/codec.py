@@ -20,8 +20,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..tensors.checks import check_latents, check_video
+from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from .tiling import plan
 from .tiling.estimate import Estimate, Job
+from .tiling.modules import decoder_layers
 from .tiling.panels import Panel, authors_frames, authors_panels, whole_frame
 from .tiling.session import (
     Counter,
@@ -90,7 +93,7 @@ def decode_latents(
         scratch=scratch,
         device=device,
     )
-    frames = 4 * (_kept_frames(latents, method) - 1) + 1
+    frames = video_frames(_kept_frames(latents, method))
     video: Tensor | None = None
     start = 0
     with contextlib.closing(stream):
@@ -125,6 +128,7 @@ def decode_stream(
         `[B, 3, f, 8h, 8w]` fp32 on the CPU, in 0..1: 9 or 5 frames first (1 if that is all), then 8 at a time.
     """
     resources = _resources(tile, memory_budget, host_budget, scratch, device)
+    check_latents("latents", latents, even=False, channels=decoder_layers(vae)[0].channels[0])
     frames = _kept_frames(latents, method)
     place_offloaded(vae)
     width = latents.shape[4]
@@ -133,7 +137,6 @@ def decode_stream(
     jobs = [
         decode_job(vae, chunks, (latents.shape[3], p.right - p.left), len(latents), resources.device) for p in panels
     ]
-    _check_latents(latents, jobs[0])
     counter = Counter(jobs, progress)
     sessions = [Session(job, resources, counter) for job in jobs]
     return _decoded(latents, sessions, panels, callback)
@@ -215,15 +218,12 @@ def encode_video(
         ValueError: the video, the noise, the tile or a budget are not what is expected.
     """
     resources = _resources(tile, memory_budget, host_budget, scratch, device)
-    _check_video(video)
-    if video.shape[2] % 4 != 1:
-        raise ValueError(
-            f"the video has {video.shape[2]} frames; the VAE takes 4n + 1 (1, 5, 9, …): cut it or repeat its last"
-        )
+    check_video("the video", video)
+    times = latent_frames(video.shape[2])
     place_offloaded(vae)
     job = _encode_job(vae, video, plan.encode_chunks(video.shape[2]), resources.device)
     channels = job.layers[-1].channels[1] // 2
-    shape = (len(video), channels, (video.shape[2] - 1) // 4 + 1, *job.size)
+    shape = (len(video), channels, times, *job.size)
     if sample and noise is None:
         source = generator.device if generator is not None else torch.device("cpu")
         noise = torch.randn(shape, generator=generator, device=source)
@@ -254,7 +254,7 @@ def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, til
         chunks: frames per chunk; by default the authors' 17, 16, 16, …. `[F]` encodes the video in one go.
         tile: as in `encode_video`.
     """
-    _check_video(video)
+    check_video("the video", video)
     job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), None)
     return torch.cat(list(_encoded(video, Session(job, Resources(tile), Counter([job], None)))), dim=2)
 
@@ -299,7 +299,8 @@ def estimate_decode(
     `vae` may be on the meta device if `device` is given; `device` and `dtype` are by default those of its weights. The
     weights and the finished video (12 bytes a pixel and frame, 8 or 9 frames of it when streamed) come on top.
     """
-    job = decode_job(vae, plan.decode_chunks((frames - 1) // 4 + 1), (height // 8, width // 8), batch, _device(device))
+    size = (height // SPATIAL_FACTOR, width // SPATIAL_FACTOR)
+    job = decode_job(vae, plan.decode_chunks(latent_frames(frames)), size, batch, _device(device))
     resources = _resources(tile, memory_budget, host_budget, None, device)
     return plan_run(replace(job, dtype=dtype or job.dtype), resources)
 
@@ -318,7 +319,8 @@ def estimate_encode(
     dtype: torch.dtype | None = None,
 ) -> Estimate:
     """What `encode_video` will take, beside the weights and the video; the arguments are those of `estimate_decode`."""
-    job = encode_job(vae, plan.encode_chunks(frames), (height // 8, width // 8), batch, _device(device))
+    size = (height // SPATIAL_FACTOR, width // SPATIAL_FACTOR)
+    job = encode_job(vae, plan.encode_chunks(frames), size, batch, _device(device))
     resources = _resources(tile, memory_budget, host_budget, None, device)
     return plan_run(replace(job, dtype=dtype or job.dtype), resources)
 
@@ -346,30 +348,10 @@ def _resources(
 
 
 def _kept_frames(latents: Tensor, method: str) -> int:
-    """Latent frames that will be decoded. Raises ValueError for a tensor that is no latents or an unknown method."""
+    """Latent frames that will be decoded. Raises ValueError for an unknown method."""
     if method not in ("exact", "authors"):
         raise ValueError(f"method is {method!r}; expected 'exact' or 'authors'")
-    if latents.dim() != 5 or not latents.is_floating_point() or 0 in latents.shape:
-        raise ValueError(
-            f"latents are {latents.dtype} of shape {list(latents.shape)}; expected floating point [B, 16, T, h, w]"
-        )
     return authors_frames(latents.shape[2]) if method == "authors" else latents.shape[2]
-
-
-def _check_latents(latents: Tensor, job: Job) -> None:
-    channels = job.layers[0].channels[0]
-    if latents.shape[1] != channels:
-        raise ValueError(
-            f"latents of shape {list(latents.shape)} have {latents.shape[1]} channels; this VAE decodes {channels}: "
-            "expected [B, channels, T, h, w]"
-        )
-
-
-def _check_video(video: Tensor) -> None:
-    if video.dim() != 5 or video.shape[1] != 3 or not video.is_floating_point() or 0 in video.shape:
-        raise ValueError(
-            f"the video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, H, W] in 0..1"
-        )
 
 
 def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: torch.device | None) -> Job:

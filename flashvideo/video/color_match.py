@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..method.checks import check_finite_number
+from ..tensors.checks import check_video
 from .resize import RESIZE_MODES, resize_video, resized_size
 
 
@@ -39,9 +40,8 @@ def match_colors(video: Tensor, small: Tensor, coarseness: float = 1.0, *, resiz
         ValueError: other shapes, different numbers of videos or frames, an unknown mode, a coarseness below 1.
     """
     check_match_colors(coarseness)
-    for name, clip in (("video", video), ("small", small)):
-        if clip.ndim != 5 or clip.shape[1] != 3 or min(clip.shape) < 1:
-            raise ValueError(f"{name} has shape {list(clip.shape)}; expected [B, 3, F, height, width].")
+    check_video("video", video)
+    check_video("small", small)
     if video.shape[0] != small.shape[0] or video.shape[2] != small.shape[2]:
         raise ValueError(
             f"video has shape {list(video.shape)}, small {list(small.shape)}; expected as many videos and frames in "

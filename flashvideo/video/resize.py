@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..tensors.checks import check_video
+
 RESIZE_MODES = ("stretch", "crop", "pad")
 
 
@@ -30,10 +32,7 @@ def resize_video(video: Tensor, height: int, width: int, *, mode: str = "stretch
     Raises:
         ValueError: another shape, a size below one pixel, an unknown mode.
     """
-    if video.ndim != 5 or video.shape[1] != 3 or min(video.shape) < 1 or not video.is_floating_point():
-        raise ValueError(
-            f"video is {video.dtype} of shape {list(video.shape)}; expected floating point [B, 3, F, h, w] in 0..1."
-        )
+    check_video("video", video)
     if height < 1 or width < 1:
         raise ValueError(f"the size to resize to is {height}x{width}; expected at least one pixel each way.")
     if mode not in RESIZE_MODES:
@@ -121,13 +120,8 @@ def contact_sheet(video: Tensor, columns: int, *, count: int | None = None, tile
 
 def as_clip(video: Tensor) -> Tensor:
     """``[1, 3, F, H, W]`` or ``[3, F, H, W]`` -> ``[3, F, H, W]``."""
-    clip = video[0] if video.ndim == 5 and video.shape[0] == 1 else video
-    if clip.ndim != 4 or clip.shape[0] != 3 or min(clip.shape) < 1 or not clip.is_floating_point():
-        raise ValueError(
-            f"video is {video.dtype} of shape {list(video.shape)}; expected floating point [1, 3, F, H, W] or "
-            "[3, F, H, W] in 0..1."
-        )
-    return clip
+    check_video("video", video, "[1, 3, F, H, W]", "[3, F, H, W]")
+    return video[0] if video.ndim == 5 else video
 
 
 def _scale(frame: Tensor, height: int, width: int) -> Tensor:

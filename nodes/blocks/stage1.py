@@ -9,7 +9,8 @@ import comfy.sample
 import torch
 from comfy_api.latest import io
 
-from ...flashvideo.method.checks import LATENT_CHANNELS, check_size, latent_frames
+from ...flashvideo.method.checks import check_size
+from ...flashvideo.tensors.sizes import LATENT_CHANNELS, latent_frames
 from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
 from ..host.vae_work import require_vae
 from ..shared.live_preview import colour_factors, sampling_callback

@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import InputImpl, io
 from torch import Tensor
 
-from ...flashvideo.method.checks import SPATIAL_FACTOR
+from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
 from ..host.lazy_video import LatentFrames, LazyVideo
 from ..host.vae_work import VaeLimits, limit_inputs, require_vae, true_frames
 from ..shared.widgets import fps_input, frame_rate, vae_input

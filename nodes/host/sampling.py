@@ -9,11 +9,11 @@ import torch
 from comfy.model_sampling import CONST, V_PREDICTION, ModelSamplingDiscrete, ModelSamplingDiscreteFlow
 from torch import Tensor
 
-from ...flashvideo.method.checks import check_latents
 from ...flashvideo.method.degradation import degradation_mix
 from ...flashvideo.method.schedules import zero_snr_table
 from ...flashvideo.method.stage2 import told_noise_step
 from ...flashvideo.runs.settings import Stage2Settings
+from ...flashvideo.tensors.checks import check_latents
 
 DEFAULT_NOISE_STEP = Stage2Settings().noise_step
 _TERMINAL_ALPHA_BAR = 4.8973451890853435e-08  # ComfyUI's stand-in for zero, whose sigma would be infinite

@@ -11,9 +11,9 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...flashvideo.method.checks import check_latents
 from ...flashvideo.method.schedules import Stage1Schedule, stage1_schedule
 from ...flashvideo.method.stage1 import dpmpp_2m_sde_coefficients, stage1_guidance
+from ...flashvideo.tensors.checks import check_latents
 from .sampling import Stage1Sampling, vp_factors
 
 _SEEDS = 2**63

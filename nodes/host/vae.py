@@ -19,7 +19,8 @@ from torch import Tensor
 from ...flashvideo.checkpoints.files import WeightFile, open_weights
 from ...flashvideo.loading.load import vae_names, vae_overrides
 from ...flashvideo.loading.source import name_list
-from ...flashvideo.method.checks import SPATIAL_FACTOR, TEMPORAL_FACTOR, check_latents
+from ...flashvideo.tensors.checks import check_latents
+from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, video_frames
 from ...flashvideo.vae.codec import decode_stream, encode_video, estimate_decode, estimate_encode
 
 log = logging.getLogger(__name__)
@@ -29,11 +30,6 @@ _SHARE = 0.6  # of the device's memory that a decode may claim; above it, tiles 
 _MARGIN = 512 << 20
 _DECODED_BYTES = 12  # of a pixel and frame: three fp32 numbers
 CoreAutoencoder = comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX
-
-
-def video_frames(latent_frames: int) -> int:
-    """Frames of a video of so many latent frames, also where ComfyUI asks for none."""
-    return max(0, TEMPORAL_FACTOR * (latent_frames - 1) + 1)
 
 
 def padded_frames(frames: int) -> int:
@@ -212,7 +208,7 @@ def load_vae_object(path: str) -> comfy.sd.VAE:
     vae.vae_dtype, vae.working_dtypes = torch.float32, COMPUTE_DTYPES
     vae.process_input = vae.process_output = _unchanged
     vae.latent_dim, vae.latent_channels, vae.handles_tiling = 3, module.latent_channels, True
-    vae.upscale_ratio, vae.upscale_index_formula = (video_frames, 8, 8), (4, 8, 8)
+    vae.upscale_ratio, vae.upscale_index_formula = (_video_frames, 8, 8), (4, 8, 8)
     vae.downscale_ratio, vae.downscale_index_formula = (_latent_frames, 8, 8), (4, 8, 8)
     vae.memory_used_decode = lambda shape, dtype: _decode_claim(module, device, shape)
     vae.memory_used_encode = lambda shape, dtype: max(1, claimed_bytes(module, device, shape, encode=True))
@@ -232,6 +228,11 @@ def _reload_patcher(path: str, disable_dynamic: bool = False) -> Any:
 
 def _unchanged(values: Tensor) -> Tensor:
     return values
+
+
+def _video_frames(latent_frames: int) -> int:
+    """Frames of so many latent frames, also where ComfyUI asks for none."""
+    return max(0, video_frames(latent_frames))
 
 
 def _latent_frames(frames: int) -> int:

@@ -12,12 +12,12 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...flashvideo.method.checks import LATENT_CHANNELS, SPATIAL_FACTOR
 from ...flashvideo.runs.seeds import generator_for
+from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, video_frames
 from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estimate_decode
 from ..shared.node_text import show_on_node
 from ..shared.wiring import require_latents
-from .vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory, video_frames
+from .vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory
 
 FRAMES_KEY = "flashvideo_frames"  # in a LATENT dictionary: frames of the video before it was padded to 4n + 1
 Finish = Callable[[Tensor, int], Tensor]  # (frames [1, 3, f, H, W], number of the first) -> the same, finished

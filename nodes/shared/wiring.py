@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...flashvideo.method.checks import check_latents
+from ...flashvideo.tensors.checks import check_latents
 
 STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
 NOISE_STEP_KEY = "flashvideo_noise_step"  # in a LATENT dictionary: what its samples were degraded with

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 ENCODE_FIRST_CHUNK = 17
 ENCODE_CHUNK = 16
-FRAMES_PER_LATENT = 4
 
 
 @dataclass(frozen=True)

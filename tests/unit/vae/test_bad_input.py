@@ -29,7 +29,7 @@ def test_encode_and_decode_refuse(tiny_vae):
         with pytest.raises(ValueError, match=message):
             encode_video(tiny_vae, wrong, **options)
     for wrong, options, message in (
-        (latents(1, 4, 2, 4, 4), {}, "this VAE decodes 16"),
+        (latents(1, 4, 2, 4, 4), {}, r"shape \[1, 4, 2, 4, 4\]; expected floating point \[B, 16, T, h, w\]"),
         (latents(16, 2, 4, 4), {}, "expected floating point"),
         (latents(1, 16, 0, 4, 4), {}, "shape"),
         (latents(), {"method": "magic"}, "method is 'magic'"),

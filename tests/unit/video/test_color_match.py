@@ -77,7 +77,7 @@ def test_it_stays_in_range_and_zero_is_off():
     ("video", "small", "more", "said"),
     [
         ((1, 3, 2, 32, 32), (1, 3, 3, 8, 8), {}, "as many videos and frames"),
-        ((1, 3, 2, 32, 32), (3, 2, 8, 8), {}, "expected [B, 3, F, height, width]"),
+        ((1, 3, 2, 32, 32), (3, 2, 8, 8), {}, "expected floating point [B, 3, F, H, W]"),
         ((1, 3, 2, 32, 32), (1, 3, 2, 8, 8), {"coarseness": 0.5}, "0 (off) or 1 to 1024"),
         ((1, 3, 2, 32, 32), (1, 3, 2, 8, 8), {"resize": "fit"}, "expected one of stretch"),
     ],

@@ -60,9 +60,9 @@ def test_pad_repeats_the_edges():
 @pytest.mark.parametrize(
     ("shape", "size", "mode", "words"),
     [
-        ((3, 4, 8, 8), (16, 16), "stretch", r"\[B, 3, F, h, w\]"),
-        ((1, 4, 4, 8, 8), (16, 16), "stretch", r"\[B, 3, F, h, w\]"),
-        ((1, 3, 0, 8, 8), (16, 16), "stretch", r"\[B, 3, F, h, w\]"),
+        ((3, 4, 8, 8), (16, 16), "stretch", r"\[B, 3, F, H, W\]"),
+        ((1, 4, 4, 8, 8), (16, 16), "stretch", r"\[B, 3, F, H, W\]"),
+        ((1, 3, 0, 8, 8), (16, 16), "stretch", r"\[B, 3, F, H, W\]"),
         ((1, 3, 4, 8, 8), (0, 16), "stretch", "0x16"),
         ((1, 3, 4, 8, 8), (16, 16), "fill", "stretch, crop, pad"),
     ],
