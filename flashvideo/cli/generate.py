@@ -17,8 +17,8 @@ from ..method.checks import check_positive
 from ..runs import chain
 from ..runs.jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process
 from ..runs.record import Preview, load_preview
-from ..runs.settings import MAX_FPS, Stage1Settings, Stage2Settings, check_seed
-from ..video.files import JOINT_CRF, VideoWriter, check_output, side_by_side
+from ..runs.settings import Stage1Settings, Stage2Settings, check_seed
+from ..video.files import JOINT_CRF, VideoWriter, check_fps, check_output, side_by_side
 from .options import (
     add_model_options,
     add_stage1_options,
@@ -94,8 +94,7 @@ def run_generate(options: argparse.Namespace) -> None:
     stage2 = stage2_settings(options, Stage2Settings()).with_seed(stage1.seed)
     check_positive("--num-previews", options.num_previews)
     check_seed(stage1.seed + options.num_previews - 1)
-    if not 0 < options.fps <= MAX_FPS:
-        raise ValueError(f"--fps is {options.fps}; expected more than 0 and at most {MAX_FPS} frames a second.")
+    check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
     _warn_of_stretching(stage1, stage2)

@@ -5,25 +5,184 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
-from ..method.stage2 import SOLVERS
-from ..runs.settings import DEFAULT_FPS, RESIZE_MODES, SIZES, Stage1Settings, Stage2Settings, parse_size
+from ..runs.fields import Setting, settings_of
+from ..runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings, parse_size, size_name
 
 SETTINGS_FILE = "settings.json"  # in a models folder
-_SETTINGS: dict[str, type] = {  # what may stand in it
-    **dict.fromkeys(("preview-size", "guidance-curve", "motion", "size", "solver", "resize"), str),
-    **dict.fromkeys(("frames", "preview-steps", "noise-step", "steps"), int),
-    **dict.fromkeys(("preview-cfg", "fps", "cfg", "shift", "match-colors"), float),
-}
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
+_Settings = TypeVar("_Settings", Stage1Settings, Stage2Settings, VideoSettings)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting as it is named from outside. The two sides of a size are one option.
+
+    Attributes:
+        name: without the dashes in front.
+        fields: what it sets.
+    """
+
+    name: str
+    fields: tuple[Setting, ...]
+
+    @property
+    def is_size(self) -> bool:
+        return len(self.fields) == 2
+
+    @property
+    def help(self) -> str:
+        return self.fields[0].help
+
+    @property
+    def range(self) -> str:
+        """The values that run, in words."""
+        return f"{', '.join(SIZES)} or WIDTHxHEIGHT" if self.is_size else self.fields[0].range
+
+    @property
+    def expected(self) -> str:
+        """The same, as messages say it."""
+        return self.range if self.is_size else self.fields[0].expected
+
+    def value(self, settings: Any) -> Any:
+        """What one would give to get these settings."""
+        values = [getattr(settings, one.name) for one in self.fields]
+        return size_name(*values) if self.is_size else values[0]
+
+    def chosen(self, value: Any) -> dict[str, Any]:
+        """The fields' values for what was given."""
+        values = parse_size(value) if self.is_size else (value,)
+        return {one.name: each for one, each in zip(self.fields, values, strict=True)}
+
+    def check_default(self, value: Any) -> None:
+        """Raise ValueError unless a value of a ``settings.json`` runs; numbers may be words there."""
+        kind = self.fields[0].kind
+        given = value if kind is str and not self.is_size else str(value) if self.is_size else kind(str(value))
+        for one in self.fields:
+            one.check(self.chosen(given)[one.name])
+
+    def add_to(self, group: Any, name: str, default: Any, shown: str) -> None:
+        """Add it to a parser's group under a name; ``shown`` is what the help says of the default."""
+        more = (f" {self.range}." if self.is_size else "") + (f" (default: {shown})" if shown else "")
+        text = (self.help + more).replace("%", "%%")
+        kind, choices = self.fields[0].kind, self.fields[0].choices
+        if kind is bool:  # given without a value, it turns the default round
+            group.add_argument(f"--{name}", action="store_const", const=not self.fields[0].default, help=text)
+        elif choices:
+            group.add_argument(f"--{name}", choices=choices, default=default, help=text)
+        else:
+            group.add_argument(f"--{name}", type=str if self.is_size else kind, default=default, help=text)
+
+
+def _shown(default: Any) -> str:
+    """A default in words; "" for what is off."""
+    if default is None or isinstance(default, bool):
+        return ""
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def options_of(kind: type) -> list[Option]:
+    """The options of a settings dataclass, in the order of its fields."""
+    grouped: dict[str, list[Setting]] = {}
+    for one in settings_of(kind).values():
+        if one.option:
+            grouped.setdefault(one.option, []).append(one)
+    return [Option(name, tuple(fields)) for name, fields in grouped.items()]
+
+
+@dataclass(frozen=True)
+class OptionGroup:
+    """The options of a command for one kind of settings.
+
+    Attributes:
+        title: over them in the help.
+        kind: dataclass of the settings.
+        leave_out: options that the command does not have.
+        renamed: option -> what the command calls it.
+    """
+
+    title: str
+    kind: type
+    leave_out: Collection[str] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def _options(self) -> list[tuple[str, Option]]:
+        options = [option for option in options_of(self.kind) if option.name not in self.leave_out]
+        return [(self.renamed.get(option.name, option.name), option) for option in options]
+
+    def add_to(self, parser: argparse.ArgumentParser, usual: Any, otherwise: str = "") -> None:
+        """Add the options, their defaults from ``usual``; None: none, and the help says what holds ``otherwise``."""
+        group = parser.add_argument_group(self.title)
+        for name, option in self._options():
+            default = None if usual is None else option.value(usual)
+            shown = otherwise if usual is None else _shown(default)
+            option.add_to(group, name, default, shown)
+
+    def settings(self, options: argparse.Namespace, base: _Settings) -> _Settings:
+        """``base`` with the options that were given, checked.
+
+        Raises:
+            ValueError: settings that cannot run.
+        """
+        changes: dict[str, Any] = {}
+        for name, option in self._options():
+            value = getattr(options, name.replace("-", "_"), None)
+            changes |= {} if value is None else option.chosen(value)
+        settings = replace(base, **changes)
+        settings.check()
+        return settings
+
+
+_STAGE1 = OptionGroup("Stage I", Stage1Settings)
+_STAGE2 = OptionGroup("Stage II", Stage2Settings)
+_STAGE2_ALONE = OptionGroup("Stage II", Stage2Settings, leave_out=("motion",))  # the preview's embeddings hold it
+_VIDEO = OptionGroup("video", VideoSettings)
+
+
+def add_stage1_options(parser: argparse.ArgumentParser) -> None:
+    """The options of Stage I and of the videos."""
+    _STAGE1.add_to(parser, Stage1Settings())
+    _VIDEO.add_to(parser, VideoSettings())
+
+
+def add_stage2_options(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
+    """Stage II's options; without defaults they are ``None`` and a preview's own settings hold."""
+    if defaults:
+        _STAGE2.add_to(parser, Stage2Settings())
+    else:
+        _STAGE2_ALONE.add_to(parser, None, "as the preview was made for")
+
+
+def stage1_settings(options: argparse.Namespace) -> Stage1Settings:
+    return _STAGE1.settings(options, Stage1Settings())
+
+
+def stage2_settings(options: argparse.Namespace, base: Stage2Settings) -> Stage2Settings:
+    """``base`` with the options that were given."""
+    return _STAGE2.settings(options, base)
+
+
+def video_settings(options: argparse.Namespace) -> VideoSettings:
+    return _VIDEO.settings(options, VideoSettings())
+
+
+def settings_table() -> str:
+    """All options of the stages and their videos as a Markdown table."""
+    lines = ["| option | default | values | |", "|---|---|---|---|"]
+    for group in (_STAGE1, _STAGE2, _VIDEO):
+        for option in options_of(group.kind):
+            default = _shown(option.value(group.kind()))
+            shown = f"`{default}`" if default else "off"
+            lines.append(f"| `--{option.name}` | {shown} | {option.range} | {option.help} |")
+    return "\n".join(lines)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -72,102 +231,25 @@ def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -
 
 def _read_settings(file: Path) -> dict[str, str]:
     """Defaults as argparse takes them: words, which it converts as if they had been typed."""
+    known = {
+        option.name: option
+        for kind in (Stage1Settings, Stage2Settings, VideoSettings)
+        for option in options_of(kind)
+        if option.fields[0].of_models
+    }
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read ({error}). Mend it or take it away.") from error
-    if not isinstance(table, dict) or set(table) - set(_SETTINGS):
-        wrong = sorted(set(table) - set(_SETTINGS)) if isinstance(table, dict) else table
-        raise ValueError(f"{file} has {wrong}; expected a table of these: {', '.join(_SETTINGS)}.")
+    if not isinstance(table, dict) or set(table) - set(known):
+        wrong = sorted(set(table) - set(known)) if isinstance(table, dict) else table
+        raise ValueError(f"{file} has {wrong}; expected a table of these: {', '.join(known)}.")
     for name, value in table.items():
         try:
-            _SETTINGS[name](str(value))
+            known[name].check_default(value)
         except ValueError:
-            raise ValueError(
-                f"{file} has {name!r} as {value!r}; expected {'a whole' if _SETTINGS[name] is int else 'a'} number."
-            ) from None
+            raise ValueError(f"{file} has {name!r} as {value!r}; expected {known[name].expected}.") from None
     return {name.replace("-", "_"): str(value) for name, value in table.items()}
-
-
-def add_stage2_options(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
-    """Stage II's options; without defaults they are ``None`` and a preview's own settings hold."""
-    usual = Stage2Settings()
-    group = parser.add_argument_group("Stage II")
-
-    def option(name: str, value: Any, text: str, kind: Callable[[str], Any], **more: Any) -> None:
-        shown = f"{text} (default: {value if defaults else 'as the preview was made for'})"
-        group.add_argument(name, type=kind, default=value if defaults else None, help=shown, **more)
-
-    option("--size", "1080p", f"{', '.join(SIZES)} or WIDTHxHEIGHT", str)
-    option("--noise-step", usual.noise_step, "strength of the latent degradation, 650-750 as trained", int)
-    option("--steps", usual.num_steps, "steps of the flow", int)
-    option("--cfg", usual.guidance_scale, "guidance scale, 10-13; 1 halves the cost", float)
-    option("--shift", usual.shift, "shift of the time grid, 2-3.5; 1 is the paper's", float)
-    option("--solver", usual.solver, "of the flow", str, choices=SOLVERS)
-    option("--resize", usual.resize, "how the preview takes the target's shape", str, choices=RESIZE_MODES)
-    option(
-        "--match-colors", usual.match_colors, "keep the preview's colours, in cells of N of its pixels; 0: off", float
-    )
-    group.add_argument("--rounding", choices=("bf16",), help="round times as the authors' production run did")
-    group.add_argument("--posterior-mean", action="store_true", help="encode to the posterior's mean, not a sample")
-
-
-def stage2_settings(options: argparse.Namespace, base: Stage2Settings) -> Stage2Settings:
-    """``base`` with the options that were given."""
-    given: dict[str, Any] = {
-        "noise_step": options.noise_step,
-        "num_steps": options.steps,
-        "guidance_scale": options.cfg,
-        "shift": options.shift,
-        "solver": options.solver,
-        "resize": options.resize,
-        "match_colors": options.match_colors,
-        "rounding": options.rounding,
-        "motion": getattr(options, "motion", None),
-        "sample_posterior": False if options.posterior_mean else None,
-    }
-    if options.size is not None:
-        given["height"], given["width"] = parse_size(options.size)
-    settings = replace(base, **{key: value for key, value in given.items() if value is not None})
-    settings.check()
-    return settings
-
-
-def add_stage1_options(parser: argparse.ArgumentParser) -> None:
-    usual = Stage1Settings()
-    group = parser.add_argument_group("Stage I")
-    group.add_argument("--preview-size", default="270p", help="of the preview (default: 270p, 480x256, as trained)")
-    group.add_argument("--frames", type=int, default=usual.num_frames, help="4n + 1 (default: 49, as trained)")
-    group.add_argument("--seed", type=int, default=usual.seed)
-    group.add_argument("--preview-steps", type=int, default=usual.num_steps, help="evaluations (default: 51)")
-    group.add_argument(
-        "--preview-cfg", type=float, default=usual.guidance_scale, help="guidance scale, 6-8 (default: 8)"
-    )
-    group.add_argument(
-        "--guidance-curve",
-        choices=("authors", "smooth", "constant"),
-        default=usual.guidance_curve,
-        help="authors: what the model was sampled with (default)",
-    )
-    group.add_argument(
-        "--motion", default=Stage2Settings().motion, help="put before Stage II's prompt (default: '%(default)s')"
-    )
-    group.add_argument("--fps", type=float, default=DEFAULT_FPS, help="of the video (default: 8, as trained)")
-
-
-def stage1_settings(options: argparse.Namespace) -> Stage1Settings:
-    height, width = parse_size(options.preview_size)
-    settings = Stage1Settings(
-        height=height,
-        width=width,
-        num_frames=options.frames,
-        num_steps=options.preview_steps,
-        guidance_scale=options.preview_cfg,
-        guidance_curve=options.guidance_curve,
-        seed=options.seed,
-    )
-    settings.check()
-    return settings
 
 
 def pick_device(name: str) -> torch.device:

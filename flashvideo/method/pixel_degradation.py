@@ -20,8 +20,8 @@ from ..tensors.checks import check_video
 from .pixel_steps import (
     CRFS,
     H264,
+    INTERPOLATIONS,
     JPEG_QUALITIES,
-    RESIZE_MODES,
     Blur,
     Codecs,
     Jpeg,
@@ -235,7 +235,7 @@ def _draw_steps(settings: PixelDegradation, size: tuple[int, int], dice: _Dice) 
             current = (resize.height, resize.width)
         steps += _draw_losses(settings, one, dice)
     end = _divided(size, dice.uniform(settings.strong_factor))
-    steps.append(Resize(*end, RESIZE_MODES[dice.below(len(RESIZE_MODES))]))
+    steps.append(Resize(*end, INTERPOLATIONS[dice.below(len(INTERPOLATIONS))]))
     return steps
 
 
@@ -260,7 +260,7 @@ def _draw_resize(one: DegradationRound, size: tuple[int, int], dice: _Dice) -> R
         factor = dice.uniform((min(1.0, low), min(1.0, high)))
     else:
         return None
-    return Resize(*_divided(size, 1 / factor), RESIZE_MODES[dice.below(len(RESIZE_MODES))])
+    return Resize(*_divided(size, 1 / factor), INTERPOLATIONS[dice.below(len(INTERPOLATIONS))])
 
 
 def _draw_losses(settings: PixelDegradation, one: DegradationRound, dice: _Dice) -> Steps:

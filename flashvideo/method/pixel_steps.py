@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,8 @@ from torch import Tensor
 
 from .seeds import mixed_seed
 
-ResizeMode = Literal["area", "bilinear", "bicubic"]
-
-RESIZE_MODES: tuple[ResizeMode, ...] = ("area", "bilinear", "bicubic")
-
-
+Interpolation = Literal["area", "bilinear", "bicubic"]
+INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 JPEG_QUALITIES = (1, 100)
 CRFS = (0, 51)
 
@@ -71,7 +68,7 @@ class Blur:
 class Resize:
     height: int
     width: int
-    mode: ResizeMode
+    mode: Interpolation
 
     def __call__(self, frames: Tensor, first: int) -> Tensor:
         size = (self.height, self.width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from .schedules import stage1_schedule
 
 Callback = Callable[[int, int, Tensor], None]
 GuidanceCurve = Literal["authors", "smooth", "constant"]
+GUIDANCE_CURVES: tuple[str, ...] = get_args(GuidanceCurve)
 
 
 def latent_scale_of(transformer: Any, given: float | None, default: float) -> float:
@@ -34,7 +35,7 @@ def stage1_guidance(
         return smooth_guidance(step, num_steps, scale, exponent)
     if curve == "constant":
         return scale
-    raise ValueError(f"guidance_curve is {curve!r}; expected 'authors', 'smooth' or 'constant'.")
+    raise ValueError(f"guidance_curve is {curve!r}; expected one of {', '.join(GUIDANCE_CURVES)}.")
 
 
 def dpmpp_2m_sde_coefficients(alphas: Sequence[float], step: int) -> tuple[float, float, float, float]:

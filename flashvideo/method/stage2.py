@@ -18,6 +18,7 @@ from .stage1 import Callback, latent_scale_of
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
 Rounding = Literal["bf16"] | None
+ROUNDINGS: tuple[str, ...] = ("bf16",)  # None beside them is exact
 
 
 def euler_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
@@ -118,8 +119,8 @@ def refine_latents(
     check_noise_step(noise_step)
     check_guidance(guidance_scale)
     rule = get_solver(solver)
-    if rounding not in (None, "bf16"):
-        raise ValueError(f"rounding is {rounding!r}; expected None (exact) or 'bf16'.")
+    if rounding not in (None, *ROUNDINGS):
+        raise ValueError(f"rounding is {rounding!r}; expected None (exact) or one of {', '.join(ROUNDINGS)}.")
     times = flow_times(num_steps, shift, torch.bfloat16 if rounding == "bf16" else torch.float32)
     if getattr(transformer, "noise_step_embedding", transformer) is None:
         raise ValueError(

@@ -12,12 +12,13 @@ from diffusers import AutoencoderKLCogVideoX, DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from . import chain
-from ..method.checks import check_prompt_embeds
-from .settings import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
 from ..loading.model_store import release_memory
+from ..method.checks import check_prompt_embeds
 from ..models.transformer import FlashVideoTransformer3DModel
+from ..video.files import DEFAULT_FPS, check_fps
+from . import chain
 from .record import Preview
+from .settings import Stage1Settings, Stage2Settings
 
 
 @dataclass
@@ -130,8 +131,7 @@ class FlashVideoPipeline(DiffusionPipeline):
             first, second = replace(first, seed=seed), second.with_seed(seed)
         first.check()
         second.check()
-        if not 0 < fps <= MAX_FPS:
-            raise ValueError(f"fps is {fps}; expected more than 0 and at most {MAX_FPS}.")
+        check_fps(fps)
         self._require("stage1", "vae", *(() if preview_only else ("stage2",)))
         report = progress or self._bars()
         if prompt_embeds is None:

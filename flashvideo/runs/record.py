@@ -14,12 +14,15 @@ from ..checkpoints.files import open_weights
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.checks import check_noise_step
 from ..tensors.checks import check_latents
-from .settings import DEFAULT_FPS, MAX_FPS, Stage1Settings, Stage2Settings
+from ..video.files import DEFAULT_FPS, check_fps
+from .fields import check_known
+from .settings import Stage1Settings, Stage2Settings
 
 PREVIEW_FORMAT = "1"
 _KEY = "flashvideo.preview"
 CONTENTS = ("preview", "degraded", "refined")
 _SMALL = "preview_latents"
+_DESCRIBED = ("format", "content", "prompt", "fps", "noise_step", "stage1", "stage2", "models")
 _STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
 
 
@@ -88,8 +91,7 @@ class Preview:
         check_latents(f"the latents of {name}", self.latents)
         if self.content == "degraded":
             check_noise_step(-1 if self.noise_step is None else self.noise_step)
-        if not 0 < self.fps <= MAX_FPS:
-            raise ValueError(f"{name} has {self.fps} frames a second; expected more than 0 and at most {MAX_FPS}.")
+        check_fps(self.fps, f"the fps of {name}")
         try:
             self.stage1.check()
             self.stage2.check()
@@ -153,13 +155,14 @@ def load_preview(path: str | Path) -> Preview:
                 f"{path} was written by another version (format {values['format']}, content {values['content']!r}); "
                 f"this program reads format {PREVIEW_FORMAT}. Update it."
             )
+        check_known(values, _DESCRIBED, str(path))
         read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
         if _SMALL in weights.tensors:
             read[_SMALL] = weights.tensors[_SMALL].read().clone()
         preview = Preview(
             prompt=values["prompt"],
-            stage1=Stage1Settings.from_dict(values["stage1"]),
-            stage2=Stage2Settings.from_dict(values["stage2"]),
+            stage1=Stage1Settings.from_dict(values["stage1"], f"{path}: stage1"),
+            stage2=Stage2Settings.from_dict(values["stage2"], f"{path}: stage2"),
             fps=values["fps"],
             content=values["content"],
             noise_step=values["noise_step"],

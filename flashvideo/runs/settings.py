@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from ..method.checks import check_finite_number, check_noise_step, check_positive, check_size
-from ..tensors.sizes import latent_frames
-from ..video.color_match import check_match_colors
-from ..method.guidance import check_guidance
-from ..method.schedules import NOISE_STEPS
-from ..method.stage1 import stage1_guidance
-from ..method.stage2 import get_solver
+from ..method.checks import NOISE_STEPS, check_noise_step, check_size
+from ..method.stage1 import GUIDANCE_CURVES, stage1_guidance
+from ..method.stage2 import ROUNDINGS, SOLVERS
+from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
+from ..video.files import DEFAULT_FPS, MAX_FPS
+from ..video.resize import RESIZE_MODES
+from .fields import check_fields, from_dict, setting
 
 # name -> (height, width) in pixels: the nominal sizes floored to multiples of 16, as the authors run them
 SIZES = {
@@ -23,10 +23,8 @@ SIZES = {
     "2k": (1440, 2560),
     "4k": (2160, 3840),
 }
-DEFAULT_FPS = 8
-MAX_FPS = 1000
-RESIZE_MODES = ("stretch", "crop", "pad")
-_SettingsType = TypeVar("_SettingsType", "Stage1Settings", "Stage2Settings")
+_SIDE = {"low": SIZE_MULTIPLE, "step": SIZE_MULTIPLE, "offered": (SIZE_MULTIPLE, 16384)}
+_SEED_END = 2**63
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -45,32 +43,67 @@ def parse_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def _from_dict(kind: type[_SettingsType], values: dict[str, Any]) -> _SettingsType:
-    known = {field.name for field in fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+def size_name(height: int, width: int) -> str:
+    """What :func:`parse_size` reads as this size: its name, or ``WIDTHxHEIGHT``."""
+    return next((name for name, size in SIZES.items() if size == (height, width)), f"{width}x{height}")
 
 
 @dataclass(frozen=True)
 class Stage1Settings:
     """Stage I. Sizes in pixels; defaults are the authors' run."""
 
-    height: int = 256
-    width: int = 480
-    num_frames: int = 49
-    num_steps: int = 51
-    guidance_scale: float = 8.0
-    guidance_exponent: float = 5.0
-    guidance_curve: str = "authors"
-    seed: int = 0
+    height: int = setting(SIZES["270p"][0], "Stage I was trained on 270p.", option="preview-size", **_SIDE)
+    width: int = setting(SIZES["270p"][1], "Stage I was trained on 270p.", option="preview-size", **_SIDE)
+    num_frames: int = setting(
+        49,
+        "Frames: 1, 5, 9 ... (4n + 1). Trained on 49, which are 6 seconds at 8 frames a second.",
+        option="frames",
+        low=1,
+        step=TEMPORAL_FACTOR,
+        offered=(1, 4001),
+    )
+    num_steps: int = setting(
+        51,
+        "Evaluations of the model. The authors run 51 (their paper says 50).",
+        label="steps of Stage I",
+        option="preview-steps",
+        low=1,
+        high=NOISE_STEPS,
+        reason=f"the schedule has {NOISE_STEPS}",
+    )
+    guidance_scale: float = setting(
+        8.0,
+        "Guidance scale: how closely the prompt is followed. The guidance of a step swings between 1 and 1 + this.",
+        option="preview-cfg",
+        low=0,
+        step=0.1,
+        offered=(0, 100),
+    )
+    guidance_exponent: float = setting(
+        5.0,
+        "Exponent of the guidance curve. The authors' curve needs a whole number.",
+        low=0,
+        high=20,
+        step=1,
+        advanced=True,
+    )
+    guidance_curve: str = setting(
+        "authors",
+        "authors: what the model was sampled with. smooth: grows over the steps. constant: plain CFG.",
+        option="guidance-curve",
+        choices=GUIDANCE_CURVES,
+        advanced=True,
+    )
+    seed: int = setting(
+        0, "Of everything that is drawn, in both stages.", option="seed", low=0, high=_SEED_END - 1, of_models=False
+    )
 
     def check(self) -> None:
         """Raise ValueError for settings that cannot run."""
         check_size(self.height, self.width)
         latent_frames(self.num_frames)
-        check_positive("steps of Stage I", self.num_steps)
-        if self.num_steps > NOISE_STEPS:
-            raise ValueError(f"{self.num_steps} steps of Stage I: the schedule has {NOISE_STEPS}. Use fewer.")
-        check_guidance(self.guidance_scale)
+        check_seed(self.seed)
+        check_fields(self)
         stage1_guidance(
             self.guidance_curve,  # type: ignore[arg-type]
             0,
@@ -79,7 +112,6 @@ class Stage1Settings:
             self.guidance_scale,
             self.guidance_exponent,
         )
-        check_seed(self.seed)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int, int]:
@@ -90,8 +122,10 @@ class Stage1Settings:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Stage1Settings:
-        return _from_dict(cls, values)
+    def from_dict(cls, values: dict[str, Any], where: str = "stage1") -> Stage1Settings:
+        """The inverse, refusing unknown keys with a ValueError that names ``where`` they stand; missing ones keep
+        their defaults."""
+        return from_dict(cls, values, where)
 
 
 @dataclass(frozen=True)
@@ -109,48 +143,124 @@ class Stage2Settings:
         seed: of the posterior and the degradation.
     """
 
-    height: int = 1072
-    width: int = 1920
-    noise_step: int = 675
-    num_steps: int = 4
-    shift: float = 2.5
-    guidance_scale: float = 13.0
-    solver: str = "euler"
-    rounding: str | None = None
-    motion: str = "medium motion,"
-    resize: str = "stretch"
-    sample_posterior: bool = True
-    match_colors: float = 0.0
-    seed: int = 0
+    height: int = setting(
+        SIZES["1080p"][0], "Size of the refined video; Stage II was trained on 1080p.", option="size", **_SIDE
+    )
+    width: int = setting(
+        SIZES["1080p"][1], "Size of the refined video; Stage II was trained on 1080p.", option="size", **_SIDE
+    )
+    noise_step: int = setting(
+        675,
+        "How much of the latent is replaced by noise: 675 by default, trained on 650 to 750.",
+        option="noise-step",
+        low=0,
+        high=NOISE_STEPS - 1,
+    )
+    num_steps: int = setting(
+        4,
+        "Steps of the flow. 4 by default; the authors ran 5.",
+        label="steps of Stage II",
+        option="steps",
+        low=1,
+        offered=(1, 1000),
+    )
+    shift: float = setting(
+        2.5,
+        "Above 1 the steps grow towards the end; 1 gives equal steps (the paper's), 2.5 the authors' run.",
+        option="shift",
+        above=0,
+        step=0.1,
+        offered=(0.01, 100),
+    )
+    guidance_scale: float = setting(
+        13.0,
+        "Guidance scale; the authors use 10 to 13. 1 halves the cost and leaves guidance out.",
+        option="cfg",
+        low=0,
+        step=0.1,
+        offered=(0, 100),
+    )
+    solver: str = setting(
+        "euler",
+        "euler: one evaluation a step, the paper's. midpoint, heun: two. rk4: four.",
+        option="solver",
+        choices=tuple(SOLVERS),
+    )
+    rounding: str | None = setting(
+        None,
+        "bf16 rounds time steps and noise step as the authors' production run did; exact does not.",
+        option="rounding",
+        choices=ROUNDINGS,
+        off=None,
+        advanced=True,
+        of_models=False,
+    )
+    motion: str = setting(
+        "medium motion,",
+        "Stage II only: the words in front of the prompt. The authors always use medium motion.",
+        option="motion",
+    )
+    resize: str = setting(
+        "stretch",
+        "stretch: what Stage II was trained on. crop and pad keep the aspect ratio.",
+        option="resize",
+        choices=RESIZE_MODES,
+    )
+    sample_posterior: bool = setting(
+        True,
+        "Encode to the mean of the VAE's posterior, not to a sample of it as the authors do.",
+        option="posterior-mean",
+        of_models=False,
+    )
+    match_colors: float = setting(
+        0.0,
+        "Keep the preview's colours and light, in cells of so many of its pixels; Stage II's detail stays.",
+        option="match-colors",
+        off=0,
+        low=1,
+        high=1024,
+        step=1,
+    )
+    seed: int = setting(0, "Of the posterior and the degradation.", low=0, high=_SEED_END - 1, of_models=False)
 
     def check(self) -> None:
         """Raise ValueError for settings that cannot run."""
         check_size(self.height, self.width)
         check_noise_step(self.noise_step)
-        check_positive("steps of Stage II", self.num_steps)
-        get_solver(self.solver)
-        check_guidance(self.guidance_scale)
-        check_finite_number("shift", self.shift)
-        if self.shift <= 0:
-            raise ValueError(f"shift is {self.shift}; expected a positive number (2.5 by default).")
-        if self.rounding not in (None, "bf16"):
-            raise ValueError(f"rounding is {self.rounding!r}; expected nothing (exact) or 'bf16'.")
-        if self.resize not in RESIZE_MODES:
-            raise ValueError(f"resize is {self.resize!r}; expected one of {', '.join(RESIZE_MODES)}.")
-        check_match_colors(self.match_colors)
         check_seed(self.seed)
+        check_fields(self)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Stage2Settings:
-        return _from_dict(cls, values)
+    def from_dict(cls, values: dict[str, Any], where: str = "stage2") -> Stage2Settings:
+        """As :meth:`Stage1Settings.from_dict`."""
+        return from_dict(cls, values, where)
 
     def with_seed(self, seed: int) -> Stage2Settings:
         return replace(self, seed=seed)
 
 
+@dataclass(frozen=True)
+class VideoSettings:
+    """The files of both stages' videos."""
+
+    fps: float = setting(
+        DEFAULT_FPS,
+        "Frames per second; both stages were trained on 8.",
+        option="fps",
+        above=0,
+        high=MAX_FPS,
+        step=0.01,
+        offered=(0.01, MAX_FPS),
+    )
+
+    def check(self) -> None:
+        """Raise ValueError for settings that cannot run."""
+        check_fields(self)
+
+
 def check_seed(seed: int) -> None:
-    if int(seed) != seed or not 0 <= seed < 2**63:
+    if int(seed) != seed or not 0 <= seed < _SEED_END:
         raise ValueError(f"seed {seed}: expected a whole number from 0 to 2^63 - 1.")

@@ -20,6 +20,7 @@ from .resize import as_clip, contact_sheet, side_by_side
 
 __all__ = [
     "VideoWriter",
+    "check_fps",
     "check_output",
     "contact_sheet",
     "read_metadata",
@@ -32,6 +33,7 @@ __all__ = [
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 DEFAULT_FPS = 8
+MAX_FPS = 1000
 DEFAULT_CRF = 5  # the authors' setting for both stages
 JOINT_CRF = 15  # and for the side-by-side comparison
 
@@ -41,6 +43,12 @@ BT709 = 1  # BT.709's code in H.264's fields for primaries, transfer and matrix
 LIMITED_RANGE = 1
 _MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+
+
+def check_fps(fps: float | Fraction, name: str = "fps") -> None:
+    """Raise ValueError for a frame rate that files cannot have; ``name`` is what the message calls it."""
+    if not 0 < fps <= MAX_FPS:
+        raise ValueError(f"{name} is {fps}; expected more than 0 and at most {MAX_FPS} frames a second.")
 
 
 def check_output(
@@ -98,8 +106,7 @@ class VideoWriter:
         *,
         preset: str = "medium",
     ) -> None:
-        if not 0 < fps <= 1000:
-            raise ValueError(f"fps is {fps}; expected more than 0 and at most 1000 frames per second.")
+        check_fps(fps)
         if crf not in range(52):
             raise ValueError(f"crf is {crf}; expected a whole number from 0 (best) to 51 (worst).")
         _check_metadata(metadata or {})

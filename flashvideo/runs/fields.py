@@ -1,0 +1,140 @@
+"""What the world knows of a setting, beside the dataclass field that holds it: one place for all who ask or tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+_KEY = "setting"
+_UNSET: Any = object()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a settings dataclass, described.
+
+    Attributes:
+        name, kind, default: the field's; ``kind`` is ``int``, ``float``, ``str`` or ``bool``.
+        help: one or two sentences for the command line, the editor and the table of options.
+        label: what messages call it.
+        option: its name on the command line and in a models folder's ``settings.json``; "" if it has none. Two fields
+            with one option are the sides of a size.
+        low, high: bounds of the numbers that run, themselves included.
+        above: bound of the numbers that run, itself not included.
+        off: a value outside of bounds and choices that means "not at all".
+        choices: the words that run, if not all.
+        reason: why the range is what it is, for messages.
+        step: of the editor's widget.
+        offered: least and greatest number of the editor's widget, where they are closer than the bounds.
+        advanced: whether the editor hides it at first.
+        of_models: whether a models folder's ``settings.json`` may give its default.
+    """
+
+    help: str
+    name: str = ""
+    kind: type = str
+    default: Any = None
+    label: str = ""
+    option: str = ""
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    off: Any = _UNSET
+    choices: tuple[str, ...] = ()
+    reason: str = ""
+    step: float | None = None
+    offered: tuple[float, float] | None = None
+    advanced: bool = False
+    of_models: bool = True
+
+    def check(self, value: Any, label: str = "") -> None:
+        """Raise ValueError for a value that cannot run; ``label`` is what the message calls the setting instead."""
+        if not self._runs(value):
+            reason = f" ({self.reason})" if self.reason else ""
+            raise ValueError(f"{label or self.label} is {value!r}; expected {self.expected}{reason}.")
+
+    def _runs(self, value: Any) -> bool:
+        if self.off is not _UNSET and value == self.off:
+            return True
+        if self.choices:
+            return value in self.choices
+        if self.kind in (str, bool):
+            return isinstance(value, self.kind)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return False
+        number = int(value) if self.kind is int else float(value)  # whole numbers exactly
+        return (
+            number == value
+            and (self.low is None or number >= self.low)
+            and (self.above is None or number > self.above)
+            and (self.high is None or number <= self.high)
+        )
+
+    @property
+    def range(self) -> str:
+        """The values that run, in words; "" if all of its kind do."""
+        if self.choices:
+            words = ", ".join(self.choices)
+        elif self.low is not None:
+            words = f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
+        else:
+            bounds = (("more than", self.above), ("at most", self.high))
+            words = " and ".join(f"{which} {bound}" for which, bound in bounds if bound is not None)
+        return words if self.off in (_UNSET, None) else f"{self.off} (off) or {words}"
+
+    @property
+    def expected(self) -> str:
+        """The values that run, as messages say it."""
+        if self.choices:
+            return f"one of {self.range}" + (", or None" if self.off is None else "")
+        kind = {int: "a whole number", float: "a number", str: "words", bool: "True or False"}[self.kind]
+        return f"{kind}: {self.range}" if self.range else kind
+
+
+def setting(default: Any, help: str, **more: Any) -> Any:
+    """A field of a settings dataclass; ``more`` are attributes of :class:`Setting`."""
+    return dataclasses.field(default=default, metadata={_KEY: Setting(help, **more)})
+
+
+def settings_of(kind: type) -> dict[str, Setting]:
+    """The described fields of a settings dataclass, in order, by name."""
+    hints, described = typing.get_type_hints(kind), {}
+    for field in dataclasses.fields(kind):
+        if (known := field.metadata.get(_KEY)) is not None:
+            plain = (typing.get_args(hints[field.name]) or (hints[field.name],))[0]  # the str of ``str | None``
+            label = known.label or field.name.replace("_", " ")
+            described[field.name] = dataclasses.replace(
+                known, name=field.name, kind=plain, default=field.default, label=label
+            )
+    return described
+
+
+def check_fields(settings: Any) -> None:
+    """Raise ValueError unless every described field has a value that runs."""
+    for name, described in settings_of(type(settings)).items():
+        described.check(getattr(settings, name))
+
+
+def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raise ValueError for names that this program does not know: what they ask for, it would not do."""
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(
+            f"{where} has {', '.join(unknown)}, which this program does not know: a newer one wrote it. Update "
+            "FlashVideo, or make it again with this one."
+        )
+
+
+def from_dict(kind: Callable[..., T], values: dict[str, Any], where: str) -> T:
+    """A settings dataclass from a table. Fields that it lacks keep their defaults: they were invented later.
+
+    Raises:
+        ValueError: fields that this program does not know.
+    """
+    check_known(values, inspect.signature(kind).parameters, where)
+    return kind(**values)
