@@ -75,10 +75,16 @@ def test_existing_file_is_kept(preview, tmp_path):
     assert load_preview(path).prompt == preview.prompt
 
 
-def test_other_settings_of_a_later_version_are_left_out(preview, tmp_path):
-    path = preview.save(tmp_path / "a.safetensors")
-    found = load_preview(altered(path, tmp_path / "b.safetensors", stage1__invented=1))
-    assert found.stage1 == preview.stage1
+@pytest.mark.parametrize("name", ["invented", "stage1__invented", "stage2__invented"])
+def test_what_a_later_version_asks_for_is_refused(preview, tmp_path, name):
+    path = altered(preview.save(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", **{name: 1})
+    with pytest.raises(ValueError, match=r"b\.safetensors.* has invented, which this program does not know.* Update"):
+        load_preview(path)
+
+
+def test_what_an_earlier_version_did_not_know_has_its_default(preview, tmp_path):
+    path = altered(preview.save(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", stage2={"height": 64})
+    assert load_preview(path).stage2 == Stage2Settings(height=64)
 
 
 @pytest.mark.parametrize(
