@@ -14,25 +14,25 @@ from comfy_api.latest import ComfyExtension, io
 log = logging.getLogger(__name__)
 
 FAMILIES = (
-    *("blocks.loaders", "blocks.text_loader", "blocks.text", "blocks.stage1", "blocks.stage1_parts", "blocks.degrade"),
-    *("blocks.stage2", "blocks.vae_loader", "blocks.upscale", "blocks.decode", "blocks.video", "blocks.compare"),
-    *("blocks.grid", "blocks.choose", "gate.preview_gate", "blocks.pixel_degradation"),
+    *("blocks.loaders", "blocks.vae_loader", "blocks.text", "blocks.stage1", "blocks.degrade", "blocks.stage2"),
+    *("blocks.upscale", "blocks.decode", "blocks.video", "blocks.compare", "blocks.grid", "blocks.choose"),
+    *("gate.preview_gate", "blocks.pixel_degradation"),
 )
 
 
 def load_families(families: tuple[str, ...] = FAMILIES) -> list[type[io.ComfyNode]]:
     """The nodes of all families that can be imported."""
-    found: list[type[io.ComfyNode]] = []
+    nodes: list[type[io.ComfyNode]] = []
     for family in families:
         try:
-            found += importlib.import_module(f".{family}", __name__).NODES
+            nodes += importlib.import_module(f".{family}", __name__).NODES
         except Exception as error:  # whatever a broken dependency raises must cost its own nodes only
             log.error(
                 "FlashVideo: the %s nodes are missing, because %s (%s). Install the pack's requirements.txt into "
                 "ComfyUI's Python and start it again; the other FlashVideo nodes work.",
                 *(family.rpartition(".")[2], error, type(error).__name__),
             )
-    return found
+    return nodes
 
 
 class FlashVideoExtension(ComfyExtension):

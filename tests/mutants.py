@@ -32,7 +32,9 @@ class Mutant:
 
 _TRANSFORMER = "tests/unit/models/test_golden.py"
 _SAMPLERS = "tests/unit/method/test_golden.py"
+_SAMPLING = "tests/unit/method/test_sampling.py"
 _PIPELINE = "tests/unit/runs/test_golden.py"
+_STAGE2 = "flashvideo/method/stage2.py"
 _NETWORK = "flashvideo/models/network.py"
 _SOURCE = "flashvideo/loading/source.py"
 
@@ -102,7 +104,9 @@ MUTANTS = (
         "float(torch.cos(torch.tensor(math.pi) * torch.tensor(progress) ** exponent))",
         _SAMPLERS,
     ),
-    Mutant("no-snapping", "flashvideo/method/stage1.py", "float(schedule.snapped[i])", "alphas[i]", _SAMPLERS),
+    Mutant(
+        "no-snapping", "flashvideo/method/schedules.py", "self.snapped.double()", "self.alphas[:-1].double()", _SAMPLERS
+    ),
     Mutant(
         "table-indexed-by-the-timestep",
         "flashvideo/method/schedules.py",
@@ -119,9 +123,9 @@ MUTANTS = (
     ),
     Mutant(
         "degradation-with-the-shift-3-table",
-        "flashvideo/method/degradation.py",
-        "zero_snr_table()[",
-        "zero_snr_table(3.0)[",
+        "flashvideo/method/schedules.py",
+        "zero_snr_table().to(",
+        "zero_snr_table(3.0).to(",
         _SAMPLERS,
     ),
     Mutant(
@@ -133,16 +137,16 @@ MUTANTS = (
     ),
     Mutant(
         "flow-backwards",
-        "flashvideo/method/stage2.py",
-        "float(1000 - 1000 * t)",
-        "float(1000 * t)",
+        "flashvideo/method/schedules.py",
+        "return 1000 - 1000 * time",
+        "return 1000 * time",
         _SAMPLERS,
     ),
     Mutant(
         "rounded-noise-step-not-told",
         "flashvideo/method/stage2.py",
-        'if rounding == "bf16" else float(noise_step)',
-        "if False else float(noise_step)",
+        "torch.tensor(noise_step, dtype=time_dtype(rounding))",
+        "torch.tensor(noise_step, dtype=torch.float32)",
         _SAMPLERS,
     ),
     Mutant("posterior-mean", "flashvideo/vae/codec.py", "if sample and noise is not None:", "if False:", _PIPELINE),
@@ -159,6 +163,34 @@ MUTANTS = (
         "_resize_frame(video[:, :, index].float(),",
         "_resize_frame((video[:, :, index].float() * 255).round() / 255,",
         _PIPELINE,
+    ),
+    Mutant(
+        "midpoint-at-the-wrong-time",
+        _STAGE2,
+        "velocity(x + dt / 2 * velocity(x, t), t + dt / 2)",
+        "velocity(x + dt / 2 * velocity(x, t), t)",
+        _SAMPLING,
+    ),
+    Mutant(
+        "heun-at-the-wrong-time",
+        _STAGE2,
+        "velocity(x + dt * first, t + dt)",
+        "velocity(x + dt * first, t)",
+        _SAMPLING,
+    ),
+    Mutant(
+        "rk4-at-the-wrong-time",
+        _STAGE2,
+        "k4 = velocity(x + dt * k3, t + dt)",
+        "k4 = velocity(x + dt * k3, t)",
+        _SAMPLING,
+    ),
+    Mutant(
+        "guidance-branches-always-together",
+        "flashvideo/method/guidance.py",
+        "if self.sequential:",
+        "if False:",
+        _SAMPLING,
     ),
 )
 

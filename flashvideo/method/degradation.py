@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents
 from .checks import check_noise_step
-from .schedules import zero_snr_table
+from .schedules import signal_and_noise
 
 STAGE1_LATENT_SCALE = 0.7
 STAGE2_LATENT_SCALE = 1.15258426
 
 
-def degradation_mix(noise_step: int) -> tuple[float, float]:
-    """Amplitudes (signal, noise) at a noise step: 675 gives 0.264, 0.9645 (their squares add up to 1)."""
-    check_noise_step(noise_step)
-    signal = zero_snr_table()[int(noise_step)]
-    return float(signal), float((1 - signal**2).sqrt())
+def standard_normal(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+    """One draw in fp32, on the generator's device or the CPU."""
+    device = generator.device if generator is not None else torch.device("cpu")
+    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+
+
+def mix_noise(latents: Tensor, noise: Tensor, noise_step: int | Tensor) -> Tensor:
+    """DEG_latent in model space: ``signal * latents + amplitude * noise``.
+
+    Args:
+        latents: ``[B, 16, T, h, w]`` in model space.
+        noise: standard normal, like ``latents``.
+        noise_step: index 0..999 of the whole batch, or ``[B]``. 675 gives the amplitudes 0.264 and 0.9645.
+    """
+    steps = torch.as_tensor(noise_step, device=latents.device).view(-1, 1, 1, 1, 1)
+    signal, amplitude = signal_and_noise(steps)
+    return signal * latents + amplitude * noise
 
 
 def degrade_latents(
@@ -28,7 +42,7 @@ def degrade_latents(
     generator: torch.Generator | None = None,
     latent_scale: float = STAGE2_LATENT_SCALE,
 ) -> Tensor:
-    """``signal * latents + noise amplitude * noise``, mixed in model space.
+    """Latents with noise mixed in, in model space, by :func:`mix_noise`.
 
     Args:
         latents: ``[B, 16, T, h, w]`` in VAE space.
@@ -44,12 +58,11 @@ def degrade_latents(
         ValueError: shapes that differ, or a noise step out of range.
     """
     check_latents("latents", latents, even=False)
-    signal, amplitude = degradation_mix(noise_step)
+    check_noise_step(noise_step)
     if noise is None:
-        device = generator.device if generator is not None else torch.device("cpu")
-        noise = torch.randn(latents.shape, generator=generator, device=device, dtype=torch.float32)
+        noise = standard_normal(latents.shape, generator)
     elif noise.shape != latents.shape:
         raise ValueError(f"noise has shape {list(noise.shape)}; expected that of the latents, {list(latents.shape)}.")
     noise = noise.to(latents.device, latents.dtype)
-    mixed = signal * (latents.float() * latent_scale) + amplitude * noise.float()
+    mixed = mix_noise(latents.float() * latent_scale, noise.float(), int(noise_step))
     return (mixed / latent_scale).to(latents.dtype)

@@ -47,7 +47,7 @@ class GuidedTransformer:
         transformer: ``transformer(hidden_states, timestep, encoder_hidden_states, *, noise_step=None)``.
         shape: of the latents, ``(B, 16, T, h, w)``.
         prompt_embeds, negative_prompt_embeds: ``[B, 226, D]`` or ``[1, 226, D]``; no negative means all zeros.
-        noise_step: told to the transformer if given.
+        noise_step: for the transformer, if it takes one.
         sequential: evaluate u and c one after the other (less memory) instead of as one batch.
 
     Raises:

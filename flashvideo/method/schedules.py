@@ -38,12 +38,39 @@ def zero_snr_table(shift_scale: float = 1.0) -> Tensor:
     return _zero_terminal_snr(_alphas_cumprod(), shift_scale)
 
 
+def signal_and_noise(step: int | Tensor) -> tuple[Tensor, Tensor]:
+    """Amplitudes of signal and noise at entries of :func:`zero_snr_table`; their squares add up to 1.
+
+    Args:
+        step: index or indices, 0 (clean) to 999 (pure noise).
+
+    Returns:
+        ``sqrt(alpha_bar)`` and ``sqrt(1 - alpha_bar)``, shape and device of ``step``.
+    """
+    index = torch.as_tensor(step)
+    signal = zero_snr_table().to(index.device)[index]
+    return signal, (1 - signal**2).sqrt()
+
+
+@dataclass(frozen=True)
+class SolverLevels:
+    """Noise levels of a Stage I run, in step order, in double precision.
+
+    Attributes:
+        alphas: ``n + 1`` times sqrt(alpha_bar) of the solver; 0 is pure noise, 1 is clean.
+        snapped: ``n`` times sqrt(alpha_bar) at which v is turned into x0.
+    """
+
+    alphas: list[float]
+    snapped: list[float]
+
+
 @dataclass(frozen=True)
 class Stage1Schedule:
     """Noise levels of a Stage I run, in step order.
 
     Attributes:
-        timesteps: ``[n]`` integers that the transformer is told, 999 first.
+        timesteps: ``[n]`` integers for the transformer, 999 first.
         alphas: ``[n + 1]`` sqrt(alpha_bar) of the solver, 0 first, 1 last. The zero-terminal-SNR rescale is done
             after sub-sampling, so these are not entries of the table of 1000.
         snapped: ``[n]`` nearest entries of that table, used to turn v into x0.
@@ -54,6 +81,11 @@ class Stage1Schedule:
     alphas: Tensor
     snapped: Tensor
     snapped_index: Tensor
+
+    @property
+    def levels(self) -> SolverLevels:
+        """The levels as the solver takes them."""
+        return SolverLevels(self.alphas.double().tolist(), self.snapped.double().tolist())
 
 
 def stage1_schedule(num_steps: int, shift_scale: float = 1.0) -> Stage1Schedule:
@@ -95,3 +127,8 @@ def flow_times(num_steps: int, shift: float = 2.5, dtype: torch.dtype = torch.fl
     times = 1 - shift * (1 - uniform) / (1 + (shift - 1) * (1 - uniform))
     times[0] = 0  # exactly, whatever the rounding
     return times
+
+
+def network_timestep(time: Tensor) -> Tensor:
+    """What the transformer is called with at a time of Stage II's flow: 1000 at time 0, 0 at time 1."""
+    return 1000 - 1000 * time

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents
-from .degradation import STAGE1_LATENT_SCALE
+from .degradation import STAGE1_LATENT_SCALE, standard_normal
 from .guidance import GuidedTransformer, check_guidance, dynamic_guidance, smooth_guidance
-from .schedules import stage1_schedule
+from .schedules import SolverLevels, stage1_schedule
 
 Callback = Callable[[int, int, Tensor], None]
 GuidanceCurve = Literal["authors", "smooth", "constant"]
@@ -65,6 +65,41 @@ def dpmpp_2m_sde_coefficients(alphas: Sequence[float], step: int) -> tuple[float
     return sigma_after / sigma * decay, after * spread, extrapolation, sigma_after * math.sqrt(spread)
 
 
+def stage1_steps(
+    levels: SolverLevels, x: Tensor, predict_v: Callable[[int, Tensor], Tensor], draw: Callable[[int], Tensor]
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Stage I's run, step by step, with the caller's network and the caller's noise.
+
+    Args:
+        levels: of the run.
+        x: the start, ``[B, 16, T, h, w]`` in model space and variance-preserving form.
+        predict_v: ``predict_v(step, x)`` is the guided prediction.
+        draw: ``draw(step)`` is standard normal noise like ``x``; steps that end at level 1 ask for none.
+
+    Yields:
+        ``(step, denoised estimate, next x)``.
+    """
+    previous = torch.zeros_like(x)
+    for i, snapped in enumerate(levels.snapped):
+        denoised = snapped * x - math.sqrt(1 - snapped**2) * predict_v(i, x)  # v -> x0
+        if levels.alphas[i + 1] == 1:
+            x = denoised
+        else:
+            keep, amount, extrapolation, noise_amount = dpmpp_2m_sde_coefficients(levels.alphas, i)
+            target = denoised + extrapolation * (denoised - previous)
+            x = keep * x + amount * target + noise_amount * draw(i)
+        yield i, denoised, x
+        previous = denoised
+
+
+def _check_step_noise(step_noise: Sequence[Tensor], num_steps: int, shape: torch.Size) -> None:
+    if len(step_noise) != num_steps - 1 or any(tensor.shape != shape for tensor in step_noise):
+        raise ValueError(
+            f"step_noise: expected {num_steps - 1} tensors of shape {list(shape)} (one for each step but the last), "
+            f"got {len(step_noise)} of {sorted({tuple(t.shape) for t in step_noise})}."
+        )
+
+
 @torch.no_grad()
 def sample_stage1(
     transformer: Any,
@@ -107,43 +142,28 @@ def sample_stage1(
     check_latents("noise", noise)
     check_guidance(guidance_scale)
     schedule = stage1_schedule(num_steps)
-    timesteps, alphas = schedule.timesteps.tolist(), schedule.alphas.double().tolist()
+    timesteps = schedule.timesteps.tolist()
     scales = [
         stage1_guidance(guidance_curve, i, t, num_steps, guidance_scale, guidance_exponent)
         for i, t in enumerate(timesteps)
     ]
     if getattr(transformer, "noise_step_embedding", None) is not None:
         raise ValueError("This is a Stage II transformer (it has a noise-step embedding): load Stage I's for sampling.")
-    if step_noise is not None and (
-        len(step_noise) != num_steps - 1 or any(tensor.shape != noise.shape for tensor in step_noise)
-    ):
-        raise ValueError(
-            f"step_noise: expected {num_steps - 1} tensors of shape {list(noise.shape)} (one for each step but the "
-            f"last), got {len(step_noise)} of {sorted({tuple(t.shape) for t in step_noise})}."
-        )
+    if step_noise is not None:
+        _check_step_noise(step_noise, num_steps, noise.shape)
     guided = GuidedTransformer(
         transformer, noise.shape, prompt_embeds, negative_prompt_embeds, sequential=sequential_guidance
     )
     scale = latent_scale_of(transformer, latent_scale, STAGE1_LATENT_SCALE)
 
-    x = noise.float()
-    previous = torch.zeros_like(x)
-    for i, timestep in enumerate(timesteps):
-        snapped = float(schedule.snapped[i])
-        denoised = snapped * x - math.sqrt(1 - snapped**2) * guided(x, timestep, scales[i])  # v -> x0
-        if i == num_steps - 1:
-            x = denoised
-        else:
-            keep, amount, extrapolation, noise_amount = dpmpp_2m_sde_coefficients(alphas, i)
-            target = denoised + extrapolation * (denoised - previous)
-            drawn = step_noise[i] if step_noise is not None else _draw(x, generator)
-            x = keep * x + amount * target + noise_amount * drawn.to(x.device, x.dtype)
-            previous = denoised
+    def predict_v(step: int, x: Tensor) -> Tensor:
+        return guided(x, timesteps[step], scales[step])
+
+    def draw(step: int) -> Tensor:
+        drawn = standard_normal(noise.shape, generator) if step_noise is None else step_noise[step]
+        return drawn.to(noise.device, torch.float32)
+
+    for step, denoised, x in stage1_steps(schedule.levels, noise.float(), predict_v, draw):  # noqa: B007 (the result)
         if callback is not None:
-            callback(i + 1, num_steps, denoised / scale)
+            callback(step + 1, num_steps, denoised / scale)
     return (x / scale).to(noise.dtype)
-
-
-def _draw(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randn(like.shape, generator=generator, device=device, dtype=torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from ..tensors.checks import check_latents
 from .checks import check_noise_step
 from .degradation import STAGE2_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance
-from .schedules import flow_times
+from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
@@ -68,9 +68,36 @@ def get_solver(name: str) -> Solver:
     return SOLVERS[name]
 
 
-def told_noise_step(noise_step: int, rounding: Rounding) -> float:
-    """The noise step as the transformer is told it: 675, or 676 with the production run's rounding."""
-    return float(torch.tensor(float(noise_step)).bfloat16()) if rounding == "bf16" else float(noise_step)
+def time_dtype(rounding: Rounding) -> torch.dtype:
+    """The arithmetic of times and noise steps.
+
+    Raises:
+        ValueError: an unknown rounding.
+    """
+    if rounding not in (None, *ROUNDINGS):
+        raise ValueError(f"rounding is {rounding!r}; expected None (exact) or one of {', '.join(ROUNDINGS)}.")
+    return torch.bfloat16 if rounding == "bf16" else torch.float32
+
+
+def noise_step_for_transformer(noise_step: int, rounding: Rounding) -> float:
+    """The noise step that the transformer is called with: 675, or 676 with the production run's rounding."""
+    return float(torch.tensor(noise_step, dtype=time_dtype(rounding)))
+
+
+def flow_steps(solver: Solver, velocity: Velocity, x: Tensor, times: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """The flow ODE from time to time, with the caller's network.
+
+    Args:
+        velocity: ``velocity(x, time)`` is the guided ``dx / dt``.
+        x: ``[B, 16, T, h, w]`` in model space at the first time.
+        times: ``[n + 1]``, rising.
+
+    Yields:
+        ``(step, x at the step's end)``.
+    """
+    for i in range(len(times) - 1):
+        x = solver.step(velocity, x, times[i], times[i + 1] - times[i])
+        yield i, x
 
 
 @torch.no_grad()
@@ -97,7 +124,7 @@ def refine_latents(
             predicts ``d latent / d t`` in model space.
         latents: ``[B, 16, T, h, w]`` in VAE space, already degraded by :func:`~flashvideo.degrade_latents`.
         prompt_embeds: ``[B, 226, D]`` of ``"medium motion," + prompt``.
-        noise_step: the one that the latents were degraded with; the transformer is told it.
+        noise_step: the one that the latents were degraded with; the transformer gets it too.
         num_steps: steps; evaluations are steps times the solver's (euler 1, midpoint and heun 2, rk4 4).
         shift: of :func:`~flashvideo.method.schedules.flow_times`.
         guidance_scale: constant; 1 leaves the branch without a prompt out and halves the cost.
@@ -105,7 +132,7 @@ def refine_latents(
         solver: ``euler``, ``midpoint``, ``heun`` or ``rk4``.
         latent_scale: default: the checkpoint's own, else 1.15258426.
         callback: ``callback(steps done, num_steps, latents in VAE space)`` after each step.
-        rounding: ``None`` is exact; ``"bf16"`` rounds the times and the noise step told as the authors' production
+        rounding: ``None`` is exact; ``"bf16"`` rounds the transformer's times and noise step as the authors' production
             run does (five steps: 1000, 904, 784, 624, 384; 676).
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
 
@@ -119,9 +146,7 @@ def refine_latents(
     check_noise_step(noise_step)
     check_guidance(guidance_scale)
     rule = get_solver(solver)
-    if rounding not in (None, *ROUNDINGS):
-        raise ValueError(f"rounding is {rounding!r}; expected None (exact) or one of {', '.join(ROUNDINGS)}.")
-    times = flow_times(num_steps, shift, torch.bfloat16 if rounding == "bf16" else torch.float32)
+    times = flow_times(num_steps, shift, time_dtype(rounding))
     if getattr(transformer, "noise_step_embedding", transformer) is None:
         raise ValueError(
             "This transformer has no noise-step embedding: it looks like Stage I's. Load Stage II's for refining."
@@ -131,17 +156,15 @@ def refine_latents(
         latents.shape,
         prompt_embeds,
         negative_prompt_embeds,
-        noise_step=told_noise_step(noise_step, rounding),
+        noise_step=noise_step_for_transformer(noise_step, rounding),
         sequential=sequential_guidance,
     )
     scale = latent_scale_of(transformer, latent_scale, STAGE2_LATENT_SCALE)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return guided(x, float(1000 - 1000 * t), guidance_scale)
+        return guided(x, float(network_timestep(t)), guidance_scale)
 
-    x = latents.float() * scale
-    for i in range(num_steps):
-        x = rule.step(velocity, x, times[i], times[i + 1] - times[i])
+    for step, x in flow_steps(rule, velocity, latents.float() * scale, times):
         if callback is not None:
-            callback(i + 1, num_steps, x / scale)
+            callback(step + 1, num_steps, x / scale)
     return (x / scale).to(latents.dtype)

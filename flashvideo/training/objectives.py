@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..method.schedules import zero_snr_table
+from ..method.degradation import mix_noise
+from ..method.schedules import signal_and_noise
 from .loop import Batch
 
 
@@ -28,8 +29,7 @@ def v_prediction_pair(clean: Tensor, noise: Tensor, timestep: Tensor) -> tuple[T
         ``x_t = a clean + s noise`` and ``v = a noise - s clean`` (arXiv 2202.00512, equation 11), ``a`` the table's
         entry and ``a^2 + s^2 = 1``.
     """
-    signal = zero_snr_table().to(clean.device)[timestep].view(-1, 1, 1, 1, 1)
-    sigma = (1 - signal**2).sqrt()
+    signal, sigma = signal_and_noise(timestep.to(clean.device).view(-1, 1, 1, 1, 1))
     return signal * clean + sigma * noise, signal * noise - sigma * clean
 
 
@@ -46,10 +46,8 @@ def flow_pair(high: Tensor, low: Tensor, noise: Tensor, time: Tensor, noise_step
     Returns:
         ``(1 - t) z_low + t high`` with ``z_low = DEG_latent(low)``, and the velocity ``high - z_low``.
     """
-    signal = zero_snr_table().to(high.device)[noise_step.clamp(min=0)]
-    signal = torch.where(noise_step < 0, torch.ones_like(signal), signal).view(-1, 1, 1, 1, 1)
-    start = signal * low + (1 - signal**2).clamp(min=0).sqrt() * noise
-    time = time.view(-1, 1, 1, 1, 1)
+    noise_step, time = noise_step.view(-1, 1, 1, 1, 1), time.view(-1, 1, 1, 1, 1)
+    start = torch.where(noise_step < 0, low, mix_noise(low, noise, noise_step.clamp(min=0)))
     return (1 - time) * start + time * high, high - start
 
 

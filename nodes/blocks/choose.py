@@ -7,7 +7,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..host.vae_work import VaeLimits, decode_images, require_vae
+from ..host.codec import VaeLimits, decode_images, require_vae, upscaled_latent
+from ..host.stage2_sampling import degraded_latent, refined_latent
 from ..shared.widgets import (
     answered,
     check_chosen_size,
@@ -22,10 +23,8 @@ from ..shared.widgets import (
     stage2_cfg_input,
     vae_input,
 )
-from ..shared.wiring import conditionings, require_index, require_stage
-from .degrade import LatentDegradation
-from .stage2 import Stage2Refiner
-from .upscale import image_to_video, target_inputs, upscaled_latent
+from ..shared.wiring import conditionings, image_to_video, require_index, require_stage
+from .upscale import target_inputs
 
 _MAX_FRAMES = 100000
 
@@ -144,9 +143,8 @@ class RefineOneFrame(io.ComfyNode):
         frame = require_index("frame", frame, count, "frames")
         limits, target = VaeLimits(), chosen_size(size, width, height)
         latent = upscaled_latent(vae, image[frame][None], target, resize, limits, seed)
-        degraded = LatentDegradation.execute(latent, noise_step, seed, model).args[0]
-        told = {"solver": solver, "negative": negative}
-        refined = Stage2Refiner.execute(model, positive, degraded, steps, shift, cfg, **told).args[0]
+        degraded = degraded_latent(latent, noise_step, seed, model)
+        refined = refined_latent(model, positive, degraded, steps, shift, cfg, solver=solver, negative=negative)
         return io.NodeOutput(decode_images(vae, refined, limits), refined)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ...flashvideo.video.files import VideoWriter, write_image
 from ...flashvideo.video.resize import side_by_side
 from ..host.lazy_video import LazyVideo
 from ..shared.widgets import fps_input, frame_rate
-from .upscale import image_to_video
+from ..shared.wiring import image_to_video
 
 _FOLDER = "flashvideo_compare"  # in ComfyUI's temp folder
 _CRF = 14
@@ -39,7 +39,7 @@ class JoinedFrames:
         joined = side_by_side(image_to_video(self.left[frames]), image_to_video(self.right[frames]))
         return joined[0].movedim(0, -1)
 
-    def stream(self, stop: int) -> Iterator[Tensor]:
+    def stream(self, stop: int) -> Generator[Tensor, None, None]:
         for start in range(0, stop, _JOINED_AT_ONCE):
             comfy.model_management.throw_exception_if_processing_interrupted()
             yield self._joined(slice(start, min(start + _JOINED_AT_ONCE, stop)))

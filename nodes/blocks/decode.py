@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..host.vae_work import VaeLimits, decode_images, limit_inputs, require_vae, true_frames
+from ..host.codec import VaeLimits, decode_images, limit_inputs, require_vae
+from ..host.colors import color_finish, color_inputs
 from ..shared.widgets import vae_input
-from ..shared.wiring import require_latents
-from .colors import color_finish, color_inputs
+from ..shared.wiring import require_latents, true_frames
 
 
 class TiledDecode(io.ComfyNode):

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.sample
-import torch
 from comfy_api.latest import io
 
-from ...flashvideo.method.degradation import STAGE2_LATENT_SCALE, degrade_latents
+from ..host.stage2_sampling import degraded_latent
 from ..shared.widgets import noise_step_input, seed_input
-from ..shared.wiring import NOISE_STEP_KEY, require_latents, require_stage, require_undegraded, sample_seeds
 
 
 class LatentDegradation(io.ComfyNode):
@@ -44,23 +41,7 @@ class LatentDegradation(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any], noise_step: int, seed: int, model: Any = None) -> io.NodeOutput:
-        samples = require_latents(latent)
-        require_undegraded(latent)
-        if not torch.count_nonzero(samples):
-            raise ValueError(
-                "The latent is empty (all zeros). Connect the latent of the encoded low-resolution video, not an empty "
-                "one."
-            )
-        scale = STAGE2_LATENT_SCALE
-        if model is not None:
-            require_stage(model, "stage2")
-            scale = model.model.latent_format.scale_factor
-        degraded = []
-        for k, sample_seed in enumerate(sample_seeds(latent, seed)):
-            one = samples[k : k + 1]
-            noise = comfy.sample.prepare_noise(one, sample_seed)
-            degraded.append(degrade_latents(one, noise_step, noise=noise, latent_scale=scale))
-        return io.NodeOutput({**latent, "samples": torch.cat(degraded), NOISE_STEP_KEY: int(noise_step)})
+        return io.NodeOutput(degraded_latent(latent, noise_step, seed, model))
 
 
 NODES = [LatentDegradation]

@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ...flashvideo.method.checks import check_noise_step, check_positive
-from ..host.vae_work import VaeLimits, decode_images, require_vae, true_frames
+from ..host.codec import VaeLimits, decode_images, require_vae
+from ..host.stage2_sampling import degraded_latent, refined_latent
 from ..shared.node_text import show_on_node
 from ..shared.widgets import (
     answered,
@@ -34,9 +35,8 @@ from ..shared.wiring import (
     require_single,
     require_stage,
     require_undegraded,
+    true_frames,
 )
-from .degrade import LatentDegradation
-from .stage2 import Stage2Refiner
 
 _MAX_CELLS = 100
 _MIDDLE = -1
@@ -201,19 +201,21 @@ class ParameterGrid(io.ComfyNode):
         positive, negative = conditionings(model, positive, negative)
         frame = checked_frame(latent, frame)
         pictures: list[Tensor] = []
-        refined: list[Tensor] = []
+        latents: list[dict[str, Any]] = []
         total = sum(len(row) for row in rows)
         for number, cell in enumerate((cell for row in rows for cell in row), start=1):
             comfy.model_management.throw_exception_if_processing_interrupted()
             show_on_node(f"Cell {number} of {total}: {cell.label}")
-            degraded = LatentDegradation.execute(latent, cell.noise_step, seed, model).args[0]
-            told = {"solver": solver, "negative": negative}
-            found = Stage2Refiner.execute(model, positive, degraded, cell.steps, shift, cell.cfg, **told).args[0]
-            image = decode_images(vae, found, VaeLimits(), stop=frame + 1)[frame]
+            degraded = degraded_latent(latent, cell.noise_step, seed, model)
+            refined = refined_latent(
+                model, positive, degraded, cell.steps, shift, cell.cfg, solver=solver, negative=negative
+            )
+            image = decode_images(vae, refined, VaeLimits(), stop=frame + 1)[frame]
             pictures.append(labelled(image, cell.label, cell_width))
-            refined.append(found["samples"])
+            latents.append(refined)
         lines = [torch.cat(pictures[i : i + len(rows[0])], dim=1) for i in range(0, total, len(rows[0]))]
-        return io.NodeOutput(torch.cat(lines)[None], {**found, "samples": torch.cat(refined)})
+        samples = torch.cat([refined["samples"] for refined in latents])
+        return io.NodeOutput(torch.cat(lines)[None], {**latents[-1], "samples": samples})
 
 
 def checked_frame(latent: dict[str, Any], frame: int) -> int:

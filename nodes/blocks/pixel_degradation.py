@@ -10,7 +10,7 @@ from torch import Tensor
 from ...flashvideo.method.pixel_degradation import PixelDegradation, degrade_pixels
 from ...flashvideo.video.compression import CODECS
 from ..shared.widgets import seed_input
-from .upscale import image_to_video
+from ..shared.wiring import image_to_video
 
 STRONG_SHARES = {"random": 0.5, "strong": 1.0, "weak": 0.0}
 

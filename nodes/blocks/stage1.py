@@ -1,4 +1,4 @@
-"""Empty Latent and the Stage I Sampler."""
+"""Empty Latent and the Stage I Sampler, and its parts for core's SamplerCustomAdvanced."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import torch
 from comfy_api.latest import io
 
 from ...flashvideo.method.checks import check_size
+from ...flashvideo.method.stage1 import GUIDANCE_CURVES, GuidanceCurve
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, latent_frames
+from ..host.codec import require_vae
 from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
-from ..host.vae_work import require_vae
-from ..shared.live_preview import colour_factors, sampling_callback
+from ..shared.live_picture import colour_factors, sampling_callback
 from ..shared.widgets import (
     PRESETS,
     answered,
@@ -36,11 +37,11 @@ from ..shared.wiring import (
     sample_seeds,
 )
 
-CURVES = ["authors", "smooth", "constant"]
+_SAMPLER: Any = io.Sampler  # mypy takes it for comfy.samplers.Sampler, which ComfyUI imports by the same name for types
 
 
 def guidance_inputs() -> list[io.Input]:
-    """The widgets of Stage I's guidance, shared with its parts."""
+    """The widgets of Stage I's guidance."""
     return [
         cfg_input(
             8.0,
@@ -58,7 +59,7 @@ def guidance_inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "guidance_curve",
-            options=CURVES,
+            options=list(GUIDANCE_CURVES),
             default="authors",
             tooltip="authors: what the model was sampled with. smooth: grows over the steps. constant: plain CFG.",
             advanced=True,
@@ -69,8 +70,8 @@ def guidance_inputs() -> list[io.Input]:
 
 def check_curve(guidance_curve: str | None, exponent: float | None) -> bool | str:
     """A validate_inputs answer; linked values are None there."""
-    if guidance_curve is not None and guidance_curve not in CURVES:
-        return f"guidance_curve {guidance_curve!r}: expected one of {', '.join(CURVES)}."
+    if guidance_curve is not None and guidance_curve not in GUIDANCE_CURVES:
+        return f"guidance_curve {guidance_curve!r}: expected one of {', '.join(GUIDANCE_CURVES)}."
     if exponent is None:
         return True
     if guidance_curve == "authors" and exponent != int(exponent):
@@ -180,7 +181,7 @@ class Stage1Sampler(io.ComfyNode):
         steps: int,
         cfg: float,
         exponent: float = 5.0,
-        guidance_curve: str = "authors",
+        guidance_curve: GuidanceCurve = "authors",
         negative: Any = None,
         vae: Any = None,
     ) -> io.NodeOutput:
@@ -203,13 +204,115 @@ class Stage1Sampler(io.ComfyNode):
             guider.set_conds(positive, negative)
             guider.set_curve(cfg, exponent, guidance_curve)
             empty = samples[k : k + 1]
-            told = {"callback": sampling_callback(steps * len(seeds), steps * k, scale, factors), "disable_pbar": True}
             noise = comfy.sample.prepare_noise(empty, sample_seed)
-            painted.append(guider.sample(noise, empty, Stage1Solver(), sigmas, seed=sample_seed, **told))
-            require_finite(painted[-1], "stage1")
+            callback = sampling_callback(steps * len(seeds), steps * k, scale, factors)
+            result = guider.sample(
+                noise, empty, Stage1Solver(), sigmas, callback=callback, disable_pbar=True, seed=sample_seed
+            )
+            require_finite(result, "stage1")
+            painted.append(result)
         kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
         result = torch.cat(painted).to(comfy.model_management.intermediate_device())
         return io.NodeOutput({**kept, "samples": result})
 
 
-NODES = [EmptyLatent, Stage1Sampler]
+class Stage1Sigmas(io.ComfyNode):
+    """Stage I's schedule as SIGMAS."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoStage1Sigmas",
+            display_name="FlashVideo Stage I Sigmas",
+            category="FlashVideo",
+            description="The authors' time steps (999, 979, 959 ...) as sigmas, for SamplerCustomAdvanced.",
+            search_aliases=["flashvideo", "scheduler", "sigmas", "basic scheduler", "stage 1"],
+            inputs=[
+                model_input("stage1"),
+                io.Int.Input(
+                    "steps", default=51, min=1, max=1000, tooltip="Evaluations of the model; the authors run 51."
+                ),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Falling sigmas, ending in 0.")],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, steps: int) -> io.NodeOutput:
+        require_stage(model, "stage1")
+        return io.NodeOutput(stage1_sigmas(model, steps))
+
+
+class Stage1Guider(io.ComfyNode):
+    """Stage I's guidance as a GUIDER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoStage1Guider",
+            display_name="FlashVideo Stage I Guider",
+            category="FlashVideo",
+            description="Guidance that changes with the time step, as the authors' code has it, for "
+            "SamplerCustomAdvanced.",
+            search_aliases=["flashvideo", "cfg guider", "dynamic cfg", "guidance", "stage 1"],
+            inputs=[
+                model_input("stage1"),
+                positive_input("stage1"),
+                *guidance_inputs(),
+                io.Int.Input(
+                    "steps",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="Steps of the whole run, for split sigmas. 0: as many as the sigmas have.",
+                    advanced=True,
+                    optional=True,
+                ),
+                negative_input(),
+            ],
+            outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool | str:
+        return check_curve(guidance_curve, exponent)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        positive: Any,
+        cfg: float,
+        exponent: float = 5.0,
+        guidance_curve: GuidanceCurve = "authors",
+        steps: int = 0,
+        negative: Any = None,
+    ) -> io.NodeOutput:
+        require_stage(model, "stage1")
+        guider = Stage1Guidance(model)
+        guider.set_conds(*conditionings(model, positive, negative))
+        guider.set_curve(cfg, exponent, guidance_curve, steps)
+        return io.NodeOutput(guider)
+
+
+class Stage1SolverNode(io.ComfyNode):
+    """Stage I's solver as a SAMPLER."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoStage1Solver",
+            display_name="FlashVideo Stage I Solver",
+            category="FlashVideo",
+            description="The authors' DPM-Solver++ 2M SDE as a SAMPLER for SamplerCustomAdvanced. Use it with Stage I "
+            "Sigmas, Stage I Guider and RandomNoise: that is the Stage I Sampler, in parts.",
+            search_aliases=["flashvideo", "sampler select", "ksampler select", "dpm++ 2m sde", "stage 1 sampler"],
+            inputs=[],
+            outputs=[_SAMPLER.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced.")],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(Stage1Solver())
+
+
+NODES = [EmptyLatent, Stage1Sampler, Stage1Sigmas, Stage1Guider, Stage1SolverNode]

@@ -1,4 +1,4 @@
-"""Text Encode: a prompt as both stages were trained with it."""
+"""Load Text Encoder and Text Encode: a prompt as both stages were trained with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from comfy_api.latest import io
 
 from ...flashvideo.loading.text import stage2_prompt
-from ..host.text import text_length
+from ..host.text import load_text_encoder, text_length
+from ..shared.model_files import model_choices, model_path
 from ..shared.node_text import show_on_node
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,34 @@ def fit_tokens(tokens: Tokens, length: int) -> tuple[Tokens, int]:
     lost = max(0, len(row) - length)
     fitted = [*row[: length - 1], row[-1]] if lost else [*row, *[(_PAD, 1.0)] * (length - len(row))]
     return {"t5xxl": [fitted]}, lost
+
+
+class LoadTextEncoder(io.ComfyNode):
+    """T5 of any size as a CLIP."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FlashVideoLoadTextEncoder",
+            display_name="FlashVideo Load Text Encoder",
+            category="FlashVideo",
+            description="Loads a T5 v1.1 encoder of any size. Core's CLIPLoader (type cogvideox) gives the same for "
+            "T5-XXL; this one also takes the tiny bundled encoder.",
+            search_aliases=["flashvideo", "clip loader", "load clip", "t5", "t5xxl", "text encoder"],
+            inputs=[
+                io.Combo.Input(
+                    "text_encoder_name",
+                    options=model_choices("text_encoders", "text"),
+                    tooltip="T5-XXL v1.1 in models/text_encoders (t5xxl_fp16, t5xxl_fp8_e4m3fn_scaled ...), as both "
+                    "published stages need it; the tiny bundled one belongs to the tiny models.",
+                ),
+            ],
+            outputs=[io.Clip.Output(display_name="clip", tooltip="The text encoder, for any text encode node.")],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_text_encoder(model_path("text_encoders", text_encoder_name, "text")))
 
 
 class TextEncode(io.ComfyNode):
@@ -126,4 +155,4 @@ class TextEncode(io.ComfyNode):
         return io.NodeOutput(positive, negative)
 
 
-NODES = [TextEncode]
+NODES = [LoadTextEncoder, TextEncode]

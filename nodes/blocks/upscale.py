@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.model_management
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...flashvideo.method.checks import check_size
-from ...flashvideo.video.resize import RESIZE_MODES, resize_video
-from ..host.vae import padded_frames
-from ..host.vae_work import FRAMES_KEY, VaeLimits, encode_clip, limit_inputs, require_vae
+from ...flashvideo.video.resize import RESIZE_MODES
+from ..host.codec import VaeLimits, limit_inputs, upscaled_latent
 from ..shared.widgets import answered, check_chosen_size, chosen_size, seed_input, size_inputs, vae_input
-from .colors import RESIZE_KEY
 
 TARGET = "1080p (1920x1072)"
 POSTERIORS = ["sample", "mean"]
@@ -31,33 +26,6 @@ def target_inputs() -> list[io.Input]:
             tooltip="stretch: what Stage II was trained on. crop and pad keep the aspect ratio.",
         ),
     ]
-
-
-def image_to_video(image: Tensor) -> Tensor:
-    """IMAGE ``[F, H, W, C]`` as ``[1, 3, F, H, W]``; alpha is dropped.
-
-    Raises:
-        ValueError: another shape.
-    """
-    if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
-        raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
-    return image[..., :3].movedim(-1, 0)[None].float()
-
-
-def upscaled_latent(
-    vae: Any, image: Tensor, size: tuple[int, int], resize: str, limits: VaeLimits, noise_seed: int | None
-) -> dict[str, Any]:
-    """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
-    require_vae(vae)
-    check_size(*size)
-    video = image_to_video(image)
-    frames = video.shape[2]
-    large = torch.empty(1, 3, padded_frames(frames), *size)
-    for index in range(large.shape[2]):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        frame = min(index, frames - 1)  # the last one again, as padding
-        large[:, :, index] = resize_video(video[:, :, frame : frame + 1], *size, mode=resize)[:, :, 0]
-    return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames, RESIZE_KEY: resize}
 
 
 class UpscaleEncode(io.ComfyNode):

@@ -1,4 +1,4 @@
-"""Load VAE."""
+"""Load VAE: a family of its own, since it works where the transformers' dependencies are broken."""
 
 from __future__ import annotations
 

@@ -8,27 +8,29 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from comfy_api.latest import InputImpl, io
+from comfy_api.input import AudioInput
+from comfy_api.input_impl import VideoFromFile
+from comfy_api.latest import io
 from torch import Tensor
 
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
+from ..host.codec import VaeLimits, limit_inputs, require_vae
+from ..host.colors import color_finish, color_inputs
 from ..host.lazy_video import LatentFrames, LazyVideo
-from ..host.vae_work import VaeLimits, limit_inputs, require_vae, true_frames
 from ..shared.widgets import fps_input, frame_rate, vae_input
-from ..shared.wiring import require_latents, require_single
-from .colors import color_finish, color_inputs
+from ..shared.wiring import require_latents, require_single, true_frames
 
 
-def source_audio(video: Any) -> dict[str, Any] | None:
+def source_audio(video: Any) -> AudioInput | None:
     """The audio of a VIDEO, in ComfyUI's form; of files, without decoding a frame."""
     if isinstance(video, LazyVideo):
         return video.get_audio()
-    if isinstance(video, InputImpl.VideoFromFile):
+    if isinstance(video, VideoFromFile):
         return read_audio(video.get_stream_source(), *video.get_active_trim_window())
     return video.get_components().audio
 
 
-def read_audio(source: Any, start: float, duration: float) -> dict[str, Any] | None:
+def read_audio(source: Any, start: float, duration: float) -> AudioInput | None:
     """The last audio stream of a file that can be decoded, from ``start`` on; ``duration`` 0 is to the end."""
     with av.open(source) as container:
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
@@ -116,7 +118,8 @@ class DecodeVideo(io.ComfyNode):
         rate = frame_rate(fps) if source is None else Fraction(source.get_frame_rate())
         if audio is None and source is not None:
             audio = source_audio(source)
-        shape = (true_frames(latent), *(side * SPATIAL_FACTOR for side in samples.shape[3:]))
+        height, width = (side * SPATIAL_FACTOR for side in samples.shape[3:])
+        shape = (true_frames(latent), height, width)
         consumers = count_consumers(cls.hidden.prompt, cls.hidden.unique_id)
         finish = color_finish(latent, colors_of, match_colors, shape[0])
         limits = VaeLimits(tile_size, memory_gb)

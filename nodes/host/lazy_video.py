@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from comfy_api.latest import Input, InputImpl, Types
+from comfy_api.input import AudioInput, VideoInput
+from comfy_api.input_impl import VideoFromComponents
+from comfy_api.util import VideoCodec, VideoComponents, VideoContainer
 from torch import Tensor
 
 from ...flashvideo.checkpoints.outputs import replacing
 from ...flashvideo.vae.tiling.memory import free_on_host
-from .vae_work import Finish, VaeLimits, decoded_chunks
+from .codec import Finish, VaeLimits, decoded_chunks
 
 _KEEP_SHARE = 0.5  # of the free host memory: as much may decoded frames take that a second consumer waits for
 _PIXEL_BYTES = 12
@@ -31,7 +33,7 @@ class FrameSource(Protocol):
 
     shape: tuple[int, int, int]
 
-    def stream(self, stop: int) -> Iterator[Tensor]:
+    def stream(self, stop: int) -> Generator[Tensor, None, None]:
         """Frames ``[f, H, W, 3]`` in 0..1 from the first to before ``stop``."""
         ...
 
@@ -58,7 +60,7 @@ class LatentFrames:
         self._waiting = consumers
         self._kept: Tensor | None = None
 
-    def stream(self, stop: int) -> Iterator[Tensor]:
+    def stream(self, stop: int) -> Generator[Tensor, None, None]:
         self._waiting -= 1
         kept = self._kept
         if self._waiting <= 0:
@@ -96,7 +98,7 @@ class _Sequence:
         return iter(self._frames)
 
 
-class LazyVideo(Input.Video):
+class LazyVideo(VideoInput):
     """A VIDEO over a :class:`FrameSource`; a trimmed one shares its source.
 
     Args:
@@ -110,7 +112,7 @@ class LazyVideo(Input.Video):
         self,
         source: FrameSource,
         frame_rate: Fraction,
-        audio: dict[str, Any] | None = None,
+        audio: AudioInput | None = None,
         bit_depth: int = 8,
         window: tuple[int, int] | None = None,
     ) -> None:
@@ -140,13 +142,13 @@ class LazyVideo(Input.Video):
     def get_container_format(self) -> str:
         return "mp4"
 
-    def get_audio(self) -> dict[str, Any] | None:
+    def get_audio(self) -> AudioInput | None:
         """The audio of the trimmed video."""
         if self._audio is None:
             return None
         per_frame = int(self._audio["sample_rate"]) / self._rate
         start, stop = (math.ceil(per_frame * frame) for frame in (self._first, self._first + self._count))
-        return {**self._audio, "waveform": self._audio["waveform"][..., start:stop]}
+        return {"waveform": self._audio["waveform"][..., start:stop], "sample_rate": self._audio["sample_rate"]}
 
     def as_trimmed(
         self, start_time: float | None = None, duration: float | None = None, strict_duration: bool = False
@@ -162,7 +164,7 @@ class LazyVideo(Input.Video):
 
     # ---- frames
 
-    def _frames(self) -> Iterator[Tensor]:
+    def _frames(self) -> Generator[Tensor, None, None]:
         """The frames ``[H, W, 3]``, one by one. Those before the window are made too: they are causal."""
         done = 0
         with contextlib.closing(self._source.stream(self._first + self._count)) as chunks:
@@ -170,42 +172,52 @@ class LazyVideo(Input.Video):
                 yield from (frame.contiguous() for frame in chunk[max(0, self._first - done) :])
                 done += len(chunk)
 
-    def get_components(self) -> Types.VideoComponents:
+    def get_components(self) -> VideoComponents:
         images, index = torch.empty(self._count, *self._source.shape[1:], 3), 0
         with contextlib.closing(self._frames()) as frames:
             for frame in frames:
                 images[index] = frame
                 index += 1
-        return Types.VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
+        return VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
 
     def save_to(
         self,
         path: Any,
-        format: Types.VideoContainer = Types.VideoContainer.AUTO,
-        codec: Types.VideoCodec = Types.VideoCodec.AUTO,
+        format: VideoContainer = VideoContainer.AUTO,
+        codec: VideoCodec = VideoCodec.AUTO,
         metadata: dict[str, Any] | None = None,
         bit_depth: int | None = None,
         crf: float | None = None,
         color_space: str | None = None,
     ) -> None:
         """Encode frame by frame, by core's own encoder. A file appears whole or not at all."""
-        told = {"codec": codec, "metadata": metadata, "bit_depth": bit_depth, "crf": crf, "color_space": color_space}
         shape = (self._count, *self._source.shape[1:])
         with contextlib.closing(self._frames()) as frames:
             images: Any = _Sequence(shape, frames)
-            parts = Types.VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
-            video = InputImpl.VideoFromComponents(parts, bit_depth=self._depth)
+            parts = VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
+
+            def save(target: Any, container: VideoContainer) -> None:
+                VideoFromComponents(parts, bit_depth=self._depth).save_to(
+                    target,
+                    format=container,
+                    codec=codec,
+                    metadata=metadata,
+                    bit_depth=bit_depth,
+                    crf=crf,
+                    color_space=color_space,
+                )
+
             if not isinstance(path, str | os.PathLike):
-                video.save_to(path, format=format, **told)
+                save(path, format)
                 return
             with replacing(Path(path)) as partial:
-                video.save_to(str(partial), format=_container(Path(path), format), **told)
+                save(str(partial), _container(Path(path), format))
 
 
-def _container(path: Path, format: Types.VideoContainer | str) -> Types.VideoContainer:
+def _container(path: Path, format: VideoContainer | str) -> VideoContainer:
     """The container of a file: what was asked for, else what its name says."""
-    asked = Types.VideoContainer(format)
-    if asked != Types.VideoContainer.AUTO:
+    asked = VideoContainer(format)
+    if asked != VideoContainer.AUTO:
         return asked
-    named = {".mkv": Types.VideoContainer.MKV, ".webm": Types.VideoContainer.WEBM}
-    return named.get(path.suffix.lower(), Types.VideoContainer.MP4)
+    named = {".mkv": VideoContainer.MKV, ".webm": VideoContainer.WEBM}
+    return named.get(path.suffix.lower(), VideoContainer.MP4)

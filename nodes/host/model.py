@@ -19,7 +19,7 @@ from torch import Tensor
 from ...flashvideo.loading.load import open_stage
 from ...flashvideo.loading.source import TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
-from ..shared.wiring import STAGES
+from ..shared.wiring import STAGES, require_embeds
 from .network import HostedNetwork
 from .sampling import Stage1Sampling, Stage2Sampling
 
@@ -56,7 +56,8 @@ class FlashVideoConfig(comfy.supported_models_base.BASE):
 
     unet_extra_config: dict[str, Any] = {}  # noqa: RUF012 (ComfyUI's attribute)
     sampling_settings = {"shift": 1.0, "multiplier": 1000}  # noqa: RUF012
-    latent_format = FlashVideoLatents
+    latent_format: Any = FlashVideoLatents  # the class; of an object, its format
+    quant_config: Any = None
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # noqa: RUF012
 
     def __init__(self, stage: str, network: dict[str, Any], latent_scale: float | None) -> None:
@@ -75,6 +76,7 @@ class FlashVideoModel(comfy.model_base.BaseModel):
 
     flashvideo_stage = ""
     sampling_class: type[torch.nn.Module]
+    model_sampling: Any  # of that class, until a node replaces it
     model_kind: comfy.model_base.ModelType
 
     def __init__(self, config: FlashVideoConfig, device: torch.device | None = None) -> None:
@@ -82,13 +84,9 @@ class FlashVideoModel(comfy.model_base.BaseModel):
         self.model_sampling = self.sampling_class(config)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        embeds, network = kwargs.get("cross_attn"), self.diffusion_model
-        if embeds is not None and list(embeds.shape[1:]) != [network.text_length, network.text_dim]:
-            raise ValueError(
-                f"The conditioning has shape {list(embeds.shape)}; {STAGES[self.flashvideo_stage]} expects "
-                f"[1, {network.text_length}, {network.text_dim}]. Use FlashVideo Text Encode with the text encoder "
-                "that belongs to this model (T5-XXL; the tiny one for the tiny models)."
-            )
+        embeds = kwargs.get("cross_attn")
+        if embeds is not None:
+            require_embeds(embeds, self.diffusion_model, f"{STAGES[self.flashvideo_stage]}'s conditioning")
         return super().extra_conds(**kwargs)
 
 
@@ -114,7 +112,7 @@ class Stage2Model(FlashVideoModel):
                 "A node has replaced Stage II's sampling (ModelSamplingSD3 and its like do). Stage II would start from "
                 "pure noise: take that node out, and set the shift on Stage II Sigmas or Stage II Refiner."
             )
-        return {**super().extra_conds(**kwargs), "noise_step": comfy.conds.CONDConstant(sampling.told)}
+        return {**super().extra_conds(**kwargs), "noise_step": comfy.conds.CONDConstant(sampling.network_noise_step)}
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **_: Any) -> Tensor:
         """What lies outside a mask, on its way from degraded to given latents."""

@@ -23,17 +23,17 @@ def host_attention(
     """
     patches = transformer_options.get("patches", {})
     before, after = patches.get("attn1_patch", ()), patches.get("attn1_output_patch", ())
-    told = {**transformer_options, "img_slice": [text_length, q.shape[2]]} if before or after else {}
+    options = {**transformer_options, "img_slice": [text_length, q.shape[2]]} if before or after else {}
     mask = None
     for patch in before:
-        changed = patch(q, k, v, pe=None, attn_mask=mask, extra_options=told)
+        changed = patch(q, k, v, pe=None, attn_mask=mask, extra_options=options)
         q, k, v = changed.get("q", q), changed.get("k", k), changed.get("v", v)
         mask = changed.get("attn_mask", mask)
     # looked up at each call: ComfyUI chooses the backend at start
     attend = comfy.ldm.modules.attention.optimized_attention
     out = attend(q, k, v, heads, mask=mask, skip_reshape=True, transformer_options=transformer_options)
     for patch in after:
-        out = patch(out, told)
+        out = patch(out, options)
     return out
 
 

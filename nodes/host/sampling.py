@@ -9,9 +9,10 @@ import torch
 from comfy.model_sampling import CONST, V_PREDICTION, ModelSamplingDiscrete, ModelSamplingDiscreteFlow
 from torch import Tensor
 
-from ...flashvideo.method.degradation import degradation_mix
-from ...flashvideo.method.schedules import zero_snr_table
-from ...flashvideo.method.stage2 import told_noise_step
+from ...flashvideo.method.checks import check_noise_step
+from ...flashvideo.method.degradation import mix_noise
+from ...flashvideo.method.schedules import network_timestep, zero_snr_table
+from ...flashvideo.method.stage2 import Rounding, noise_step_for_transformer, time_dtype
 from ...flashvideo.runs.settings import Stage2Settings
 from ...flashvideo.tensors.checks import check_latents
 
@@ -22,8 +23,10 @@ _TERMINAL_ALPHA_BAR = 4.8973451890853435e-08  # ComfyUI's stand-in for zero, who
 class Stage1Sampling(ModelSamplingDiscrete, V_PREDICTION):
     """Stage I: v-prediction on the zero-terminal-SNR table.
 
-    ``sigmas[i]`` belongs to time step ``i`` exactly, so samplers tell the network whole time steps.
+    ``sigmas[i]`` belongs to time step ``i`` exactly, so samplers call the network with whole time steps.
     """
+
+    sigmas: Tensor
 
     def __init__(self, model_config: Any = None) -> None:
         super().__init__(model_config, zsnr=True)
@@ -41,22 +44,25 @@ class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
     Attributes:
         noise_step: strength of the degradation.
         chosen: whether a node set it; then latents of another noise step are refused.
-        told: the noise step as the network is told it (rounded in the authors' production run).
+        network_noise_step: the noise step that the network is called with (rounded in the authors' production run).
     """
 
     def __init__(
-        self, model_config: Any = None, noise_step: int = DEFAULT_NOISE_STEP, chosen: bool = False, rounding: Any = None
+        self,
+        model_config: Any = None,
+        noise_step: int = DEFAULT_NOISE_STEP,
+        chosen: bool = False,
+        rounding: Rounding = None,
     ) -> None:
         super().__init__(model_config)
-        self.mix = degradation_mix(noise_step)
+        check_noise_step(noise_step)
         self.noise_step, self.chosen = int(noise_step), chosen
-        self.told = told_noise_step(self.noise_step, rounding)
-        self.time_dtype = torch.bfloat16 if rounding == "bf16" else torch.float32
+        self.network_noise_step = noise_step_for_transformer(self.noise_step, rounding)
+        self.time_dtype = time_dtype(rounding)
 
     def timestep(self, sigma: Tensor) -> Tensor:
-        """What the network is told: 1000 at sigma 1, 0 at sigma 0."""
-        time = (1 - sigma).to(self.time_dtype)
-        return (1000 - 1000 * time).float() if self.time_dtype == torch.bfloat16 else sigma * 1000
+        """What the network is called with: 1000 at sigma 1, 0 at sigma 0."""
+        return network_timestep((1 - sigma).to(self.time_dtype)).float()
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
         """``x + sigma v``, v being d latent / d t with t = 1 - sigma.
@@ -91,8 +97,8 @@ class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
         return self.degrade(latent_image, noise)
 
     def degrade(self, latent_image: Tensor, noise: Tensor) -> Tensor:
-        signal, amplitude = self.mix
-        return signal * latent_image + amplitude * noise
+        """Latents in model space with this noise step's share of noise."""
+        return mix_noise(latent_image, noise, self.noise_step)
 
     def inverse_noise_scaling(self, sigma: Tensor, latent: Tensor) -> Tensor:
         return latent

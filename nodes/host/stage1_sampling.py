@@ -5,14 +5,19 @@ All three follow the authors' run; together they give the library's ``sample_sta
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...flashvideo.method.schedules import Stage1Schedule, stage1_schedule
-from ...flashvideo.method.stage1 import dpmpp_2m_sde_coefficients, stage1_guidance
+from ...flashvideo.method.checks import NOISE_STEPS
+from ...flashvideo.method.degradation import standard_normal
+from ...flashvideo.method.schedules import SolverLevels, stage1_schedule
+from ...flashvideo.method.stage1 import GuidanceCurve, stage1_guidance, stage1_steps
 from ...flashvideo.tensors.checks import check_latents
 from .sampling import Stage1Sampling, vp_factors
 
@@ -29,7 +34,7 @@ def stage1_sigmas(model: Any, steps: int) -> Tensor:
 class Stage1Guidance(comfy.samplers.CFGGuider):
     """Classifier-free guidance whose scale changes with the time step, as the authors' code has it."""
 
-    def set_curve(self, scale: float, exponent: float, curve: str, steps: int = 0) -> None:
+    def set_curve(self, scale: float, exponent: float, curve: GuidanceCurve, steps: int = 0) -> None:
         """Settings of ``stage1_guidance``; ``steps`` 0 takes their number from the sigmas."""
         self.scale, self.exponent, self.curve, self.steps = scale, exponent, curve, steps
         self.set_cfg(scale)
@@ -43,7 +48,7 @@ class Stage1Guidance(comfy.samplers.CFGGuider):
         steps = self.steps or len(sigmas) - 1
         index = int((sigmas[:-1] - timestep[0]).abs().argmin())
         number = int(self.inner_model.model_sampling.timestep(timestep[:1]))
-        self.cfg = stage1_guidance(self.curve, index, number, steps, self.scale, self.exponent)  # type: ignore[arg-type]
+        self.cfg = stage1_guidance(self.curve, index, number, steps, self.scale, self.exponent)
         return super().predict_noise(x, timestep, options, seed)
 
 
@@ -85,89 +90,96 @@ class Stage1Solver(comfy.samplers.Sampler):
         if denoise_mask is not None:
             raise ValueError("Stage I paints whole videos: a noise mask has no effect here. Remove it.")
         require_stage1(model_wrap.inner_model)
-        levels = _Levels(model_wrap.inner_model.model_sampling, sigmas)
-        x = self._start(levels, noise, latent_image)
-        draw = self._drawing(noise, levels, extra_args.get("seed"))
-        previous = torch.zeros_like(x)
-        for i in range(levels.steps):
-            denoised = self._denoise(model_wrap, levels, i, x, extra_args)
+        run = _Run.along(sigmas, model_wrap.inner_model.model_sampling)
+
+        def predict_v(step: int, x: Tensor) -> Tensor:
+            """The guided v, out of the estimate that ComfyUI makes of it."""
+            sigma = run.sigmas[step]
+            signal, amplitude = vp_factors(sigma)
+            denoised = model_wrap(x / signal, x.new_full((x.shape[0],), sigma), **extra_args)
+            return (signal * x - denoised) / amplitude
+
+        x = _start(run, noise, latent_image)
+        draw = self._draws(run, noise, extra_args.get("seed") or 0)
+        for step, denoised, after in stage1_steps(run.levels, x, predict_v, draw):
             if callback is not None:
-                callback(i, denoised, x, levels.steps)
-            if levels.alphas[i + 1] == 1:
-                x = denoised
-                continue
-            keep, amount, extrapolation, noise_amount = dpmpp_2m_sde_coefficients(levels.alphas, i)
-            target = denoised + extrapolation * (denoised - previous)
-            x = keep * x + amount * target + noise_amount * draw(i)
-            previous = denoised
-        return x / vp_factors(float(sigmas[-1]))[0]
+                callback(step, denoised, x, len(run.timesteps))
+            x = after
+        return x / vp_factors(run.sigmas[-1])[0]
 
-    @staticmethod
-    def _start(levels: _Levels, noise: Tensor, latent_image: Tensor | None) -> Tensor:
-        """x in VP form. At the terminal level it is the noise itself, whatever the latent."""
-        if levels.terminal:
-            if not torch.count_nonzero(noise):
-                raise ValueError("Stage I starts from noise, and there is none (DisableNoise). Connect RandomNoise.")
-            return noise.clone()
-        signal, amplitude = vp_factors(levels.sigmas[0])
-        given = torch.zeros_like(noise) if latent_image is None else latent_image
-        if not torch.count_nonzero(given):
-            raise ValueError(
-                f"Sampling starts at sigma {levels.sigmas[0]:.4g} from an empty latent, in the middle of nothing. Use "
-                "Stage I Sigmas from their start; a part of them continues the latent of the part before."
-            )
-        # a continued run without new noise carries its noise in the latent, in ComfyUI's scaling
-        return signal * given + amplitude * noise
-
-    def _drawing(self, noise: Tensor, levels: _Levels, seed: int | None) -> Any:
+    def _draws(self, run: _Run, noise: Tensor, seed: int) -> Callable[[int], Tensor]:
+        """The solver's noise, a draw for each step that adds some."""
         if self.step_noise is not None:
-            return lambda i: self.step_noise[i].to(noise)  # type: ignore[index]
+            given = self.step_noise
+            return lambda step: given[step].to(noise)
         generator = torch.Generator("cpu")
-        if levels.terminal:
-            generator.manual_seed(seed or 0)
-            torch.randn(
-                noise.shape, generator=generator
-            )  # RandomNoise drew the start from the same seed: go on after it
+        if run.terminal:
+            generator.manual_seed(seed)
+            standard_normal(noise.shape, generator)  # RandomNoise drew the start from the same seed: go on after it
         else:  # a continued run must not repeat the draws of its first part
-            generator.manual_seed(((seed or 0) + 1 + levels.timesteps[0]) % _SEEDS)
-        return lambda i: torch.randn(noise.shape, generator=generator).to(noise)
-
-    @staticmethod
-    def _denoise(model_wrap: Any, levels: _Levels, i: int, x: Tensor, extra_args: dict[str, Any]) -> Tensor:
-        """The guided estimate; v becomes x0 at the snapped level, as in the authors' code."""
-        sigma = levels.sigmas[i]
-        signal, amplitude = vp_factors(sigma)
-        told = x.new_full((x.shape[0],), sigma)
-        denoised = model_wrap(x / signal, told, **extra_args)
-        snapped = levels.snapped[i]
-        velocity = (signal * x - denoised) / amplitude
-        return denoised + (snapped - signal) * x - ((1 - snapped**2) ** 0.5 - amplitude) * velocity
+            generator.manual_seed((seed + 1 + run.timesteps[0]) % _SEEDS)
+        return lambda step: standard_normal(noise.shape, generator).to(noise)
 
 
-class _Levels:
-    """Noise levels of a run: the authors' where the sigmas are theirs, else those of the sigmas."""
+def _start(run: _Run, noise: Tensor, latent_image: Tensor | None) -> Tensor:
+    """x in VP form. At the terminal level it is the noise itself, whatever the latent."""
+    if run.terminal:
+        if not torch.count_nonzero(noise):
+            raise ValueError("Stage I starts from noise, and there is none (DisableNoise). Connect RandomNoise.")
+        return noise.clone()
+    signal, amplitude = vp_factors(run.sigmas[0])
+    given = torch.zeros_like(noise) if latent_image is None else latent_image
+    if not torch.count_nonzero(given):
+        raise ValueError(
+            f"Sampling starts at sigma {run.sigmas[0]:.4g} from an empty latent, in the middle of nothing. Use "
+            "Stage I Sigmas from their start; a part of them continues the latent of the part before."
+        )
+    # a continued run without new noise carries its noise in the latent, in ComfyUI's scaling
+    return signal * given + amplitude * noise
 
-    def __init__(self, sampling: Any, sigmas: Tensor) -> None:
-        self.sigmas = [float(s) for s in sigmas]
-        self.steps = len(self.sigmas) - 1
-        if self.steps < 1 or any(b >= a for a, b in zip(self.sigmas, self.sigmas[1:], strict=False)):
-            raise ValueError(f"The sigmas must fall from step to step; got {self.sigmas}. Use Stage I Sigmas.")
-        self.timesteps = [int(sampling.timestep(s.view(1))) for s in sigmas[:-1]]
-        self.terminal = self.sigmas[0] >= float(sampling.sigma_max) * (1 - 1e-5)
-        own = self._authors(sampling)
-        if own is not None:
-            self.alphas = own.alphas.double().tolist()
-            self.snapped = own.snapped.double().tolist()
-        else:
-            self.snapped = [vp_factors(sigma)[0] for sigma in self.sigmas[:-1]]
-            self.alphas = [*self.snapped, vp_factors(self.sigmas[-1])[0]]
-            if self.terminal:
-                self.alphas[0] = 0.0
 
-    def _authors(self, sampling: Any) -> Stage1Schedule | None:
-        if not isinstance(sampling, Stage1Sampling) or self.steps > 1000 or self.sigmas[-1] != 0:
-            return None
-        schedule = stage1_schedule(self.steps)
-        exact = sampling.sigmas[self.timesteps].tolist()
-        on_table = all(abs(a - b) <= 1e-5 * b for a, b in zip(self.sigmas, exact, strict=False))
-        return schedule if on_table and schedule.timesteps.tolist() == self.timesteps else None
+@dataclass(frozen=True)
+class _Run:
+    """A run along sigmas.
+
+    Attributes:
+        sigmas: one more than there are steps.
+        timesteps: of the steps.
+        terminal: whether it starts from pure noise.
+        levels: the authors' where the sigmas are theirs, else those of the sigmas.
+    """
+
+    sigmas: list[float]
+    timesteps: list[int]
+    terminal: bool
+    levels: SolverLevels
+
+    @classmethod
+    def along(cls, sigmas: Tensor, sampling: Any) -> _Run:
+        """Along the sigmas of a sampler with the model's sampling.
+
+        Raises:
+            ValueError: sigmas that do not fall.
+        """
+        values = [float(sigma) for sigma in sigmas]
+        if len(values) < 2 or any(b >= a for a, b in itertools.pairwise(values)):
+            raise ValueError(f"The sigmas must fall from step to step; got {values}. Use Stage I Sigmas.")
+        timesteps = [int(sampling.timestep(sigma.view(1))) for sigma in sigmas[:-1]]
+        terminal = values[0] >= float(sampling.sigma_max) * (1 - 1e-5)
+        levels = _authors_levels(values, timesteps, sampling) or _levels_of_sigmas(values, terminal)
+        return cls(values, timesteps, terminal, levels)
+
+
+def _levels_of_sigmas(sigmas: list[float], terminal: bool) -> SolverLevels:
+    alphas = [vp_factors(sigma)[0] for sigma in sigmas]
+    return SolverLevels([0.0, *alphas[1:]] if terminal else alphas, alphas[:-1])
+
+
+def _authors_levels(sigmas: list[float], timesteps: list[int], sampling: Any) -> SolverLevels | None:
+    """The levels of the authors' run of as many steps, or None if these are not its sigmas."""
+    if not isinstance(sampling, Stage1Sampling) or len(timesteps) > NOISE_STEPS or sigmas[-1] != 0:
+        return None
+    schedule = stage1_schedule(len(timesteps))
+    exact = sampling.sigmas[timesteps].tolist()
+    on_table = all(abs(a - b) <= 1e-5 * b for a, b in zip(sigmas[:-1], exact, strict=True))
+    return schedule.levels if on_table and schedule.timesteps.tolist() == timesteps else None

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import comfy.ldm.cogvideo.vae
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
+from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX as CoreAutoencoder
 from torch import Tensor
 
 from ...flashvideo.checkpoints.files import WeightFile, open_weights
 from ...flashvideo.loading.load import vae_names, vae_overrides
 from ...flashvideo.loading.source import name_list
 from ...flashvideo.tensors.checks import check_latents
-from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, video_frames
+from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
 from ...flashvideo.vae.codec import decode_stream, encode_video, estimate_decode, estimate_encode
 
 log = logging.getLogger(__name__)
@@ -29,7 +28,6 @@ COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 _SHARE = 0.6  # of the device's memory that a decode may claim; above it, tiles are used
 _MARGIN = 512 << 20
 _DECODED_BYTES = 12  # of a pixel and frame: three fp32 numbers
-CoreAutoencoder = comfy.ldm.cogvideo.vae.AutoencoderKLCogVideoX
 
 
 def padded_frames(frames: int) -> int:
@@ -80,10 +78,10 @@ def claimed_bytes(module: torch.nn.Module, device: torch.device, shape: Any, enc
     estimate = estimate_encode if encode else estimate_decode
     if not encode:
         frames, height, width = video_frames(frames), height * SPATIAL_FACTOR, width * SPATIAL_FACTOR
-    found = estimate(
+    untiled = estimate(
         module, padded_frames(frames), height, width, batch=batch, tile=False, memory_budget=2**60, device=device
     )
-    return int(min(found.device_bytes, _SHARE * comfy.model_management.get_total_memory(device)))
+    return int(min(untiled.device_bytes, _SHARE * comfy.model_management.get_total_memory(device)))
 
 
 class HostedAutoencoder(CoreAutoencoder):
@@ -105,9 +103,16 @@ class HostedAutoencoder(CoreAutoencoder):
         if video is None:
             video = torch.empty(self.decode_output_shape(samples.shape))
         for k in range(batch):  # one after another: caches and activations of one video at a time
-            told = {"memory_budget": budget, "progress": reporting(k, batch), "device": device}
             start = 0
-            with contextlib.closing(decode_stream(self, samples[k : k + 1], tile=tile, **told)) as stream:
+            stream = decode_stream(
+                self,
+                samples[k : k + 1],
+                tile=tile,
+                memory_budget=budget,
+                progress=reporting(k, batch),
+                device=device,
+            )
+            with contextlib.closing(stream):
                 for chunk in stream:
                     video[k, :, start : start + chunk.shape[2]] = chunk[0]
                     start += chunk.shape[2]
@@ -146,7 +151,7 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
     """
     weights = open_weights(path)
     config, names = vae_names(weights)
-    told = vae_overrides(weights)
+    overrides = vae_overrides(weights)
     with torch.device("meta"):
         module = HostedAutoencoder(
             in_channels=config["in_channels"],
@@ -154,8 +159,8 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
             block_out_channels=config["block_out_channels"],
             latent_channels=config["latent_channels"],
             layers_per_block=config["layers_per_block"],
-            groups=told.get("norm_num_groups", config["norm_num_groups"]),
-            eps=told.get("norm_eps", 1e-6),
+            groups=overrides.get("norm_num_groups", config["norm_num_groups"]),
+            eps=overrides.get("norm_eps", 1e-6),
         )
     _check_whole(module, weights, names)
     state = {name: weights.tensors[key].read().to(dtype, copy=True).contiguous() for name, key in names.items()}
@@ -202,7 +207,7 @@ def load_vae_object(path: str) -> comfy.sd.VAE:
     device = management.vae_device()
     module = _read_module(path, management.vae_dtype(device, COMPUTE_DTYPES))
     with _without_warning():
-        vae = comfy.sd.VAE(sd={})
+        vae: Any = comfy.sd.VAE(sd={})
     vae.first_stage_model, vae.device, vae.output_device = module, device, management.intermediate_device()
     # What core hands over and takes back: fp32 in 0..1. The library casts to the weights' precision itself.
     vae.vae_dtype, vae.working_dtypes = torch.float32, COMPUTE_DTYPES
@@ -230,13 +235,14 @@ def _unchanged(values: Tensor) -> Tensor:
     return values
 
 
-def _video_frames(latent_frames: int) -> int:
+def _video_frames(num_latent_frames: int) -> int:
     """Frames of so many latent frames, also where ComfyUI asks for none."""
-    return max(0, video_frames(latent_frames))
+    return video_frames(num_latent_frames) if num_latent_frames > 0 else 0
 
 
-def _latent_frames(frames: int) -> int:
-    return max(0, math.ceil((frames - 1) / TEMPORAL_FACTOR) + 1)
+def _latent_frames(num_frames: int) -> int:
+    """Latent frames of so many frames, padded where they are not 4n + 1."""
+    return latent_frames(padded_frames(max(1, num_frames)))
 
 
 def _decode_claim(module: torch.nn.Module, device: torch.device, shape: Any) -> int:

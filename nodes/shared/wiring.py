@@ -1,4 +1,4 @@
-"""Checks before sampling: what is connected where it does not belong, in words."""
+"""What LATENT dictionaries carry, and checks before long work: what is connected where it does not belong."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import torch
 from torch import Tensor
 
 from ...flashvideo.tensors.checks import check_latents
+from ...flashvideo.tensors.sizes import TEMPORAL_FACTOR, video_frames
 
 STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
-NOISE_STEP_KEY = "flashvideo_noise_step"  # in a LATENT dictionary: what its samples were degraded with
+# in a LATENT dictionary, beside its samples:
+NOISE_STEP_KEY = "flashvideo_noise_step"  # what they were degraded with
+FRAMES_KEY = "flashvideo_frames"  # frames of the video before it was padded to 4n + 1
+RESIZE_KEY = "flashvideo_resize"  # how the small video was brought to its shape
 _SEEDS = 2**64
 
 
 def require_stage(model: Any, stage: str) -> None:
     """Raise ValueError unless a MODEL is FlashVideo's of this stage (``stage1`` or ``stage2``)."""
-    found = getattr(model.model, "flashvideo_stage", None)
-    if found == stage:
+    actual = getattr(model.model, "flashvideo_stage", None)
+    if actual == stage:
         return
-    what = STAGES[found] if found else f"another kind of model ({type(model.model).__name__})"
+    what = STAGES[actual] if actual else f"another kind of model ({type(model.model).__name__})"
     raise ValueError(f"The model is {what}; this node needs {STAGES[stage]}. Connect FlashVideo Load {STAGES[stage]}.")
 
 
@@ -39,6 +43,25 @@ def require_latents(latent: dict[str, Any], even: bool = True) -> Tensor:
         raise ValueError("The latent is not one tensor (audio and video packed together?). Connect a video latent.")
     check_latents("The latent", samples, even=even)
     return samples
+
+
+def true_frames(latent: dict[str, Any]) -> int:
+    """Frames to keep of a decoded LATENT: without those that were added to make 4n + 1."""
+    decoded, carried = video_frames(latent["samples"].shape[2]), latent.get(FRAMES_KEY)
+    if isinstance(carried, int) and decoded - TEMPORAL_FACTOR < carried <= decoded and carried > 0:
+        return carried
+    return decoded  # the latent's length was changed
+
+
+def image_to_video(image: Tensor) -> Tensor:
+    """IMAGE ``[F, H, W, C]`` as ``[1, 3, F, H, W]``; alpha is dropped.
+
+    Raises:
+        ValueError: another shape.
+    """
+    if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
+        raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
+    return image[..., :3].movedim(-1, 0)[None].float()
 
 
 def require_single(samples: Tensor, otherwise: str = "") -> None:
@@ -78,17 +101,14 @@ def require_no_mask(latent: dict[str, Any], stage: str) -> None:
         raise ValueError(f"The latent has a noise mask, which this {STAGES[stage]} node does not follow. {hint}")
 
 
-def require_conditioning(conditioning: Any, model: Any, name: str) -> None:
-    """Raise ValueError unless the prompt embeddings fit the model."""
-    network = model.model.diffusion_model
-    expected = [network.text_length, network.text_dim]
-    for embeds, _ in conditioning:
-        if list(embeds.shape[1:]) != expected:
-            raise ValueError(
-                f"{name} has shape {list(embeds.shape)}; expected [1, {expected[0]}, {expected[1]}]. Use FlashVideo "
-                "Text Encode with the text encoder that belongs to this model (T5-XXL; the tiny one for the tiny "
-                "models)."
-            )
+def require_embeds(embeds: Tensor, network: Any, name: str) -> None:
+    """Raise ValueError unless prompt embeddings fit a network."""
+    length, width = network.text_length, network.text_dim
+    if list(embeds.shape[1:]) != [length, width]:
+        raise ValueError(
+            f"{name} has shape {list(embeds.shape)}; expected [1, {length}, {width}]. Use FlashVideo Text Encode with "
+            "the text encoder that belongs to this model (T5-XXL; the tiny one for the tiny models)."
+        )
 
 
 def zero_conditioning(conditioning: Any) -> list[Any]:
@@ -99,9 +119,12 @@ def zero_conditioning(conditioning: Any) -> list[Any]:
 
 def conditionings(model: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
     """Both conditionings, checked; no negative means all zeros."""
-    require_conditioning(positive, model, "positive")
+    network = model.model.diffusion_model
+    for embeds, _ in positive:
+        require_embeds(embeds, network, "positive")
     negative = zero_conditioning(positive) if negative is None else negative
-    require_conditioning(negative, model, "negative")
+    for embeds, _ in negative:
+        require_embeds(embeds, network, "negative")
     return positive, negative
 
 

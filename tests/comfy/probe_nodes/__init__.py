@@ -247,7 +247,7 @@ class ProbeColours(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae: Any) -> io.NodeOutput:
-        factors = pack_module("nodes.shared.live_preview").colour_factors(vae)
+        factors = pack_module("nodes.shared.live_picture").colour_factors(vae)
         latents = vae.encode(torch.rand(1, 64, 64, 3))[0, :, 0].flatten(1).T
         error = (latents @ factors.weight + factors.bias - latents @ vae.map.T - 0.5).abs().max()
         return io.NodeOutput(ui={"error": [float(error)]})

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from flashvideo import degrade_latents, dynamic_guidance, flow_times, refine_latents, sample_stage1, zero_snr_table
-from flashvideo.method.degradation import degradation_mix
-from flashvideo.method.schedules import stage1_schedule
-from flashvideo.method.stage2 import told_noise_step
+from flashvideo.method.schedules import signal_and_noise, stage1_schedule
+from flashvideo.method.stage2 import noise_step_for_transformer
 
 STAGE1_SCALE, STAGE2_SCALE = 0.7, 1.15258426
 
@@ -69,15 +68,15 @@ def test_flow_times(golden, dtype):
 
 def test_degradation_amplitudes(golden):
     for row in golden.json("schedules")["stage2_ref_noise"]:
-        signal, noise = degradation_mix(row["ref_noise_step"])
-        assert signal == pytest.approx(row["sqrt_alphas_cumprod"], abs=1e-6)
-        assert noise == pytest.approx(row["sqrt_one_minus"], abs=1e-6)
+        signal, noise = signal_and_noise(row["ref_noise_step"])
+        assert signal.item() == pytest.approx(row["sqrt_alphas_cumprod"], abs=1e-6)
+        assert noise.item() == pytest.approx(row["sqrt_one_minus"], abs=1e-6)
 
 
-def test_noise_step_as_the_production_run_tells_it(golden):
-    for step, told in golden.json("schedules")["stage2_bf16_ref_step_seen_by_network"].items():
-        assert told_noise_step(int(step), "bf16") == told
-        assert told_noise_step(int(step), None) == float(step)
+def test_noise_step_as_the_production_run_has_it(golden):
+    for step, seen in golden.json("schedules")["stage2_bf16_ref_step_seen_by_network"].items():
+        assert noise_step_for_transformer(int(step), "bf16") == seen
+        assert noise_step_for_transformer(int(step), None) == float(step)
 
 
 def solver_noise(file, prefix):
@@ -147,7 +146,7 @@ def test_stage2_trajectory(golden, tiny_stage2, within, run, sequential):
     within(final * STAGE2_SCALE, file.latents(f"{prefix}final"), 2e-4)
     states = file.latents(f"{prefix}x_at_step")
     conditional, unconditional = (file.latents(f"{prefix}net_out_{name}") for name in ("cond", "uncond"))
-    told = file[f"{prefix}net_t"]
+    timesteps = file[f"{prefix}net_t"]
     for step in range(int(steps)):
         if sequential:
             state, positive, negative = recorder.inputs[2 * step], *recorder.outputs[2 * step : 2 * step + 2]
@@ -158,7 +157,7 @@ def test_stage2_trajectory(golden, tiny_stage2, within, run, sequential):
         within(state, states[step][None], 2e-4)
         within(positive, conditional[step][None], 2e-4)
         within(negative, unconditional[step][None], 2e-4)
-        assert timestep.item() == told[step].item()
+        assert timestep.item() == timesteps[step].item()
     assert set(recorder.noise_steps) == {noise_step}
 
 
@@ -180,7 +179,7 @@ def test_stage2_with_the_rounding_of_the_production_run(golden, tiny_stage2, run
     assert [t[0].item() for t in recorder.timesteps] == file[f"{prefix}net_t"].float().tolist()
     for state, stored in zip(recorder.inputs, file.latents(f"{prefix}x_at_step"), strict=True):
         assert relative(state[:1], stored[None]) < 0.05
-    assert recorder.noise_steps[0] == told_noise_step(int(noise_step), "bf16")
+    assert recorder.noise_steps[0] == noise_step_for_transformer(int(noise_step), "bf16")
 
 
 def relative(actual, expected):

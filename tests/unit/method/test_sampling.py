@@ -29,13 +29,18 @@ class Linear:
         return self.rate * hidden_states
 
 
+def faster_and_faster(x, timestep, text, *, noise_step=None):
+    """dx/dt = 2 t x: x(1) = e x(0), and a solver that asks at the wrong time goes astray."""
+    return 2 * (1 - timestep / 1000).view(-1, 1, 1, 1, 1) * x
+
+
+@pytest.mark.parametrize("flow", [Linear(), faster_and_faster], ids=["without time", "with time"])
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("midpoint", 2), ("heun", 2), ("rk4", 4)])
-def test_solvers_have_their_order(solver, order):
+def test_solvers_have_their_order(solver, order, flow):
     """Halving the steps divides the error by 2 to the order."""
-    start = torch.ones(SHAPE, dtype=torch.float64).float()
 
     def error(steps):
-        out = refine_latents(Linear(), start, TEXT, num_steps=steps, solver=solver, shift=1.0, guidance_scale=1)
+        out = refine_latents(flow, torch.ones(SHAPE), TEXT, num_steps=steps, solver=solver, shift=1.0, guidance_scale=1)
         return (out.double() - math.e).abs().max().item()
 
     coarse, fine = (4, 8) if order < 4 else (2, 4)
@@ -59,6 +64,21 @@ def test_guidance_scale_1_leaves_a_branch_out():
     refine_latents(model, torch.ones(SHAPE), TEXT, guidance_scale=1)
     refine_latents(model, torch.ones(SHAPE), TEXT, guidance_scale=2)
     assert batches == [1] * 4 + [2] * 4
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+def test_guidance_branches_run_one_after_the_other_when_asked(sequential):
+    """What it is for: a batch is never larger than the latents'. Each branch has its own text."""
+    calls = []
+
+    def model(x, t, text, *, noise_step=None):
+        calls.append(text.amax(dim=(1, 2)).tolist())
+        return torch.ones_like(x)
+
+    refine_latents(model, torch.ones(SHAPE), TEXT, num_steps=2, sequential_guidance=sequential)
+    noise = torch.ones(SHAPE)
+    sample_stage1(model, noise, TEXT, num_steps=2, guidance_curve="constant", sequential_guidance=sequential)
+    assert calls == ([[1.0], [0.0]] if sequential else [[0.0, 1.0]]) * 4
 
 
 def test_guidance_extrapolates_from_the_empty_prompt():

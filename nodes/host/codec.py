@@ -1,9 +1,9 @@
-"""What our nodes do with a VAE: checks in words, memory from ComfyUI, frames as they are decoded."""
+"""LATENT to frames and back, with the memory that ComfyUI gives: what our nodes do with a VAE."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,15 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...flashvideo.method.checks import check_size
 from ...flashvideo.runs.seeds import generator_for
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, video_frames
 from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estimate_decode
+from ...flashvideo.video.resize import resize_video
 from ..shared.node_text import show_on_node
-from ..shared.wiring import require_latents
-from .vae import CoreAutoencoder, claimed_bytes, reporting, spare_memory
+from ..shared.wiring import FRAMES_KEY, RESIZE_KEY, image_to_video, require_latents, true_frames
+from .vae import CoreAutoencoder, claimed_bytes, padded_frames, reporting, spare_memory
 
-FRAMES_KEY = "flashvideo_frames"  # in a LATENT dictionary: frames of the video before it was padded to 4n + 1
 Finish = Callable[[Tensor, int], Tensor]  # (frames [1, 3, f, H, W], number of the first) -> the same, finished
 _GB = 1e9
 
@@ -82,24 +83,16 @@ def require_vae(vae: Any) -> torch.nn.Module:
     if isinstance(module, CoreAutoencoder):
         if module.latent_channels == LATENT_CHANNELS:
             return module
-        found = f"a CogVideoX VAE of {module.latent_channels} channels instead of {LATENT_CHANNELS}"
+        kind = f"a CogVideoX VAE of {module.latent_channels} channels instead of {LATENT_CHANNELS}"
     elif vae is None:
-        found = "None (the checkpoint holds no VAE)"
+        kind = "None (the checkpoint holds no VAE)"
     else:
         name = type(vae if module is None else module)
-        found = f"another kind of VAE ({name.__module__.rpartition('.')[2]}.{name.__name__})"
+        kind = f"another kind of VAE ({name.__module__.rpartition('.')[2]}.{name.__name__})"
     raise ValueError(
-        f"The VAE is {found}; FlashVideo's latents are those of CogVideoX's. Connect FlashVideo Load VAE, or core's "
+        f"The VAE is {kind}; FlashVideo's latents are those of CogVideoX's. Connect FlashVideo Load VAE, or core's "
         "Load VAE with a CogVideoX VAE."
     )
-
-
-def true_frames(latent: dict[str, Any]) -> int:
-    """Frames to keep of a decoded LATENT: without those that were added to make 4n + 1."""
-    decoded = video_frames(latent["samples"].shape[2])
-    told = latent.get(FRAMES_KEY)
-    fits = isinstance(told, int) and max(1, decoded - 3) <= told <= decoded  # else the latent's length was changed
-    return int(told) if fits else decoded
 
 
 def describe(estimate: Estimate, device: torch.device) -> str:
@@ -121,7 +114,9 @@ def _load(vae: Any, shape: Any, limits: VaeLimits, encode: bool) -> float | None
     return limits.budget or spare_memory(module, vae.device, vae.patcher.get_free_memory(vae.device))
 
 
-def decoded_chunks(vae: Any, samples: Tensor, limits: VaeLimits, part: int = 0, parts: int = 1) -> Iterator[Tensor]:
+def decoded_chunks(
+    vae: Any, samples: Tensor, limits: VaeLimits, part: int = 0, parts: int = 1
+) -> Generator[Tensor, None, None]:
     """Frames ``[B, 3, f, H, W]`` as they are decoded; fp32 on the CPU, in 0..1. Shows the estimate on the node.
 
     Args:
@@ -130,11 +125,26 @@ def decoded_chunks(vae: Any, samples: Tensor, limits: VaeLimits, part: int = 0, 
     module = require_vae(vae)
     batch, _, frames, height, width = samples.shape
     budget = _load(vae, samples.shape, limits, encode=False)
-    told = {"tile": limits.tile, "memory_budget": budget, "device": vae.device}
-    size = (video_frames(frames), height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
-    show_on_node(describe(estimate_decode(module, *size, batch=batch, **told), vae.device))
+    estimate = estimate_decode(
+        module,
+        video_frames(frames),
+        height * SPATIAL_FACTOR,
+        width * SPATIAL_FACTOR,
+        batch=batch,
+        tile=limits.tile,
+        memory_budget=budget,
+        device=vae.device,
+    )
+    show_on_node(describe(estimate, vae.device))
     with comfy.model_management.cuda_device_context(vae.device):
-        stream = decode_stream(module, samples, progress=reporting(part, parts), **told)
+        stream = decode_stream(
+            module,
+            samples,
+            tile=limits.tile,
+            memory_budget=budget,
+            progress=reporting(part, parts),
+            device=vae.device,
+        )
         with contextlib.closing(stream):
             yield from stream
 
@@ -187,3 +197,19 @@ def encode_clip(vae: Any, video: Tensor, limits: VaeLimits, noise_seed: int | No
             device=vae.device,
         )
     return latents.to(comfy.model_management.intermediate_device())
+
+
+def upscaled_latent(
+    vae: Any, image: Tensor, size: tuple[int, int], resize: str, limits: VaeLimits, noise_seed: int | None
+) -> dict[str, Any]:
+    """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
+    require_vae(vae)
+    check_size(*size)
+    video = image_to_video(image)
+    frames = video.shape[2]
+    large = torch.empty(1, 3, padded_frames(frames), *size)
+    for index in range(large.shape[2]):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        frame = min(index, frames - 1)  # the last one again, as padding
+        large[:, :, index] = resize_video(video[:, :, frame : frame + 1], *size, mode=resize)[:, :, 0]
+    return {"samples": encode_clip(vae, large, limits, noise_seed), FRAMES_KEY: frames, RESIZE_KEY: resize}

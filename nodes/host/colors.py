@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ...flashvideo.video.color_match import match_colors
 from ...flashvideo.video.resize import RESIZE_MODES
-from ..host.vae_work import Finish
-
-RESIZE_KEY = "flashvideo_resize"  # in a LATENT dictionary: how the small video was brought to its shape
+from ..shared.wiring import RESIZE_KEY
+from .codec import Finish
 
 
 def color_inputs() -> list[io.Input]:
@@ -55,8 +54,8 @@ def color_finish(latent: dict[str, Any], images: Tensor | None, coarseness: floa
             f"colors_of has {len(images)} frames, the latent {frames}{each}. Connect the small video that was upscaled "
             "and encoded."
         )
-    told = latent.get(RESIZE_KEY)
-    resize = told if told in RESIZE_MODES else RESIZE_MODES[0]
+    carried = latent.get(RESIZE_KEY)
+    resize = carried if carried in RESIZE_MODES else RESIZE_MODES[0]
     videos = images[..., :3].movedim(-1, 0)[None].split(frames, dim=2)
 
     def finish(small: Tensor) -> Finish:
