@@ -62,6 +62,7 @@ $(JS)/node_modules/installed: $(JS)/package-lock.json
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
+	$(BIN)/python -m tests.node_types
 
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.mutants
