@@ -23,8 +23,8 @@ NEVER, ALWAYS = "never", "always"
 _PREVIEW_SIDE = 480  # pixels of the longer side of a preview; Stage I's own size
 _PREVIEW_CRF = 18
 
-if PromptServer.instance is not None:  # None when ComfyUI is imported without its server
-    add_routes(PromptServer.instance)
+if (_server := getattr(PromptServer, "instance", None)) is not None:  # None when ComfyUI is imported without its server
+    add_routes(_server)
 
 
 def decoded(vae: Any, latent: dict[str, Any]) -> Tensor:

@@ -104,13 +104,17 @@ def solver_input(**more: Any) -> io.Input:
 def size_inputs(default: str, tooltip: str) -> list[io.Input]:
     """A preset, or width and height; read by :func:`chosen_size`."""
     height, width = PRESETS[default]
-    limits = {"min": 16, "max": _MAX_PIXELS, "step": 16, "tooltip": "With size custom: pixels, a multiple of 16."}
     tooltip = f"{tooltip} custom takes width and height below."
     return [
         io.Combo.Input("size", options=[*PRESETS, CUSTOM], default=default, tooltip=tooltip),
-        io.Int.Input("width", default=width, **limits),
-        io.Int.Input("height", default=height, **limits),
+        _side_input("width", width),
+        _side_input("height", height),
     ]
+
+
+def _side_input(name: str, default: int) -> io.Input:
+    tooltip = "With size custom: pixels, a multiple of 16."
+    return io.Int.Input(name, default=default, min=16, max=_MAX_PIXELS, step=16, tooltip=tooltip)
 
 
 def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
