@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ..checkpoints.outputs import check_writable
 from ..loading.model_store import ModelStore
 from ..method.checks import check_positive
 from ..runs import chain
-from ..runs.jobs import Job, Outputs, Wanted, prompt_jobs, read_prompts, seed_jobs, this_process
-from ..runs.record import Preview, load_preview
+from ..runs.jobs import Job, Outputs, Wanted, check_jobs, prompt_jobs, read_prompts, seed_jobs, this_process
+from ..runs.record import load_record
+from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings, check_seed
-from ..video.files import JOINT_CRF, VideoWriter, check_fps, check_output, side_by_side
+from ..video.files import check_fps, check_output
 from .options import (
     add_model_options,
     add_stage1_options,
@@ -106,17 +103,11 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
     rank, processes = this_process()
     jobs = seed_jobs(options.prompt, stage1, stage2, options.output.expanduser(), options.num_previews)
-    _check_outputs(jobs, wanted, options.overwrite)
+    check_jobs(jobs, wanted, overwrite=options.overwrite)
     store = _store_for(options, wanted)
-    _run_jobs(store, jobs[rank::processes], wanted, options.fps, options.overwrite)
-
-
-def _check_outputs(jobs: list[Job], wanted: Wanted, overwrite: bool) -> None:
-    """Raise ValueError unless all files of all jobs can be written, the disk's room included."""
-    for job in jobs:
-        wanted.check(job.outputs, overwrite=overwrite)
-        check_output(job.outputs.video, overwrite=True)
-    check_writable(jobs[0].outputs.video, overwrite=True, size=sum(job.bytes_on_disk(wanted) for job in jobs))
+    with Bars() as bars:
+        runner = Runner(store, wanted, overwrite=options.overwrite, progress=bars, written=_say_written)
+        runner.run(jobs[rank::processes], options.fps)
 
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
@@ -140,178 +131,56 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         raise ValueError(f"The folder {folder} cannot be made ({error.strerror}). Choose another place.") from error
     identity = {**store.describe(), "fps": f"{options.fps:g}"}
     every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
-    _check_outputs(every, wanted, overwrite=True)
+    check_jobs(every, wanted, overwrite=True)
     for position in range(rank, len(prompts), processes):
         jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
-        todo = [job for job in jobs if options.overwrite or not _finished(job, wanted)]
+        todo = [job for job in jobs if options.overwrite or not job.finished(wanted)]
         if not todo:
             say(f"[{position + 1}/{len(prompts)}] finished already: {jobs[0].outputs.video.name}")
             continue
         say(f"[{position + 1}/{len(prompts)}] {todo[0].prompt[:70]}")
-        _run_jobs(store, todo, wanted, options.fps, overwrite=True, resume=not options.overwrite)
+        with Bars() as bars:
+            Runner(
+                store, wanted, overwrite=True, resume=not options.overwrite, progress=bars, written=_say_written
+            ).run(todo, options.fps)
 
 
-def _finished(job: Job, wanted: Wanted) -> bool:
-    outputs = job.outputs
-    files = [outputs.video] if wanted.final else [outputs.preview, outputs.preview_video]
-    files += [outputs.joint] if wanted.joint else []
-    files += [outputs.degraded] if wanted.degraded else []
-    files += [outputs.refined] if wanted.refined else []
-    return all(path.exists() for path in files)
-
-
-def _run_jobs(
-    store: ModelStore, jobs: list[Job], wanted: Wanted, fps: float, overwrite: bool, resume: bool = False
-) -> None:
-    """All previews first, then Stage II of each: the looking comes before the paying."""
-    made: list[tuple[Job, Preview, Tensor | None]] = []
-    embeds: tuple[Tensor, Tensor] | None = None
-    with Bars() as progress:
-        for job in jobs:
-            video = None
-            if resume and job.outputs.preview.exists():
-                preview = load_preview(job.outputs.preview)
-            else:
-                if embeds is None:
-                    embeds = chain.encode_prompt(store, job.prompt, job.stage2.motion, progress)
-                preview = chain.make_preview(store, job.prompt, embeds, job.stage1, job.stage2, fps, progress)
-                preview.save(job.outputs.preview, overwrite=overwrite)
-            if not (resume and job.outputs.preview_video.exists()):
-                video = _write_preview(store, preview, job.outputs, overwrite, progress)
-                say(f"preview: {job.outputs.preview_video} (latents: {job.outputs.preview.name})")
-            made.append((job, preview, video if len(jobs) == 1 else None))
-        for job, preview, video in made if wanted.final else ():
-            refine_to_file(
-                store, preview, job.stage2, job.outputs, wanted, overwrite, progress, video=video, resume=resume
-            )
-
-
-def _write_preview(
-    store: ModelStore, preview: Preview, outputs: Outputs, overwrite: bool, progress: chain.Progress
-) -> Tensor:
-    video = chain.decode_preview(store, preview, progress)
-    with VideoWriter(outputs.preview_video, preview.fps, metadata=_embedded(preview), overwrite=overwrite) as writer:
-        writer.write(video)
-    return video
-
-
-def refine_to_file(
-    store: ModelStore,
-    preview: Preview,
-    stage2: Stage2Settings,
-    outputs: Outputs,
-    wanted: Wanted,
-    overwrite: bool,
-    progress: chain.Progress,
-    *,
-    video: Tensor | None = None,
-    allow_other_noise_step: bool = False,
-    resume: bool = False,
-) -> None:
-    """Stage II, and the decoding straight into the file.
-
-    Refined latents are on disk while they are decoded: should the decoding fail, `flashvideo decode` goes on from
-    there, and so does ``resume``.
-    """
-    if wanted.joint and video is None and preview.content == "preview":
-        video = chain.decode_preview(store, preview, progress)
-
-    def keep(start: Preview) -> None:
-        if wanted.degraded and preview.content == "preview":
-            start.save(outputs.degraded, overwrite=overwrite)
-            say(f"Stage II's start: {outputs.degraded}")
-
-    if resume and outputs.refined.exists() and (outputs.degraded.exists() or not wanted.degraded):
-        refined = load_preview(outputs.refined)
-    else:
-        refined = chain.refine_preview(
-            store,
-            preview,
-            stage2,
-            progress,
-            video=video,
-            allow_other_noise_step=allow_other_noise_step,
-            on_degraded=keep,
-        )
-        refined.save(outputs.refined, overwrite=overwrite)
-    try:
-        _decode_to_file(store, refined, outputs, wanted.joint, video, overwrite, progress)
-    except BaseException:
-        log.warning("The refined latents are kept: `flashvideo decode %s` makes the video of them.", outputs.refined)
-        raise
-    if not wanted.refined:
-        outputs.refined.unlink()
-    say(f"video: {outputs.video}")
-
-
-def _decode_to_file(
-    store: ModelStore,
-    refined: Preview,
-    outputs: Outputs,
-    joint: bool,
-    small: Tensor | None,
-    overwrite: bool,
-    progress: chain.Progress,
-) -> None:
-    metadata = _embedded(refined)
-    with ExitStack() as stack:
-        writer = stack.enter_context(VideoWriter(outputs.video, refined.fps, metadata=metadata, overwrite=overwrite))
-        beside = None
-        if joint and small is not None:
-            beside = stack.enter_context(
-                VideoWriter(outputs.joint, refined.fps, JOINT_CRF, metadata=metadata, overwrite=overwrite)
-            )
-        position = 0
-        for frames in chain.decode_frames(store, refined, progress, small=small):
-            writer.write(frames)
-            if beside is not None and small is not None:
-                beside.write(side_by_side(small[:, :, position : position + frames.shape[2]], frames))
-            position += frames.shape[2]
-
-
-def _embedded(preview: Preview) -> dict[str, str]:
-    return {"comment": preview.prompt, "flashvideo": json.dumps(preview.description())}
+def _say_written(what: str, path: Path) -> None:
+    latents = f" (latents: {path.with_suffix('.safetensors').name})" if what == "preview" else ""
+    say(f"{what}: {path}{latents}")
 
 
 def run_refine(options: argparse.Namespace) -> None:
-    preview = load_preview(options.preview)
-    stage2 = stage2_settings(options, preview.stage2)
-    if preview.content == "refined":
+    record = load_record(options.preview)
+    stage2 = stage2_settings(options, record.stage2)
+    if record.content == "refined":
         raise ValueError(f"{options.preview} is refined already: `flashvideo decode` makes a video of it.")
-    if preview.content == "degraded":
+    if record.content == "degraded":
         if options.joint:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
-        chain.check_degraded(preview, stage2, options.allow_other_noise_step)
-        chain.check_small(preview, stage2, str(options.preview))
+        chain.check_degraded(record, stage2, options.allow_other_noise_step)
+        chain.check_colors(record, stage2, str(options.preview))
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
     wanted.check(outputs, overwrite=options.overwrite, preview=False)
-    job = Job(preview.prompt, preview.stage1, stage2, outputs)
+    job = Job(record.prompt, record.stage1, stage2, outputs)
     check_writable(outputs.video, overwrite=True, size=job.bytes_on_disk(wanted))
     store = model_store(options, ("stage2", "vae"))
-    store.check_text_width(preview.stage2_embeds.shape[-1], str(options.preview))
-    with Bars() as progress:
-        refine_to_file(
-            store,
-            preview,
-            stage2,
-            outputs,
-            wanted,
-            options.overwrite,
-            progress,
-            allow_other_noise_step=options.allow_other_noise_step,
-        )
+    store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
+    with Bars() as bars:
+        runner = Runner(store, wanted, overwrite=options.overwrite, progress=bars, written=_say_written)
+        runner.refine(record, stage2, outputs, allow_other_noise_step=options.allow_other_noise_step)
 
 
 def run_decode(options: argparse.Namespace) -> None:
-    preview = load_preview(options.latents)
-    if preview.content == "refined":
-        chain.check_small(preview, preview.stage2, str(options.latents))
+    record = load_record(options.latents)
+    if record.content == "refined":
+        chain.check_colors(record, record.stage2, str(options.latents))
     outputs = Outputs(options.output.expanduser())
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))
-    with Bars() as progress:
-        _decode_to_file(store, preview, outputs, False, None, options.overwrite, progress)
-    say(f"video: {outputs.video}")
+    with Bars() as bars:
+        Runner(store, Wanted(), overwrite=options.overwrite, progress=bars).decode(record, outputs)
+    _say_written("video", outputs.video)
 
 
 def _warn_of_stretching(stage1: Stage1Settings, stage2: Stage2Settings) -> None:

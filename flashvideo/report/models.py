@@ -11,16 +11,10 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ..loading.text import encode_prompts, stage2_prompt
-from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
-from ..method.stage1 import sample_stage1
-from ..method.stage2 import refine_latents
-from ..runs.chain import Models, sequential_guidance
-from ..runs.seeds import generator_for
+from ..loading.text import stage2_prompt
+from ..runs import chain
+from ..runs.chain import Models
 from ..runs.settings import Stage1Settings, Stage2Settings
-from ..vae.codec import decode_latents, encode_video
-from ..video.color_match import match_colors
-from ..video.resize import resize_video
 
 Stage = Literal["stage1", "stage2"]
 _KEPT = 256  # encoded clips
@@ -117,82 +111,37 @@ class SubstitutedModels:
 
 
 class LoadedModels:
-    """:class:`VideoModels` of real weights, in batches.
-
-    Encoded clips are remembered, so that the same clips can be refined with many settings and many Stage IIs.
+    """:class:`VideoModels` of real weights: the chain of a run (:mod:`flashvideo.runs.chain`) in batches.
 
     Args:
         models: where the parts come from.
+        encoded: clips that have been encoded already; default: none.
     """
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, encoded: EncodedClips | None = None) -> None:
         self.models = models
-        self._encoded: dict[str, Tensor] = {}
+        self.encoded = encoded or EncodedClips()
 
     def with_stage(self, stage: Stage, load: Callable[[], Any]) -> LoadedModels:
         """The same with another transformer in one stage's place; the VAE and its memory are shared."""
-        other = LoadedModels(SubstitutedModels(self.models, stage, load))
-        other._encoded = self._encoded
-        return other
+        return LoadedModels(SubstitutedModels(self.models, stage, load), self.encoded)
 
     def generate_low(self, captions: Sequence[str], seeds: Sequence[int], settings: Stage1Settings) -> Tensor:
         """Stage I and decoding: ``[B, 3, F, h, w]``."""
-        _, *shape = settings.latent_shape
-        embeds = self._embed(captions)
-        noise = torch.stack([torch.randn(shape, generator=generator_for(seed, "stage1 start")) for seed in seeds])
-        solvers = [generator_for(seed, "stage1 solver") for seed in seeds]
-        step_noise = [
-            torch.stack([torch.randn(shape, generator=solver) for solver in solvers])
-            for _ in range(settings.num_steps - 1)
-        ]
-        with self.models.use("stage1") as transformer:
-            latents = sample_stage1(
-                transformer,
-                noise.to(transformer.device),
-                embeds,
-                num_steps=settings.num_steps,
-                guidance_scale=settings.guidance_scale,
-                guidance_exponent=settings.guidance_exponent,
-                guidance_curve=settings.guidance_curve,  # type: ignore[arg-type]
-                step_noise=step_noise,
-                sequential_guidance=sequential_guidance(noise.shape),
-            )
-        with self.models.use("vae") as vae:
-            return decode_latents(vae, latents.cpu())
+        embeds = chain.embed_prompts(self.models, captions)
+        return chain.decode(self.models, chain.sample_previews(self.models, embeds, settings, seeds))
 
     def refine(self, videos: Tensor, captions: Sequence[str], seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
         """Resize, encode, degrade, Stage II, decode, colours. Noise step 0 leaves the degradation out."""
-        low = latents = self._encode(videos, seeds, settings)
-        scale = self.models.latent_scale("stage2") or STAGE2_LATENT_SCALE
+        low = latents = self.encoded.get(self.models, videos, seeds, settings)
         if settings.noise_step:
-            noise = [torch.randn(latents.shape[1:], generator=generator_for(seed, "degradation")) for seed in seeds]
-            latents = degrade_latents(latents, settings.noise_step, noise=torch.stack(noise), latent_scale=scale)
-        embeds = self._embed([stage2_prompt(caption, settings.motion) for caption in captions])
-        with self.models.use("stage2") as transformer:
-            if transformer.in_channels == 2 * latents.shape[1]:
-                transformer = _BesideLow(transformer, low * scale)
-            refined = refine_latents(
-                transformer,
-                latents.to(transformer.device),
-                embeds,
-                noise_step=settings.noise_step,
-                num_steps=settings.num_steps,
-                shift=settings.shift,
-                guidance_scale=settings.guidance_scale,
-                solver=settings.solver,
-                rounding=settings.rounding,  # type: ignore[arg-type]
-                latent_scale=scale,
-                sequential_guidance=sequential_guidance(latents.shape),
-            )
-        with self.models.use("vae") as vae:
-            return match_colors(
-                decode_latents(vae, refined.cpu()), videos, settings.match_colors, resize=settings.resize
-            )
+            latents = chain.degrade(self.models, low, settings, seeds)
+        embeds = chain.embed_prompts(self.models, [stage2_prompt(caption, settings.motion) for caption in captions])
+        refined = chain.refine(_Cascade(self.models, low), latents, embeds, settings)
+        return torch.cat(list(chain.decode_frames(self.models, refined, preview=videos, settings=settings)), dim=2)
 
     def round_trip(self, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
-        latents = self._encode(videos, seeds, settings)
-        with self.models.use("vae") as vae:
-            return decode_latents(vae, latents)
+        return chain.decode(self.models, self.encoded.get(self.models, videos, seeds, settings))
 
     def network(self, stage: Stage) -> NetworkSize:
         with self.models.use(stage) as transformer:
@@ -203,24 +152,52 @@ class LoadedModels:
                 pixels=8 * transformer.patch_size,
             )
 
-    def _embed(self, prompts: Sequence[str]) -> Tensor:
-        with self.models.use("text") as (encoder, tokenizer, length):
-            return encode_prompts(encoder, tokenizer, prompts, length, warn=False)
 
-    def _encode(self, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
-        """``[B, 16, T, H/8, W/8]`` fp32 on the CPU, of the videos at full size."""
+class EncodedClips:
+    """Clips at Stage II's size as latents, so that the same ones can be refined with many settings and Stage IIs."""
+
+    def __init__(self) -> None:
+        self._latents: dict[str, Tensor] = {}
+
+    def get(self, models: Models, videos: Tensor, seeds: Sequence[int], settings: Stage2Settings) -> Tensor:
+        """``[B, 3, F, h, w]`` -> fp32 ``[B, 16, T, H/8, W/8]`` on the CPU; see ``chain.encode_upscaled``."""
         keys = [_key(video, seed, settings) for video, seed in zip(videos, seeds, strict=True)]
-        if any(key not in self._encoded for key in keys):
-            large = resize_video(videos, settings.height, settings.width, mode=settings.resize)
-            frames = (videos.shape[2] - 1) // 4 + 1
-            shape = (16, frames, settings.height // 8, settings.width // 8)
-            noise = torch.stack([torch.randn(shape, generator=generator_for(seed, "posterior")) for seed in seeds])
-            with self.models.use("vae") as vae:
-                latents = encode_video(vae, large, sample=settings.sample_posterior, noise=noise).float().cpu()
-            if len(self._encoded) + len(keys) > _KEPT:
-                self._encoded.clear()
-            self._encoded.update(zip(keys, latents, strict=True))
-        return torch.stack([self._encoded[key] for key in keys])
+        if any(key not in self._latents for key in keys):
+            latents = chain.encode_upscaled(models, videos, settings, seeds).cpu()
+            if len(self._latents) + len(keys) > _KEPT:
+                self._latents.clear()
+            self._latents.update(zip(keys, latents, strict=True))
+        return torch.stack([self._latents[key] for key in keys])
+
+
+def _key(video: Tensor, seed: int, settings: Stage2Settings) -> str:
+    """All that decides a clip's latents."""
+    content = hashlib.sha256(video.contiguous().numpy().tobytes()).hexdigest()
+    return f"{content} {seed} {settings.height} {settings.width} {settings.resize} {settings.sample_posterior}"
+
+
+class _Cascade:
+    """Models whose Stage II, if it is a vanilla cascade's, sees the low resolution beside the noisy latents.
+
+    Args:
+        low: that, encoded at full size, ``[B, 16, T, h, w]``.
+    """
+
+    def __init__(self, models: Models, low: Tensor) -> None:
+        self.models, self._low = models, low
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Any]:
+        """A part; see :class:`flashvideo.runs.chain.Models`."""
+        with self.models.use(name) as part:
+            beside = name == "stage2" and part.in_channels == 2 * self._low.shape[1]
+            yield _BesideLow(part, self._low * chain.stage2_scale(self.models)) if beside else part
+
+    def latent_scale(self, name: str) -> float | None:
+        return self.models.latent_scale(name)
+
+    def describe(self) -> dict[str, str]:
+        return self.models.describe()
 
 
 class _BesideLow:
@@ -234,8 +211,3 @@ class _BesideLow:
         low = self.low.repeat(len(hidden_states) // len(self.low), 1, 1, 1, 1)
         predicted: Tensor = self.transformer(torch.cat((hidden_states, low), dim=1), *arguments, **more)
         return predicted
-
-
-def _key(video: Tensor, seed: int, settings: Stage2Settings) -> str:
-    content = hashlib.sha256(video.contiguous().numpy().tobytes()).hexdigest()
-    return f"{content} {seed} {settings.height} {settings.width} {settings.resize} {settings.sample_posterior}"

@@ -1,25 +1,30 @@
-"""Both stages of a run, one model on the device at a time."""
+"""Both stages of a run, one model on the device at a time.
+
+The steps on tensors take batches. Every sample draws from generators of its own seed, so that it is drawn as it is
+alone; everything else is the same for the whole batch. The steps on records, below them, are those of one video.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..video.color_match import match_colors
-from .settings import Stage1Settings, Stage2Settings
-from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..loading.text import check_prompt, encode_prompts, stage2_prompt
-from .record import Preview
-from ..video.resize import resize_video
-from .seeds import generator_for
+from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..method.stage1 import sample_stage1
 from ..method.stage2 import refine_latents
+from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
 from ..vae.codec import decode_latents, decode_stream, encode_video
+from ..video.color_match import match_colors
+from ..video.resize import resize_video
+from .record import Record
+from .seeds import Purpose, generator_for
+from .settings import Stage1Settings, Stage2Settings
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +62,176 @@ def sequential_guidance(latent_shape: tuple[int, ...] | torch.Size) -> bool:
     return frames * height * width // 4 > _SEQUENTIAL_TOKENS
 
 
-def encode_prompt(models: Models, prompt: str, motion: str, progress: Progress = no_progress) -> tuple[Tensor, Tensor]:
-    """Embeddings of both stages' prompts, ``[1, 226, D]`` each, on the CPU.
+def stage2_scale(models: Models) -> float:
+    """Stage II's latent scale: its checkpoint's, else the published model's."""
+    return models.latent_scale("stage2") or STAGE2_LATENT_SCALE
+
+
+# steps on tensors
+
+
+def embed_prompts(models: Models, prompts: Sequence[str]) -> Tensor:
+    """Embeddings ``[B, 226, D]`` of prompts as they are, on the CPU; nothing that is odd about them is logged.
+
+    Raises:
+        ValueError: an empty prompt.
+    """
+    with models.use("text") as (encoder, tokenizer, length):
+        return encode_prompts(encoder, tokenizer, prompts, length, warn=False).cpu()
+
+
+def embed_for_both(
+    models: Models, prompts: Sequence[str], motion: str, progress: Progress = no_progress
+) -> tuple[Tensor, Tensor]:
+    """Embeddings ``[B, 226, D]`` of both stages' prompts, on the CPU; the log says once what is odd about them.
 
     Raises:
         ValueError: an empty prompt.
     """
     progress("Prompt", 0, 1)
-    long_prompt = stage2_prompt(prompt, motion)
+    long_prompts = [stage2_prompt(prompt, motion) for prompt in prompts]
     with models.use("text") as (encoder, tokenizer, length):
-        first = encode_prompts(encoder, tokenizer, [prompt], length)  # warns of what is odd about it, once
-        second = encode_prompts(encoder, tokenizer, [long_prompt], length, warn=False)
-        cut = check_prompt(tokenizer, long_prompt, length, warn=False).cut
-    if cut:
+        first = encode_prompts(encoder, tokenizer, prompts, length)
+        second = encode_prompts(encoder, tokenizer, long_prompts, length, warn=False)
+        lost = [check_prompt(tokenizer, prompt, length, warn=False).cut for prompt in long_prompts]
+    for cut in filter(None, lost):
         log.warning("Stage II's prompt, with %r in front, is too long: it loses %r.", motion, cut)
     progress("Prompt", 1, 1)
     return first.cpu(), second.cpu()
+
+
+def _draws(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
+    """Standard normal ``[B, *shape]`` on the CPU, each sample from its own generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
+
+
+def _generators(seeds: Sequence[int], purpose: Purpose) -> list[torch.Generator]:
+    return [generator_for(seed, purpose) for seed in seeds]
+
+
+def sample_previews(
+    models: Models,
+    prompt_embeds: Tensor,
+    settings: Stage1Settings,
+    seeds: Sequence[int],
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Stage I: latents ``[B, 16, T, h, w]`` on the CPU.
+
+    Args:
+        prompt_embeds: ``[B, 226, D]`` of the bare prompts.
+        seeds: one a sample; the settings' own is not used.
+    """
+    settings.check()
+    _, *shape = settings.latent_shape
+    noise = _draws(shape, _generators(seeds, "stage1 start"))
+    solvers = _generators(seeds, "stage1 solver")
+    step_noise = [_draws(shape, solvers) for _ in range(settings.num_steps - 1)]
+    with models.use("stage1") as transformer:
+        return sample_stage1(
+            transformer,
+            noise.to(transformer.device),
+            prompt_embeds,
+            num_steps=settings.num_steps,
+            guidance_scale=settings.guidance_scale,
+            guidance_exponent=settings.guidance_exponent,
+            guidance_curve=settings.guidance_curve,  # type: ignore[arg-type]
+            step_noise=step_noise,
+            sequential_guidance=sequential_guidance(noise.shape),
+            callback=_steps(progress, "Stage I"),
+        ).cpu()
+
+
+def decode(models: Models, latents: Tensor, progress: Progress = no_progress, what: str = "Decode preview") -> Tensor:
+    """``[B, 16, T, h, w]`` -> the video ``[B, 3, F, H, W]``, 0..1, fp32 on the CPU."""
+    with models.use("vae") as vae:
+        return decode_latents(vae, latents, callback=_steps(progress, what))
+
+
+def encode_upscaled(
+    models: Models, video: Tensor, settings: Stage2Settings, seeds: Sequence[int], progress: Progress = no_progress
+) -> Tensor:
+    """Videos ``[B, 3, F, h, w]`` at Stage II's size and encoded: fp32 ``[B, 16, T, H/8, W/8]`` on the VAE's device.
+
+    Args:
+        seeds: of the posterior, one a sample; the settings' own is not used.
+    """
+    large = resize_video(video, settings.height, settings.width, mode=settings.resize)
+    noise = None
+    if settings.sample_posterior:
+        size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
+        shape = (LATENT_CHANNELS, latent_frames(video.shape[2]), *size)
+        noise = _draws(shape, _generators(seeds, "posterior"))
+    with models.use("vae") as vae:
+        sample = settings.sample_posterior
+        return encode_video(vae, large, sample=sample, noise=noise, callback=_steps(progress, "Encode")).float()
+
+
+def degrade(models: Models, latents: Tensor, settings: Stage2Settings, seeds: Sequence[int]) -> Tensor:
+    """Stage II's start, ``[B, 16, T, h, w]`` on the device of the encoded latents.
+
+    Args:
+        seeds: of the noise, one a sample; the settings' own is not used.
+    """
+    noise = _draws(latents.shape[1:], _generators(seeds, "degradation"))
+    return degrade_latents(latents, settings.noise_step, noise=noise, latent_scale=stage2_scale(models))
+
+
+def refine(
+    models: Models,
+    latents: Tensor,
+    prompt_embeds: Tensor,
+    settings: Stage2Settings,
+    progress: Progress = no_progress,
+) -> Tensor:
+    """Stage II: degraded latents ``[B, 16, T, h, w]`` -> refined ones, on the CPU.
+
+    Args:
+        prompt_embeds: ``[B, 226, D]`` of the prompts with the motion prefix.
+    """
+    with models.use("stage2") as transformer:
+        return refine_latents(
+            transformer,
+            latents.to(transformer.device),
+            prompt_embeds,
+            noise_step=settings.noise_step,
+            num_steps=settings.num_steps,
+            shift=settings.shift,
+            guidance_scale=settings.guidance_scale,
+            solver=settings.solver,
+            rounding=settings.rounding,  # type: ignore[arg-type]
+            latent_scale=stage2_scale(models),
+            sequential_guidance=sequential_guidance(latents.shape),
+            callback=_steps(progress, "Stage II"),
+        ).cpu()
+
+
+def decode_frames(
+    models: Models,
+    latents: Tensor,
+    progress: Progress = no_progress,
+    what: str = "Decode",
+    *,
+    preview: Tensor | None = None,
+    settings: Stage2Settings | None = None,
+) -> Iterator[Tensor]:
+    """Frames ``[B, 3, f, H, W]`` as they are done, 0..1, fp32 on the CPU.
+
+    Args:
+        preview: the previews' video ``[B, 3, F, h, w]``, to keep its colours.
+        settings: how they are kept, ``match_colors`` and ``resize``; ``None``: not at all.
+    """
+    position = 0
+    with models.use("vae") as vae, closing(decode_stream(vae, latents, callback=_steps(progress, what))) as stream:
+        for frames in stream:
+            if settings is not None and settings.match_colors and preview is not None:
+                beside = preview[:, :, position : position + frames.shape[2]]
+                frames = match_colors(frames, beside, settings.match_colors, resize=settings.resize)
+            position += frames.shape[2]
+            yield frames
+
+
+# steps on records, one video each
 
 
 def make_preview(
@@ -83,79 +242,47 @@ def make_preview(
     stage2: Stage2Settings,
     fps: float,
     progress: Progress = no_progress,
-) -> Preview:
-    """Stage I."""
-    stage1.check()
-    noise = torch.randn(stage1.latent_shape, generator=generator_for(stage1.seed, "stage1 start"))
-    with models.use("stage1") as transformer:
-        latents = sample_stage1(
-            transformer,
-            noise.to(getattr(transformer, "device", "cpu")),
-            embeds[0],
-            num_steps=stage1.num_steps,
-            guidance_scale=stage1.guidance_scale,
-            guidance_exponent=stage1.guidance_exponent,
-            guidance_curve=stage1.guidance_curve,  # type: ignore[arg-type]
-            generator=generator_for(stage1.seed, "stage1 solver"),
-            sequential_guidance=sequential_guidance(noise.shape),
-            callback=_steps(progress, "Stage I"),
-        )
-    return Preview(latents.cpu(), prompt, *embeds, stage1, stage2, fps, models=models.describe())
-
-
-def decode_preview(models: Models, preview: Preview, progress: Progress = no_progress) -> Tensor:
-    """The preview's video ``[1, 3, F, H, W]``, 0..1, fp32 on the CPU."""
-    with models.use("vae") as vae:
-        return decode_latents(vae, preview.latents, callback=_steps(progress, "Decode preview"))
+) -> Record:
+    """Stage I. ``embeds`` are those of both stages' prompts, ``[1, 226, D]`` each."""
+    latents = sample_previews(models, embeds[0], stage1, [stage1.seed], progress)
+    return Record(latents, prompt, *embeds, stage1, stage2, fps, models=models.describe())
 
 
 def degrade_preview(
     models: Models,
-    preview: Preview,
+    record: Record,
     stage2: Stage2Settings,
     progress: Progress = no_progress,
     video: Tensor | None = None,
-) -> Preview:
+) -> Record:
     """Stage II's start: the preview's video at full size, encoded and degraded.
 
     Args:
-        video: :func:`decode_preview` of it, if it is at hand already.
+        record: of a preview.
+        video: the preview decoded, if it is at hand already.
     """
     stage2.check()
     if video is None:
-        video = decode_preview(models, preview, progress)
-    large = resize_video(video, stage2.height, stage2.width, mode=stage2.resize)
-    with models.use("vae") as vae:
-        latents = encode_video(
-            vae,
-            large,
-            sample=stage2.sample_posterior,
-            generator=generator_for(stage2.seed, "posterior"),
-            callback=_steps(progress, "Encode"),
-        ).float()
-    degraded = degrade_latents(
-        latents,
-        stage2.noise_step,
-        generator=generator_for(stage2.seed, "degradation"),
-        latent_scale=models.latent_scale("stage2") or STAGE2_LATENT_SCALE,
-    )
-    return preview.as_degraded(degraded.cpu(), stage2, models.describe())
+        video = decode(models, record.latents, progress)
+    latents = encode_upscaled(models, video, stage2, [stage2.seed], progress)
+    degraded = degrade(models, latents, stage2, [stage2.seed])
+    return record.as_degraded(degraded.cpu(), stage2, models.describe())
 
 
-def refine_preview(
+def refine_record(
     models: Models,
-    preview: Preview,
+    record: Record,
     stage2: Stage2Settings,
     progress: Progress = no_progress,
     *,
     video: Tensor | None = None,
     allow_other_noise_step: bool = False,
-    on_degraded: Callable[[Preview], None] | None = None,
-) -> Preview:
+    on_degraded: Callable[[Record], None] | None = None,
+) -> Record:
     """Stage II, from a preview or from latents that are degraded already.
 
     Args:
-        video: the preview's decoded video, if it is at hand.
+        video: the preview decoded, if it is at hand.
         allow_other_noise_step: refine degraded latents with another noise step than theirs.
         on_degraded: called with Stage II's start before the flow begins.
 
@@ -163,40 +290,27 @@ def refine_preview(
         ValueError: degraded latents of another noise step or size than asked for; refined latents.
     """
     stage2.check()
-    if preview.content == "refined":
+    if record.content == "refined":
         raise ValueError("These latents have been refined already. Give a preview, or decode them.")
-    if preview.content == "degraded":
-        check_degraded(preview, stage2, allow_other_noise_step)
-        start = preview
+    if record.content == "degraded":
+        check_degraded(record, stage2, allow_other_noise_step)
+        start = record
     else:
-        start = degrade_preview(models, preview, stage2, progress, video)
+        start = degrade_preview(models, record, stage2, progress, video)
     if on_degraded is not None:
         on_degraded(start)
-    with models.use("stage2") as transformer:
-        latents = refine_latents(
-            transformer,
-            start.latents.to(getattr(transformer, "device", "cpu")),
-            start.stage2_embeds,
-            noise_step=stage2.noise_step,
-            num_steps=stage2.num_steps,
-            shift=stage2.shift,
-            guidance_scale=stage2.guidance_scale,
-            solver=stage2.solver,
-            rounding=stage2.rounding,  # type: ignore[arg-type]
-            sequential_guidance=sequential_guidance(start.latents.shape),
-            callback=_steps(progress, "Stage II"),
-        )
-    return start.as_refined(latents.cpu(), stage2, models.describe())
+    latents = refine(models, start.latents, start.stage2_embeds, stage2, progress)
+    return start.as_refined(latents, stage2, models.describe())
 
 
-def check_degraded(preview: Preview, stage2: Stage2Settings, allow_other_noise_step: bool) -> None:
+def check_degraded(record: Record, stage2: Stage2Settings, allow_other_noise_step: bool) -> None:
     """Raise ValueError unless degraded latents fit Stage II's settings."""
-    if preview.noise_step != stage2.noise_step and not allow_other_noise_step:
+    if record.noise_step != stage2.noise_step and not allow_other_noise_step:
         raise ValueError(
-            f"The latents were degraded with noise step {preview.noise_step}, refining was asked for with "
-            f"{stage2.noise_step}. Use {preview.noise_step}, degrade the preview anew, or allow it explicitly."
+            f"The latents were degraded with noise step {record.noise_step}, refining was asked for with "
+            f"{stage2.noise_step}. Use {record.noise_step}, degrade the preview anew, or allow it explicitly."
         )
-    height, width = (8 * size for size in preview.latents.shape[-2:])
+    height, width = (SPATIAL_FACTOR * size for size in record.latents.shape[-2:])
     if (height, width) != (stage2.height, stage2.width):
         raise ValueError(
             f"The degraded latents are for {width}x{height}, {stage2.width}x{stage2.height} was asked for. "
@@ -204,46 +318,29 @@ def check_degraded(preview: Preview, stage2: Stage2Settings, allow_other_noise_s
         )
 
 
-def check_small(preview: Preview, stage2: Stage2Settings, name: str) -> None:
-    """Raise ValueError if colours are to be matched to a preview that is not there."""
-    if stage2.match_colors and preview.small is None:
+def check_colors(record: Record, stage2: Stage2Settings, name: str) -> None:
+    """Raise ValueError if colours are to be matched to a preview that is not there; ``name`` is the record's."""
+    if stage2.match_colors and record.stage1_latents is None:
         raise ValueError(
             f"{name} has no latents of the preview (an older version wrote it), so colours cannot be matched to it. "
             "Ask for match colors 0, or begin from the preview."
         )
 
 
-def decode_frames(
-    models: Models,
-    preview: Preview,
-    progress: Progress = no_progress,
-    what: str = "Decode",
-    *,
-    small: Tensor | None = None,
+def record_frames(
+    models: Models, record: Record, progress: Progress = no_progress, *, preview: Tensor | None = None
 ) -> Iterator[Tensor]:
     """Frames ``[1, 3, f, H, W]`` as they are done; refined ones in the preview's colours, where their settings say so.
 
     Args:
-        small: the preview's decoded video, if it is at hand.
+        preview: the preview's video, if it is at hand.
 
     Raises:
         ValueError: colours to match, and no preview.
     """
-    stage2 = preview.stage2
-    coarseness = stage2.match_colors if preview.content == "refined" else 0.0
-    if coarseness and small is None:
-        check_small(preview, stage2, "the file")
-        assert preview.small is not None
-        with models.use("vae") as vae:
-            small = decode_latents(vae, preview.small, callback=_steps(progress, "Decode preview"))
-    position = 0
-    with (
-        models.use("vae") as vae,
-        closing(decode_stream(vae, preview.latents, callback=_steps(progress, what))) as stream,
-    ):
-        for frames in stream:
-            if coarseness and small is not None:
-                beside = small[:, :, position : position + frames.shape[2]]
-                frames = match_colors(frames, beside, coarseness, resize=stage2.resize)
-            position += frames.shape[2]
-            yield frames
+    settings = record.stage2 if record.content == "refined" else None
+    if settings is not None and settings.match_colors and preview is None:
+        check_colors(record, settings, "the file")
+        assert record.stage1_latents is not None
+        preview = decode(models, record.stage1_latents, progress)
+    yield from decode_frames(models, record.latents, progress, preview=preview, settings=settings)

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from ..checkpoints.t5_layout import read_layout
-from ..loading.text import EMBEDDINGS_KIND, meta_encoder
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
+from ..checkpoints.metadata import CheckpointMetadata, read_metadata
+from ..checkpoints.t5_layout import read_layout
+from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
 from ..loading.load import open_vae, vae_names
 from ..loading.lora import is_lora, read_lora
-from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..loading.source import TransformerSource, open_transformer
-from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
+from ..loading.text import EMBEDDINGS_KIND, meta_encoder
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,9 @@ class Inspection:
 
     Attributes:
         kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview``, ``embeddings`` or ``unknown``.
-        layout: ``published``, ``diffusers`` or ``native``; of a preview file, what its latents are; else "".
+        layout: ``published``, ``diffusers`` or ``native``; of a file of latents, what its latents are; else "".
         parameters: elements that the model uses; ``dtypes``: elements in each dtype.
-        config: the architecture; of a preview file, its settings.
+        config: the architecture; of a file of latents, its settings.
         lora_rank: of a LoRA, or of the one that a file carries unmerged.
         problems: why it would not load; empty for a sound file.
         ballast: entries that are skipped.
@@ -76,7 +76,7 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
     metadata = read_metadata(weights)
     facts: dict[str, Any] = {"kind": "unknown"}
     if "flashvideo.preview" in weights.metadata:
-        facts = _preview_facts(weights)
+        facts = _record_facts(weights)
     elif metadata.kind == EMBEDDINGS_KIND:
         facts["kind"] = "embeddings"
     elif is_published_vae(names) or is_diffusers_vae(names):
@@ -116,14 +116,14 @@ def _vae_facts(weights: WeightFile) -> dict[str, Any]:
     return facts
 
 
-def _preview_facts(weights: WeightFile) -> dict[str, Any]:
-    from .record import load_preview
+def _record_facts(weights: WeightFile) -> dict[str, Any]:
+    from .record import load_record
 
     try:
-        preview = load_preview(weights.path)
+        record = load_record(weights.path)
     except ValueError as error:
         return {"kind": "preview", "problems": (str(error),)}
-    return {"kind": "preview", "layout": preview.content, "config": preview.description()}
+    return {"kind": "preview", "layout": record.content, "config": record.description()}
 
 
 def _text_facts(weights: WeightFile) -> dict[str, Any]:

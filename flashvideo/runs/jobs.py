@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .settings import Stage1Settings, Stage2Settings
 from ..checkpoints.outputs import check_writable
 from ..video.files import check_output
+from .settings import Stage1Settings, Stage2Settings
 
 _PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
 _RANK_NAMES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # torchrun, then MPI's kinds
@@ -58,6 +58,15 @@ class Job:
     stage2: Stage2Settings
     outputs: Outputs
 
+    def finished(self, wanted: Wanted) -> bool:
+        """Whether all files that are wanted are there."""
+        outputs = self.outputs
+        files = [outputs.video] if wanted.final else [outputs.preview, outputs.preview_video]
+        files += [outputs.joint] if wanted.joint else []
+        files += [outputs.degraded] if wanted.degraded else []
+        files += [outputs.refined] if wanted.refined else []
+        return all(path.exists() for path in files)
+
     def bytes_on_disk(self, wanted: Wanted) -> int:
         """About what the job's files take, refined latents included, which lie there until they are decoded."""
         stage1, stage2 = self.stage1, self.stage2
@@ -96,6 +105,14 @@ class Wanted:
                 f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
                 "Decode it, remove it, or pass --overwrite."
             )
+
+
+def check_jobs(jobs: list[Job], wanted: Wanted, *, overwrite: bool) -> None:
+    """Raise ValueError unless all files of all jobs can be written, the disk's room included."""
+    for job in jobs:
+        wanted.check(job.outputs, overwrite=overwrite)
+        check_output(job.outputs.video, overwrite=True)
+    check_writable(jobs[0].outputs.video, overwrite=True, size=sum(job.bytes_on_disk(wanted) for job in jobs))
 
 
 def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, output: Path, count: int) -> list[Job]:

@@ -17,7 +17,7 @@ from ..method.checks import check_prompt_embeds
 from ..models.transformer import FlashVideoTransformer3DModel
 from ..video.files import DEFAULT_FPS, check_fps
 from . import chain
-from .record import Preview
+from .record import Record
 from .settings import Stage1Settings, Stage2Settings
 
 
@@ -28,12 +28,12 @@ class FlashVideoPipelineOutput(BaseOutput):
     Attributes:
         frames: ``[1, 3, F, H, W]``, 0..1, fp32 on the CPU: the refined video, or the preview if Stage II was left out.
         preview_frames: the small video, likewise.
-        preview: latents, embeddings and settings; :meth:`FlashVideoPipeline.refine` takes it.
+        preview: its record: latents, embeddings and settings; :meth:`FlashVideoPipeline.refine` takes it.
     """
 
     frames: Tensor
     preview_frames: Tensor
-    preview: Preview
+    preview: Record
 
 
 class FlashVideoPipeline(DiffusionPipeline):
@@ -138,17 +138,17 @@ class FlashVideoPipeline(DiffusionPipeline):
             if prompt is None:
                 raise ValueError("Give a prompt, or prompt_embeds of both stages.")
             self._require("text_encoder", "tokenizer")
-            prompt_embeds = chain.encode_prompt(self, prompt, second.motion, report)
+            prompt_embeds = chain.embed_for_both(self, [prompt], second.motion, report)
         for name, embeds in zip(("stage1", "stage2"), prompt_embeds, strict=True):
             check_prompt_embeds(f"prompt_embeds of {name}", embeds, 1, getattr(self, name))
         preview = chain.make_preview(self, prompt or "", prompt_embeds, first, second, fps, report)
-        small = chain.decode_preview(self, preview, report)
+        small = chain.decode(self, preview.latents, report)
         frames = small if preview_only else self.refine(preview, second, video=small, progress=report)
         return FlashVideoPipelineOutput(frames=frames, preview_frames=small, preview=preview)
 
     def refine(
         self,
-        preview: Preview,
+        preview: Record,
         stage2: Stage2Settings | None = None,
         *,
         video: Tensor | None = None,
@@ -157,14 +157,15 @@ class FlashVideoPipeline(DiffusionPipeline):
         """Stage II of a preview: ``[1, 3, F, H, W]``, 0..1, fp32 on the CPU.
 
         Args:
+            preview: its record, as a call gives it.
             stage2: settings; default: those that the preview was made for.
             video: the preview's decoded video, if it is at hand.
         """
         self._require("stage2", "vae")
         check_prompt_embeds("the preview's stage2_embeds", preview.stage2_embeds, 1, self.stage2)
         report = progress or self._bars()
-        refined = chain.refine_preview(self, preview, stage2 or preview.stage2, report, video=video)
-        return torch.cat(list(chain.decode_frames(self, refined, report, small=video)), dim=2)
+        refined = chain.refine_record(self, preview, stage2 or preview.stage2, report, video=video)
+        return torch.cat(list(chain.record_frames(self, refined, report, preview=video)), dim=2)
 
     def _bars(self) -> Callable[[str, int, int], None]:
         bars: dict[str, Any] = {}

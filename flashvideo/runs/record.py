@@ -1,4 +1,4 @@
-"""Preview files: Stage I's latents with everything that Stage II needs later."""
+"""Files of latents: a preview's, degraded or refined ones, with all that made them and that goes on from there."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ..video.files import DEFAULT_FPS, check_fps
 from .fields import check_known
 from .settings import Stage1Settings, Stage2Settings
 
-PREVIEW_FORMAT = "1"
+RECORD_FORMAT = "1"
 _KEY = "flashvideo.preview"
 CONTENTS = ("preview", "degraded", "refined")
-_SMALL = "preview_latents"
+_STAGE1_LATENTS = "preview_latents"
 _DESCRIBED = ("format", "content", "prompt", "fps", "noise_step", "stage1", "stage2", "models")
 _STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
 
 
 @dataclass(frozen=True)
-class Preview:
+class Record:
     """Latents with their history.
 
     Attributes:
@@ -55,11 +55,11 @@ class Preview:
     preview_latents: Tensor | None = None
 
     @property
-    def small(self) -> Tensor | None:
+    def stage1_latents(self) -> Tensor | None:
         """Stage I's result ``[1, 16, T, h, w]``, if it is here."""
         return self.latents if self.content == "preview" else self.preview_latents
 
-    def as_degraded(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+    def as_degraded(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Record:
         """The same history with degraded latents in place of the preview's; ``models`` are those of this run."""
         return replace(
             self,
@@ -68,10 +68,10 @@ class Preview:
             content="degraded",
             noise_step=stage2.noise_step,
             models=self._with_stage2(models),
-            preview_latents=self.small,
+            preview_latents=self.stage1_latents,
         )
 
-    def as_refined(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Preview:
+    def as_refined(self, latents: Tensor, stage2: Stage2Settings, models: dict[str, str]) -> Record:
         """The same history with refined latents, which carry no noise step; ``models`` are those of this run."""
         return replace(
             self,
@@ -80,7 +80,7 @@ class Preview:
             content="refined",
             noise_step=None,
             models=self._with_stage2(models),
-            preview_latents=self.small,
+            preview_latents=self.stage1_latents,
         )
 
     def _with_stage2(self, models: dict[str, str]) -> dict[str, str]:
@@ -106,12 +106,12 @@ class Preview:
             if not part.endswith("latents") and (tensor.ndim != 3 or not tensor.is_floating_point()):
                 raise ValueError(f"{name} has {part} of shape {list(tensor.shape)}; expected floating [1, 226, D].")
             if not torch.isfinite(tensor).all():
-                raise ValueError(f"{name} has NaN or infinite {part}. Make the preview again.")
+                raise ValueError(f"{name} has NaN or infinite {part}. Make it again.")
 
     def description(self) -> dict[str, Any]:
         """All settings, as they are embedded in video files."""
         return {
-            "format": PREVIEW_FORMAT,
+            "format": RECORD_FORMAT,
             "content": self.content,
             "prompt": self.prompt,
             "fps": self.fps,
@@ -129,37 +129,37 @@ class Preview:
         """
         tensors = {"latents": self.latents.float().cpu()}
         if self.preview_latents is not None:
-            tensors[_SMALL] = self.preview_latents.float().cpu()
+            tensors[_STAGE1_LATENTS] = self.preview_latents.float().cpu()
         tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
         header = {"format": "pt", _KEY: json.dumps(self.description())}
         return write_safetensors(path, tensor_plan(tensors), header, overwrite=overwrite)
 
 
-def load_preview(path: str | Path) -> Preview:
-    """Read a preview file.
+def load_record(path: str | Path) -> Record:
+    """Read a file of latents.
 
     Raises:
-        ValueError: no preview file, or a damaged one.
+        ValueError: no such file, another kind of file, or a damaged one.
     """
     weights = open_weights(path)
     text = weights.metadata.get(_KEY)
     if text is None:
         raise ValueError(
-            f"{path} is no preview file of FlashVideo (its header has no {_KEY}). Give a .preview.safetensors that "
-            "`flashvideo generate` wrote."
+            f"{path} holds no latents of FlashVideo (its header has no {_KEY}). Give a .preview.safetensors, or "
+            "another file of latents that `flashvideo generate` wrote."
         )
     try:
         values = json.loads(text)
-        if values["format"] != PREVIEW_FORMAT or values["content"] not in CONTENTS:
+        if values["format"] != RECORD_FORMAT or values["content"] not in CONTENTS:
             raise ValueError(
                 f"{path} was written by another version (format {values['format']}, content {values['content']!r}); "
-                f"this program reads format {PREVIEW_FORMAT}. Update it."
+                f"this program reads format {RECORD_FORMAT}. Update it."
             )
         check_known(values, _DESCRIBED, str(path))
         read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
-        if _SMALL in weights.tensors:
-            read[_SMALL] = weights.tensors[_SMALL].read().clone()
-        preview = Preview(
+        if _STAGE1_LATENTS in weights.tensors:
+            read[_STAGE1_LATENTS] = weights.tensors[_STAGE1_LATENTS].read().clone()
+        record = Record(
             prompt=values["prompt"],
             stage1=Stage1Settings.from_dict(values["stage1"], f"{path}: stage1"),
             stage2=Stage2Settings.from_dict(values["stage2"], f"{path}: stage2"),
@@ -169,7 +169,7 @@ def load_preview(path: str | Path) -> Preview:
             models=values.get("models", {}),
             **read,
         )
-        preview.check(str(path))
+        record.check(str(path))
     except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is a damaged preview file ({error!r}). Make the preview again.") from error
-    return preview
+        raise ValueError(f"{path} is a damaged file of latents ({error!r}). Make it again.") from error
+    return record

@@ -25,10 +25,10 @@ from flashvideo import (
 from flashvideo.loading.model_store import ModelStore, find_models
 from flashvideo.loading.text import load_text_encoder
 from flashvideo.runs.inspect import inspect_checkpoint
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from tests.conftest import TINY
 
-LOADERS = [load_stage1, load_stage2, load_vae, load_text_encoder, load_preview, inspect_checkpoint]
+LOADERS = [load_stage1, load_stage2, load_vae, load_text_encoder, load_record, inspect_checkpoint]
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_foreign_file(run, no_work, names, tmp_path, kind):
     make, message = FOREIGN[kind]
     path = tmp_path / "model.safetensors"
     make(path)
-    for load in (*LOADERS[:3], load_preview, inspect_checkpoint):
+    for load in (*LOADERS[:3], load_record, inspect_checkpoint):
         with pytest.raises(ValueError, match=message):
             load(path)
     before = names(tmp_path)

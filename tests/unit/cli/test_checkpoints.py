@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from tests.conftest import TINY
 from tests.unit.conftest import stop
 
@@ -38,7 +38,7 @@ def test_converted_models_make_the_same_video(generate, run, tmp_path, made):
     run("convert", TINY / "3d-vae.pt", tmp_path / "vae.safetensors")
     parts = [f"--{name}={tmp_path / name}.safetensors" for name in ("stage1", "stage2", "vae")]
     generate("a red ball rolls", "--seed", 3, *parts, "--keep-latents", "-o", tmp_path / "out.mp4")
-    ours, theirs = (load_preview(folder / "out.refined.safetensors") for folder in (tmp_path, made))
+    ours, theirs = (load_record(folder / "out.refined.safetensors") for folder in (tmp_path, made))
     assert torch.equal(ours.latents, theirs.latents)
     assert ours.models["stage1"] == "stage1.safetensors"
 
@@ -46,9 +46,9 @@ def test_converted_models_make_the_same_video(generate, run, tmp_path, made):
 def test_lora_changes_the_video_and_is_recorded(generate, tmp_path, lora_file, made):
     lora = ("--lora", lora_file, "--lora-scale", 0.5)
     generate("a red ball rolls", "--seed", 3, *lora, "--preview-only", "-o", tmp_path / "out.mp4")
-    preview = load_preview(tmp_path / "out.preview.safetensors")
+    preview = load_record(tmp_path / "out.preview.safetensors")
     assert preview.models["lora"] == "lora.safetensors x 0.5"
-    assert not torch.equal(preview.latents, load_preview(made / "out.preview.safetensors").latents)
+    assert not torch.equal(preview.latents, load_record(made / "out.preview.safetensors").latents)
 
 
 def test_interrupted_convert_leaves_nothing(run, names, tmp_path, monkeypatch):

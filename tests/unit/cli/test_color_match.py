@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from flashvideo.video.files import read_video
 from flashvideo.video.resize import resize_video
 from tests.conftest import TINY
@@ -42,7 +42,7 @@ def test_decode_matches_as_generate_does(matched, run, tmp_path):
 
 def test_latents_without_their_preview_are_refused(matched, run, no_work, tmp_path):
     for kind, command in (("refined", "decode"), ("degraded", "refine")):
-        old = replace(load_preview(matched / f"out.{kind}.safetensors"), preview_latents=None)
+        old = replace(load_record(matched / f"out.{kind}.safetensors"), preview_latents=None)
         old.save(tmp_path / "old.safetensors", overwrite=True)
         said = run(command, tmp_path / "old.safetensors", "--models", TINY, "-o", tmp_path / "new.mp4", code=2)
         assert "has no latents of the preview" in said.err

@@ -9,7 +9,7 @@ import torch
 
 import flashvideo
 from flashvideo.runs import chain
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from flashvideo.runs.settings import SIZES, parse_size
 from flashvideo.video.files import read_metadata, read_video
 from tests.conftest import TINY
@@ -32,7 +32,7 @@ def test_preview_is_on_disk_before_stage2(generate, names, tmp_path, monkeypatch
 
 
 def test_preview_file_has_all_settings(made):
-    preview = load_preview(made / "out.preview.safetensors")
+    preview = load_record(made / "out.preview.safetensors")
     assert preview.prompt == "a red ball rolls"
     assert (preview.stage1.seed, preview.stage2.seed) == (3, 3)
     assert (preview.stage1.height, preview.stage1.num_frames, preview.stage1.num_steps) == (32, 5, 2)
@@ -51,8 +51,8 @@ def test_all_outputs(made, names):
     joint = read_video(made / "out.joint.mp4")[0]
     assert joint.shape[2:4] == (5, 64)
     assert joint.shape[4] >= 128
-    assert load_preview(made / "out.degraded.safetensors").noise_step == 675
-    assert load_preview(made / "out.refined.safetensors").content == "refined"
+    assert load_record(made / "out.degraded.safetensors").noise_step == 675
+    assert load_record(made / "out.refined.safetensors").content == "refined"
 
 
 def test_video_tells_its_settings(made):

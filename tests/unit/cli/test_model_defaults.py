@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from tests.conftest import TINY
 
 SETTINGS = {"preview-size": "32x32", "frames": 5, "preview-steps": 2, "size": "64x64", "noise-step": 600, "cfg": 2.5}
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 def test_it_gives_the_defaults_and_the_command_line_goes_first(run, folder, tmp_path):
     run("generate", "a boat", "--models", folder, "--noise-step=700", "--preview-only", "-o", tmp_path / "a.mp4")
-    preview = load_preview(tmp_path / "a.preview.safetensors")
+    preview = load_record(tmp_path / "a.preview.safetensors")
     stage1, stage2 = preview.stage1, preview.stage2
     assert (stage1.height, stage1.num_frames, stage1.num_steps) == (32, 5, 2)
     assert (stage2.width, stage2.noise_step, stage2.guidance_scale) == (64, 700, 2.5)

@@ -11,8 +11,9 @@ import torch
 
 from flashvideo.loading.model_store import ModelStore, find_models
 from flashvideo.report import LoadedModels
-from flashvideo.report import models as report_models
 from flashvideo.report.extras import parse_extra
+from flashvideo.report.models import EncodedClips
+from flashvideo.runs import chain
 from tests.conftest import TINY
 from tests.unit.report.oracle import SETTINGS
 
@@ -50,9 +51,9 @@ def test_clips_do_not_depend_on_their_batch(loaded):
 
 def test_encoded_clips_are_remembered_and_noise_step_0_degrades_nothing(loaded, monkeypatch):
     encodings, degradations = [], []
-    encode, degrade = report_models.encode_video, report_models.degrade_latents
-    monkeypatch.setattr(report_models, "encode_video", lambda *a, **k: encodings.append(1) or encode(*a, **k))
-    monkeypatch.setattr(report_models, "degrade_latents", lambda *a, **k: degradations.append(1) or degrade(*a, **k))
+    encode, degrade = chain.encode_video, chain.degrade_latents
+    monkeypatch.setattr(chain, "encode_video", lambda *a, **k: encodings.append(1) or encode(*a, **k))
+    monkeypatch.setattr(chain, "degrade_latents", lambda *a, **k: degradations.append(1) or degrade(*a, **k))
     video = torch.rand(1, 3, 5, 16, 16, generator=torch.Generator().manual_seed(0))
     settings = replace(SETTINGS.stage2, height=32, width=32, num_steps=1, guidance_scale=1.0)
     asked = []
@@ -71,6 +72,33 @@ def test_encoded_clips_are_remembered_and_noise_step_0_degrades_nothing(loaded, 
     assert (len(encodings), len(degradations), len(asked)) == (1, 3, 1)
     torch.testing.assert_close(clips[0], clips[1], atol=0, rtol=0)
     assert not torch.equal(clips[1], clips[2])
+
+
+CLIP = torch.rand(1, 3, 5, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"resize": "crop"},
+        {"sample_posterior": False},
+        {"height": 48},
+        {"width": 48},
+        {"seed": 1},
+        {"video": CLIP.flip(4)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_decides_encoded_clips_is_not_remembered_for_another(loaded, change):
+    clips, settings = EncodedClips(), replace(SETTINGS.stage2, height=32, width=32)
+    first = clips.get(loaded.models, CLIP, [0], settings)
+    video, seed = change.get("video", CLIP), change.get("seed", 0)
+    settings = replace(settings, **{name: value for name, value in change.items() if name not in ("video", "seed")})
+    other = clips.get(loaded.models, video, [seed], settings)
+    assert torch.equal(other, EncodedClips().get(loaded.models, video, [seed], settings))
+    assert other.shape != first.shape or not torch.equal(other, first)
+    unlike = replace(settings, noise_step=300, num_steps=7, guidance_scale=2.0, solver="heun")
+    assert torch.equal(clips.get(loaded.models, video, [seed], unlike), other)
 
 
 def test_command_writes_everything(run, tmp_path):

@@ -7,9 +7,9 @@ import torch
 from diffusers import DiffusionPipeline
 
 from flashvideo import FlashVideoPipeline
-from flashvideo.runs.settings import Stage1Settings, Stage2Settings
 from flashvideo.loading.text import load_text_encoder
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
+from flashvideo.runs.settings import Stage1Settings, Stage2Settings
 from flashvideo.video.files import VideoWriter
 from tests.conftest import TINY
 
@@ -45,7 +45,7 @@ def pipeline(parts):
 
 @pytest.fixture(scope="module")
 def expected(made):
-    return {name: load_preview(made / f"out.{name}.safetensors") for name in ("preview", "refined")}
+    return {name: load_record(made / f"out.{name}.safetensors") for name in ("preview", "refined")}
 
 
 def same_video(video, file, tmp_path):
@@ -75,7 +75,7 @@ def test_a_seed_sets_both_stages(pipeline, expected):
 
 
 def test_refine_of_a_saved_preview(pipeline, made, tmp_path):
-    preview = load_preview(made / "out.preview.safetensors")
+    preview = load_record(made / "out.preview.safetensors")
     assert same_video(pipeline.refine(preview), made / "out.mp4", tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_saved_parts_serve_the_command_line(pipeline, generate, expected, tmp_pa
     paths = [f"--{name}={tmp_path / 'saved' / name}" for name in ("stage1", "stage2")]
     paths += [f"--vae={tmp_path / 'saved'}", f"--text-encoder={tmp_path / 'saved'}"]
     generate(PROMPT, "--seed", 3, *paths, "--keep-latents", "-o", tmp_path / "out.mp4")
-    assert torch.equal(load_preview(tmp_path / "out.refined.safetensors").latents, expected["refined"].latents)
+    assert torch.equal(load_record(tmp_path / "out.refined.safetensors").latents, expected["refined"].latents)
 
 
 def test_offloading_gives_the_same(pipeline, expected, made, tmp_path):

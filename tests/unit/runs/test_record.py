@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from flashvideo.runs.chain import refine_record
+from flashvideo.runs.record import Record, load_record
 from flashvideo.runs.settings import Stage1Settings, Stage2Settings
-from flashvideo.runs.chain import refine_preview
-from flashvideo.runs.record import Preview, load_preview
 
 KEY = "flashvideo.preview"
 
@@ -22,7 +22,7 @@ def preview():
     stage1 = Stage1Settings(height=32, width=48, num_frames=5, num_steps=7, guidance_curve="smooth", seed=11)
     stage2 = Stage2Settings(height=64, width=96, noise_step=700, shift=1.5, motion="slow,", resize="crop", seed=12)
     models = {"vae": "v.pt", "stage1": "s.pt"}
-    return Preview(torch.randn(1, 16, 2, 4, 6), 'a "red"\nbälle', *embeds, stage1, stage2, 12.5, models=models)
+    return Record(torch.randn(1, 16, 2, 4, 6), 'a "red"\nbälle', *embeds, stage1, stage2, 12.5, models=models)
 
 
 def altered(path, target, **changes):
@@ -41,7 +41,7 @@ def altered(path, target, **changes):
 def test_round_trip(preview, tmp_path):
     for content, step in (("preview", None), ("degraded", 700), ("refined", None)):
         kept = replace(preview, content=content, noise_step=step)
-        found = load_preview(kept.save(tmp_path / f"{content}.safetensors"))
+        found = load_record(kept.save(tmp_path / f"{content}.safetensors"))
         for name in ("latents", "stage1_embeds", "stage2_embeds"):
             assert torch.equal(getattr(found, name), getattr(preview, name))
             assert getattr(found, name).dtype == getattr(preview, name).dtype
@@ -59,7 +59,7 @@ def test_degraded_latents_tell_their_noise_step(preview):
     degraded = preview.as_degraded(preview.latents, preview.stage2, {"stage2": "b.pt", "vae": "w.pt", "stage1": "x"})
     assert (degraded.content, degraded.noise_step) == ("degraded", 700)
     refined = degraded.as_refined(torch.zeros_like(preview.latents), preview.stage2, {})
-    assert torch.equal(refined.small, preview.latents), "it still knows the preview"
+    assert torch.equal(refined.stage1_latents, preview.latents), "it still knows the preview"
     assert degraded.models == {"stage1": "s.pt", "stage2": "b.pt", "vae": "w.pt"}
     refined = degraded.as_refined(preview.latents, preview.stage2, {})
     assert (refined.content, refined.noise_step) == ("refined", None)
@@ -72,19 +72,19 @@ def test_existing_file_is_kept(preview, tmp_path):
         preview.save(path)
     assert path.read_bytes() == b"mine"
     preview.save(path, overwrite=True)
-    assert load_preview(path).prompt == preview.prompt
+    assert load_record(path).prompt == preview.prompt
 
 
 @pytest.mark.parametrize("name", ["invented", "stage1__invented", "stage2__invented"])
 def test_what_a_later_version_asks_for_is_refused(preview, tmp_path, name):
     path = altered(preview.save(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", **{name: 1})
     with pytest.raises(ValueError, match=r"b\.safetensors.* has invented, which this program does not know.* Update"):
-        load_preview(path)
+        load_record(path)
 
 
 def test_what_an_earlier_version_did_not_know_has_its_default(preview, tmp_path):
     path = altered(preview.save(tmp_path / "a.safetensors"), tmp_path / "b.safetensors", stage2={"height": 64})
-    assert load_preview(path).stage2 == Stage2Settings(height=64)
+    assert load_record(path).stage2 == Stage2Settings(height=64)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_what_an_earlier_version_did_not_know_has_its_default(preview, tmp_path)
 def test_wrong_settings_are_refused(preview, tmp_path, changes, message):
     path = preview.save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=message):
-        load_preview(altered(path, tmp_path / "b.safetensors", **changes))
+        load_record(altered(path, tmp_path / "b.safetensors", **changes))
 
 
 @pytest.mark.parametrize("name", ["latents", "stage1_embeds", "stage2_embeds"])
@@ -115,7 +115,7 @@ def test_nan_is_refused(preview, tmp_path, name):
     tensor.view(-1)[5] = float("nan")
     path = replace(preview, **{name: tensor}).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=f"NaN or infinite {name}"):
-        load_preview(path)
+        load_record(path)
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_nan_is_refused(preview, tmp_path, name):
 def test_wrong_shapes_are_refused(preview, tmp_path, name, shape):
     path = replace(preview, **{name: torch.zeros(shape)}).save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"expected|must be even"):
-        load_preview(path)
+        load_record(path)
 
 
 def test_any_header_length(preview, tmp_path):
     """A safetensors file of a header length 128, 384 ... begins with the same byte as a pickle."""
     first_bytes = set()
     for length in range(0, 512, 8):
-        found = load_preview(replace(preview, prompt="x" * length).save(tmp_path / f"{length}.safetensors"))
+        found = load_record(replace(preview, prompt="x" * length).save(tmp_path / f"{length}.safetensors"))
         assert found.prompt == "x" * length
         first_bytes.add((tmp_path / f"{length}.safetensors").read_bytes()[0])
     assert 0x80 in first_bytes
@@ -142,23 +142,23 @@ def test_missing_tensor_is_refused(preview, tmp_path):
     tensors = load_file(path)
     del tensors["stage2_embeds"]
     save_file(tensors, tmp_path / "b.safetensors", metadata={KEY: json.dumps(preview.description())})
-    with pytest.raises(ValueError, match=r"damaged preview file .*stage2_embeds"):
-        load_preview(tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match=r"damaged file of latents .*stage2_embeds"):
+        load_record(tmp_path / "b.safetensors")
 
 
 def test_other_files_are_no_previews(tmp_path):
     save_file({"latents": torch.zeros(1, 16, 1, 2, 2)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="is no preview file"):
-        load_preview(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="holds no latents of FlashVideo"):
+        load_record(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="There is no file"):
-        load_preview(tmp_path / "b.safetensors")
+        load_record(tmp_path / "b.safetensors")
 
 
 def test_refining_checks_before_it_starts(preview):
     degraded = replace(preview, content="degraded", noise_step=675, latents=torch.zeros(1, 16, 2, 8, 12))
     with pytest.raises(ValueError, match=r"with noise step 675, .* 700"):
-        refine_preview(None, degraded, preview.stage2)
+        refine_record(None, degraded, preview.stage2)
     with pytest.raises(ValueError, match="for 96x64, 96x96 was asked for"):
-        refine_preview(None, degraded, replace(preview.stage2, noise_step=675, height=96))
+        refine_record(None, degraded, replace(preview.stage2, noise_step=675, height=96))
     with pytest.raises(ValueError, match="refined already"):
-        refine_preview(None, replace(preview, content="refined"), preview.stage2)
+        refine_record(None, replace(preview, content="refined"), preview.stage2)

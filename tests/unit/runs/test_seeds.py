@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flashvideo.runs.record import load_preview
+from flashvideo.runs.record import load_record
 from flashvideo.runs.seeds import generator_for
 from tests.conftest import TINY
 
@@ -46,7 +46,7 @@ def test_same_bytes_after_other_draws(generate, tmp_path, made):
 def test_other_seeds_differ_in_every_draw(generate, tmp_path, made):
     generate(PROMPT, "--seed", 4, "--keep-degraded", "--keep-latents", "-o", tmp_path / "out.mp4")
     for content in ("preview", "degraded", "refined"):
-        ours, theirs = (load_preview(folder / f"out.{content}.safetensors") for folder in (tmp_path, made))
+        ours, theirs = (load_record(folder / f"out.{content}.safetensors") for folder in (tmp_path, made))
         assert (ours.latents - theirs.latents).std() > 0.1
     assert (tmp_path / "out.mp4").read_bytes() != (made / "out.mp4").read_bytes()
 
@@ -54,7 +54,7 @@ def test_other_seeds_differ_in_every_draw(generate, tmp_path, made):
 def test_posterior_is_drawn_unless_its_mean_is_asked_for(run, tmp_path, made):
     command = ("refine", made / "out.preview.safetensors", "--models", TINY, "--posterior-mean", "--keep-degraded")
     run(*command, "-o", tmp_path / "out.mp4")
-    ours, theirs = (load_preview(folder / "out.degraded.safetensors").latents for folder in (tmp_path, made))
+    ours, theirs = (load_record(folder / "out.degraded.safetensors").latents for folder in (tmp_path, made))
     assert not torch.equal(ours, theirs)
 
 

@@ -1,0 +1,94 @@
+"""One chain: a batch is drawn and made as its samples are alone, and the report takes the command line's path."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from flashvideo.loading.model_store import ModelStore, find_models
+from flashvideo.report import LoadedModels
+from flashvideo.runs import chain
+from flashvideo.runs.record import load_record
+from flashvideo.runs.settings import Stage1Settings, Stage2Settings
+from tests.conftest import TINY
+
+PROMPTS, SEEDS = ["a red ball rolls", "rain falls on a lake", "a blue cube turns"], [3, 0, 2**63 - 1]
+STAGE1 = Stage1Settings(height=32, width=32, num_frames=5, num_steps=3)
+STAGE2 = Stage2Settings(height=64, width=64, num_steps=2, match_colors=1.0)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(one_thread):
+    with one_thread():
+        yield
+
+
+@pytest.fixture(scope="module")
+def models():
+    return ModelStore(find_models(str(TINY), {}, ("stage1", "stage2", "vae", "text")))
+
+
+def through_the_chain(models, prompts, seeds):
+    """Every step's tensor, by the step's name."""
+    found = dict(zip(("embeds1", "embeds2"), chain.embed_for_both(models, prompts, STAGE2.motion), strict=True))
+    found["latents"] = chain.sample_previews(models, found["embeds1"], STAGE1, seeds)
+    found["preview"] = chain.decode(models, found["latents"])
+    found["encoded"] = chain.encode_upscaled(models, found["preview"], STAGE2, seeds)
+    found["degraded"] = chain.degrade(models, found["encoded"], STAGE2, seeds)
+    found["refined"] = chain.refine(models, found["degraded"], found["embeds2"], STAGE2)
+    frames = chain.decode_frames(models, found["refined"], preview=found["preview"], settings=STAGE2)
+    return {**found, "video": torch.cat(list(frames), dim=2)}
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """All noise ``[B, ...]`` that the method is given, in order, with the function's name."""
+    given = []
+
+    def watch(name, noise_of):
+        function = getattr(chain, name)
+
+        def watching(*arguments, **more):
+            assert more.get("generator") is None, "drawn by the chain, sample by sample"
+            given.extend((name, noise) for noise in noise_of(arguments, more))
+            return function(*arguments, **more)
+
+        monkeypatch.setattr(chain, name, watching)
+
+    watch("sample_stage1", lambda arguments, more: [arguments[1], *more["step_noise"]])
+    watch("encode_video", lambda _arguments, more: [more["noise"]])
+    watch("degrade_latents", lambda _arguments, more: [more["noise"]])
+    return given
+
+
+def test_a_batch_is_its_samples_alone(models, draws):
+    together = through_the_chain(models, PROMPTS, SEEDS)
+    drawn_together = list(draws)
+    assert len(drawn_together) == STAGE1.num_steps + 2
+    for index, (prompt, seed) in enumerate(zip(PROMPTS, SEEDS, strict=True)):
+        draws.clear()
+        alone = through_the_chain(models, [prompt], [seed])
+        for (name, ours), (_, theirs) in zip(draws, drawn_together, strict=True):
+            assert torch.equal(ours[0], theirs[index]), f"{name}: drawn as it is alone"
+        for name, tensor in alone.items():
+            torch.testing.assert_close(together[name][index : index + 1], tensor, atol=1e-4, rtol=1e-4)
+    for name, tensor in together.items():
+        assert not torch.allclose(tensor[0], tensor[1]), name
+
+
+def test_the_report_measures_what_the_command_line_makes(models, generate, tmp_path):
+    settings = ["--preview-steps", 3, "--steps", 2, "--match-colors", 1, "--noise-step", 600, "--cfg", 3]
+    generate(PROMPTS[0], "--seed", 3, *settings, "--keep-degraded", "--keep-latents", "-o", tmp_path / "out.mp4")
+    preview, degraded, refined = (
+        load_record(tmp_path / f"out.{content}.safetensors") for content in ("preview", "degraded", "refined")
+    )
+    stage2 = replace(refined.stage2, seed=12345)  # seeds are given beside the settings
+    report = LoadedModels(models)
+    low = report.generate_low(PROMPTS[:1], [3], replace(preview.stage1, seed=12345))
+    assert torch.equal(low, chain.decode(models, preview.latents))
+    high = report.refine(low, PROMPTS[:1], [3], stage2)
+    assert torch.equal(high, torch.cat(list(chain.record_frames(models, refined)), dim=2))
+    encoded = report.encoded.get(models, low, [3], stage2)
+    assert torch.equal(chain.degrade(models, encoded, stage2, [3]), degraded.latents)
