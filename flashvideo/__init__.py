@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-# name -> module that defines it; resolved at first use, so that `import flashvideo` stays light.
+# name -> module that defines it; resolved at first use, so that ``import flashvideo`` stays light.
 _EXPORTS = {
     "load_stage1": "loading.load",
     "load_stage2": "loading.load",

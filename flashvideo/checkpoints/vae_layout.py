@@ -1,8 +1,9 @@
 """Names and shapes of the published 3D VAE file, and the diffusers architecture they stand for.
 
-Pure functions on key names and shapes: nothing here reads a file or imports torch. The published `3d-vae.pt` keeps its
-tensors under `state_dict` with names such as `decoder.up.3.block.0.norm1.norm_layer.weight`; diffusers'
-`AutoencoderKLCogVideoX` (and ComfyUI's class, whose names are the same) counts the decoder's levels from the other end.
+Pure functions on key names and shapes: nothing here reads a file or imports torch. The published ``3d-vae.pt`` keeps
+its tensors under ``state_dict`` with names such as ``decoder.up.3.block.0.norm1.norm_layer.weight``; diffusers'
+``AutoencoderKLCogVideoX`` (and ComfyUI's class, whose names are the same) counts the decoder's levels from the other
+end.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _DIFFUSERS_MARK = "decoder.mid_block.resnets.0.norm1.norm_layer.weight"
 
 
 def is_published_vae(keys: Iterable[str]) -> bool:
-    """Whether `keys` (without a container prefix) are those of the published `3d-vae.pt`."""
+    """Whether ``keys`` (without a container prefix) are those of the published ``3d-vae.pt``."""
     return _PUBLISHED_MARK in set(keys)
 
 
 def is_diffusers_vae(keys: Iterable[str]) -> bool:
-    """Whether `keys` are those of diffusers' `AutoencoderKLCogVideoX` (ComfyUI's VAE has the same)."""
+    """Whether ``keys`` are those of diffusers' ``AutoencoderKLCogVideoX`` (ComfyUI's VAE has the same)."""
     return _DIFFUSERS_MARK in set(keys)
 
 
@@ -41,8 +42,8 @@ def published_vae_key_map(keys: Iterable[str]) -> dict[str, str]:
         keys: names in the file, without a container prefix.
 
     Returns:
-        `{diffusers key: published key}`. Keys that are no part of the autoencoder (`loss*`, anything unknown) are left
-        out, so `set(keys) - set(result.values())` is what the caller has to explain.
+        ``{diffusers key: published key}``. Keys that are no part of the autoencoder (``loss*``, anything unknown) are
+        left out, so ``set(keys) - set(result.values())`` is what the caller has to explain.
 
     Raises:
         ValueError: the keys are not those of a published VAE, or two of them name the same weight.
@@ -89,10 +90,10 @@ def _resnet_part(part: str) -> str:
 
 
 def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NORM_GROUPS) -> dict[str, Any]:
-    """Constructor keywords of `AutoencoderKLCogVideoX` for weights of these shapes.
+    """Constructor keywords of ``AutoencoderKLCogVideoX`` for weights of these shapes.
 
     Args:
-        shapes: `{key: shape}` in the published or in the diffusers layout, any width and depth.
+        shapes: ``{key: shape}`` in the published or in the diffusers layout, any width and depth.
         norm_groups: of every GroupNorm, where the file says it.
 
     Returns:

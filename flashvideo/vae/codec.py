@@ -1,11 +1,11 @@
 """Encoding and decoding with the CogVideoX VAE, exactly as the authors cut time and with tiles that never show.
 
-Latents are `[B, 16, T, h, w]` in VAE space, videos `[B, 3, F, 8h, 8w]` float in 0..1, `F = 4 (T - 1) + 1`. GroupNorm
-sees one temporal chunk at a time, so the chunking (decode 3, 2, 2, … latents, encode 17, 16, 16, … frames, causal
-caches carried) is part of the result; the tiling is not.
+Latents are ``[B, 16, T, h, w]`` in VAE space, videos ``[B, 3, F, 8h, 8w]`` float in 0..1, ``F = 4 (T - 1) + 1``.
+GroupNorm sees one temporal chunk at a time, so the chunking (decode 3, 2, 2, … latents, encode 17, 16, 16, … frames,
+causal caches carried) is part of the result; the tiling is not.
 
-`vae` is diffusers' `AutoencoderKLCogVideoX` of any width and depth, or any module tree with its names: ComfyUI's own
-VAE works as it is. Computation happens on the device and in the precision of its weights.
+``vae`` is diffusers' ``AutoencoderKLCogVideoX`` of any width and depth, or any module tree with its names: ComfyUI's
+own VAE works as it is. Computation happens on the device and in the precision of its weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import os
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from ..tensors.checks import check_latents, check_video
 from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
+from .limits import UNLIMITED, Device, Limits, Tile
 from .tiling import plan
 from .tiling.estimate import Estimate, Job
 from .tiling.modules import decoder_layers
@@ -29,9 +29,7 @@ from .tiling.panels import Panel, authors_frames, authors_panels, whole_frame
 from .tiling.session import (
     Counter,
     Progress,
-    Resources,
     Session,
-    Tile,
     channels_last,
     computing,
     decode_job,
@@ -58,41 +56,26 @@ def decode_latents(
     progress: Progress | None = None,
     host_budget: float | None = None,
     scratch: str | os.PathLike[str] | None = None,
-    device: torch.device | str | None = None,
+    device: Device = None,
 ) -> Tensor:
     """Decode latents into a video.
 
     Args:
         vae: the autoencoder.
-        latents: `[B, 16, T, h, w]` in VAE space, any T.
-        tile: rows and columns of a tile in latents, an int or a pair; False is untiled, None chooses from the budget.
-            It changes memory and time only.
-        memory_budget: bytes on the computing device beside the weights; by default what is free there, less a margin.
+        latents: ``[B, 16, T, h, w]`` in VAE space, any T.
+        tile, memory_budget, host_budget, scratch, device: see :class:`~flashvideo.vae.limits.Limits`.
         method: "exact", or "authors" for their two cropped halves, which drop the last of an even number of latents.
         callback: called after every chunk with its number from 1, the number of chunks, and its frames. May raise.
         progress: called after every tile with work done and work in all. May raise.
-        host_budget: bytes of host memory for waiting activations; by default what is free. More goes to a file.
-        scratch: folder for that file, by default the system's temporary folder.
-        device: where to compute, by default where the weights are.
 
     Returns:
-        `[B, 3, 4 (T - 1) + 1, 8h, 8w]` fp32 on the CPU, in 0..1.
+        ``[B, 3, 4 (T - 1) + 1, 8h, 8w]`` fp32 on the CPU, in 0..1.
 
     Raises:
         ValueError: the latents, the tile, a budget or the method are not what is expected.
     """
-    stream = decode_stream(
-        vae,
-        latents,
-        tile=tile,
-        memory_budget=memory_budget,
-        method=method,
-        callback=callback,
-        progress=progress,
-        host_budget=host_budget,
-        scratch=scratch,
-        device=device,
-    )
+    limits = Limits(tile, memory_budget, host_budget, scratch, device)
+    stream = decode_stream(vae, latents, limits, method=method, callback=callback, progress=progress)
     frames = video_frames(_kept_frames(latents, method))
     video: Tensor | None = None
     start = 0
@@ -109,43 +92,36 @@ def decode_latents(
 def decode_stream(
     vae: Any,
     latents: Tensor,
+    limits: Limits = UNLIMITED,
     *,
-    tile: Tile = None,
-    memory_budget: float | None = None,
     method: Method = "exact",
     callback: Callback | None = None,
     progress: Progress | None = None,
-    host_budget: float | None = None,
-    scratch: str | os.PathLike[str] | None = None,
-    device: torch.device | str | None = None,
 ) -> Generator[Tensor, None, None]:
     """Decode latents and yield the frames of each chunk as soon as they are done.
 
-    The arguments are those of `decode_latents`, and are checked before this returns. Closing the iterator, or an
+    The arguments are those of :func:`decode_latents`, and are checked before this returns. Closing the iterator, or an
     exception in it, frees everything.
 
     Yields:
-        `[B, 3, f, 8h, 8w]` fp32 on the CPU, in 0..1: 9 or 5 frames first (1 if that is all), then 8 at a time.
+        ``[B, 3, f, 8h, 8w]`` fp32 on the CPU, in 0..1: 9 or 5 frames first (1 if that is all), then 8 at a time.
     """
-    resources = _resources(tile, memory_budget, host_budget, scratch, device)
     check_latents("latents", latents, even=False, channels=decoder_layers(vae)[0].channels[0])
     frames = _kept_frames(latents, method)
     place_offloaded(vae)
     width = latents.shape[4]
     panels = authors_panels(width) if method == "authors" else whole_frame(width)
     chunks = plan.decode_chunks(frames)
-    jobs = [
-        decode_job(vae, chunks, (latents.shape[3], p.right - p.left), len(latents), resources.device) for p in panels
-    ]
+    jobs = [decode_job(vae, chunks, (latents.shape[3], p.right - p.left), len(latents), limits.device) for p in panels]
     counter = Counter(jobs, progress)
-    sessions = [Session(job, resources, counter) for job in jobs]
+    sessions = [Session(job, limits, counter) for job in jobs]
     return _decoded(latents, sessions, panels, callback)
 
 
 def _decoded(
     latents: Tensor, sessions: list[Session], panels: list[Panel], callback: Callback | None
 ) -> Generator[Tensor, None, None]:
-    """The chunks of `decode_stream`. Contexts are left before each yield, so none leaks to the caller."""
+    """The chunks of ``decode_stream``. Contexts are left before each yield, so none leaks to the caller."""
     job = sessions[0].job
     start = 0
     try:
@@ -163,7 +139,7 @@ def _decoded(
 
 
 def _decode_chunk(latents: Tensor, sessions: list[Session], panels: list[Panel], index: int) -> Tensor:
-    """One chunk `[B, 16, t, h, w]` of all videos and panels as finished frames `[B, 3, f, H, W]`."""
+    """One chunk ``[B, 16, t, h, w]`` of all videos and panels as finished frames ``[B, 3, f, H, W]``."""
     video: Tensor | None = None
     for session, panel in zip(sessions, panels, strict=True):
         job, grid = session.job, session.job.grid
@@ -171,8 +147,8 @@ def _decode_chunk(latents: Tensor, sessions: list[Session], panels: list[Panel],
             part = latents[sample, :, :, :, panel.left : panel.right]
             values = channels_last(part.detach(), session.store, job.device)
             last = index == len(job.chunks) - 1
-            found = walker.run(Plane(values, LENT), latents=values, first=index == 0, last=last)
-            keep = found[:, :, (panel.keep[0] - panel.left) * grid : (panel.keep[1] - panel.left) * grid]
+            pixels = walker.run(Plane(values, LENT), latents=values, first=index == 0, last=last)
+            keep = pixels[:, :, (panel.keep[0] - panel.left) * grid : (panel.keep[1] - panel.left) * grid]
             frames = keep.cpu().float().permute(3, 0, 1, 2)
             if video is None:
                 size = (latents.shape[3] * grid, latents.shape[4] * grid)
@@ -196,32 +172,32 @@ def encode_video(
     progress: Progress | None = None,
     host_budget: float | None = None,
     scratch: str | os.PathLike[str] | None = None,
-    device: torch.device | str | None = None,
+    device: Device = None,
 ) -> Tensor:
     """Encode a video into latents, drawn from the posterior as the authors do.
 
     Args:
         vae: the autoencoder.
-        video: `[B, 3, F, H, W]` float in 0..1; F is 4n + 1, H and W are multiples of 8.
-        sample: draw `mean + std * noise`; False gives the mean.
-        noise: standard normal `[B, 16, T, h, w]`; by default one draw of that shape, in fp32, from `generator` on its
-            device, so a seed gives the same latents whatever the tile and the device of the VAE.
+        video: ``[B, 3, F, H, W]`` float in 0..1; F is 4n + 1, H and W are multiples of 8.
+        sample: draw ``mean + std * noise``; False gives the mean.
+        noise: standard normal ``[B, 16, T, h, w]``; by default one draw of that shape, in fp32, from ``generator`` on
+            its device, so a seed gives the same latents whatever the tile and the device of the VAE.
         generator: source of the noise; None is torch's default one on the CPU.
         callback: called after every chunk with its number from 1, the number of chunks, and its latents. May raise.
 
-    The other arguments are those of `decode_latents`.
+    The other arguments are those of ``decode_latents``.
 
     Returns:
-        `[B, 16, T, h, w]` fp32 on the computing device, in VAE space.
+        ``[B, 16, T, h, w]`` fp32 on the computing device, in VAE space.
 
     Raises:
         ValueError: the video, the noise, the tile or a budget are not what is expected.
     """
-    resources = _resources(tile, memory_budget, host_budget, scratch, device)
+    limits = Limits(tile, memory_budget, host_budget, scratch, device)
     check_video("the video", video)
     times = latent_frames(video.shape[2])
     place_offloaded(vae)
-    job = _encode_job(vae, video, plan.encode_chunks(video.shape[2]), resources.device)
+    job = _encode_job(vae, video, plan.encode_chunks(video.shape[2]), limits.device)
     channels = job.layers[-1].channels[1] // 2
     shape = (len(video), channels, times, *job.size)
     if sample and noise is None:
@@ -231,7 +207,7 @@ def encode_video(
         raise ValueError(f"noise has shape {list(noise.shape)}; the latents, and so the noise, have {list(shape)}")
     latents = torch.empty(shape, device=job.device)
     start = 0
-    with contextlib.closing(_encoded(video, Session(job, resources, Counter([job], progress)))) as parts:
+    with contextlib.closing(_encoded(video, Session(job, limits, Counter([job], progress)))) as parts:
         for index, moments in enumerate(parts):
             here = slice(start, start + moments.shape[2])
             start = here.stop
@@ -245,27 +221,27 @@ def encode_video(
     return latents
 
 
-def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, tile: Tile = None) -> Tensor:
-    """Mean and log-variance of the posterior, `[B, 32, T, h, w]`.
+def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, limits: Limits = UNLIMITED) -> Tensor:
+    """Mean and log-variance of the posterior, ``[B, 32, T, h, w]``.
 
     Args:
         vae: the autoencoder.
-        video: `[B, 3, F, H, W]` float in 0..1.
-        chunks: frames per chunk; by default the authors' 17, 16, 16, …. `[F]` encodes the video in one go.
-        tile: as in `encode_video`.
+        video: ``[B, 3, F, H, W]`` float in 0..1.
+        chunks: frames per chunk; by default the authors' 17, 16, 16, …. ``[F]`` encodes the video in one go.
+        limits: what it may use.
     """
     check_video("the video", video)
-    job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), None)
-    return torch.cat(list(_encoded(video, Session(job, Resources(tile), Counter([job], None)))), dim=2)
+    job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), limits.device)
+    return torch.cat(list(_encoded(video, Session(job, limits, Counter([job], None)))), dim=2)
 
 
 def _encoded(video: Tensor, session: Session) -> Generator[Tensor, None, None]:
-    """Moments `[B, 32, t, h, w]` of each chunk, in the VAE's precision on its device."""
+    """Moments ``[B, 32, t, h, w]`` of each chunk, in the VAE's precision on its device."""
     job, start = session.job, 0
     size = (video.shape[3], video.shape[4])
     try:
         for index, count in enumerate(job.chunks):
-            part, found = video[:, :, start : start + count].detach(), []
+            part, moments = video[:, :, start : start + count].detach(), []
             start += count
             with computing(job.device):
                 for sample, walker in enumerate(session.walkers):
@@ -275,8 +251,8 @@ def _encoded(video: Tensor, session: Session) -> Generator[Tensor, None, None]:
                         source.data[frame].copy_(pixels.float() * 2 - 1)
                     last = index == len(job.chunks) - 1
                     values = walker.run(source, latents=None, first=index == 0, last=last)
-                    found.append(values.to(job.device).permute(3, 0, 1, 2))
-            yield torch.stack(found)
+                    moments.append(values.to(job.device).permute(3, 0, 1, 2))
+            yield torch.stack(moments)
     finally:
         session.close()
 
@@ -286,23 +262,20 @@ def estimate_decode(
     frames: int,
     height: int,
     width: int,
+    limits: Limits = UNLIMITED,
     *,
     batch: int = 1,
-    tile: Tile = None,
-    memory_budget: float | None = None,
-    host_budget: float | None = None,
-    device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Estimate:
-    """What `decode_latents` will take for a video of `frames`, `height` and `width`: tiles and bytes by place.
+    """What :func:`decode_latents` will take for a video of ``frames``, ``height`` and ``width``: tiles and bytes.
 
-    `vae` may be on the meta device if `device` is given; `device` and `dtype` are by default those of its weights. The
-    weights and the finished video (12 bytes a pixel and frame, 8 or 9 frames of it when streamed) come on top.
+    ``vae`` may be on the meta device if ``limits`` name a device; that and ``dtype`` are by default those of its
+    weights. The weights and the finished video (12 bytes a pixel and frame, 8 or 9 frames of it when streamed) come on
+    top.
     """
     size = (height // SPATIAL_FACTOR, width // SPATIAL_FACTOR)
-    job = decode_job(vae, plan.decode_chunks(latent_frames(frames)), size, batch, _device(device))
-    resources = _resources(tile, memory_budget, host_budget, None, device)
-    return plan_run(replace(job, dtype=dtype or job.dtype), resources)
+    job = decode_job(vae, plan.decode_chunks(latent_frames(frames)), size, batch, limits.device)
+    return plan_run(replace(job, dtype=dtype or job.dtype), limits)
 
 
 def estimate_encode(
@@ -310,41 +283,15 @@ def estimate_encode(
     frames: int,
     height: int,
     width: int,
+    limits: Limits = UNLIMITED,
     *,
     batch: int = 1,
-    tile: Tile = None,
-    memory_budget: float | None = None,
-    host_budget: float | None = None,
-    device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Estimate:
-    """What `encode_video` will take, beside the weights and the video; the arguments are those of `estimate_decode`."""
+    """What :func:`encode_video` will take, beside weights and video; the arguments are :func:`estimate_decode`'s."""
     size = (height // SPATIAL_FACTOR, width // SPATIAL_FACTOR)
-    job = encode_job(vae, plan.encode_chunks(frames), size, batch, _device(device))
-    resources = _resources(tile, memory_budget, host_budget, None, device)
-    return plan_run(replace(job, dtype=dtype or job.dtype), resources)
-
-
-def _device(device: torch.device | str | None) -> torch.device | None:
-    return None if device is None else torch.device(device)
-
-
-def _resources(
-    tile: Tile,
-    memory_budget: float | None,
-    host_budget: float | None,
-    scratch: str | os.PathLike[str] | None,
-    device: torch.device | str | None,
-) -> Resources:
-    resources = Resources(
-        tile, memory_budget, host_budget, Path(scratch) if scratch is not None else None, _device(device)
-    )
-    resources.checked_tile()
-    resources.checked_budget("memory_budget")
-    resources.checked_budget("host_budget")
-    if resources.scratch is not None and not resources.scratch.is_dir():
-        raise ValueError(f"the scratch folder {resources.scratch} does not exist: make it, or leave scratch out")
-    return resources
+    job = encode_job(vae, plan.encode_chunks(frames), size, batch, limits.device)
+    return plan_run(replace(job, dtype=dtype or job.dtype), limits)
 
 
 def _kept_frames(latents: Tensor, method: str) -> int:
@@ -354,7 +301,7 @@ def _kept_frames(latents: Tensor, method: str) -> int:
     return authors_frames(latents.shape[2]) if method == "authors" else latents.shape[2]
 
 
-def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: torch.device | None) -> Job:
+def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: Device) -> Job:
     height, width = video.shape[3:]
     job = encode_job(vae, chunks, (1, 1), len(video), device)
     if height % job.grid or width % job.grid:

@@ -16,6 +16,7 @@ from ...flashvideo.method.checks import check_size
 from ...flashvideo.runs.seeds import generator_for
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, video_frames
 from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estimate_decode
+from ...flashvideo.vae.limits import Limits
 from ...flashvideo.video.resize import resize_video
 from ..shared.node_text import show_on_node
 from ..shared.wiring import FRAMES_KEY, RESIZE_KEY, image_to_video, require_latents, true_frames
@@ -125,26 +126,11 @@ def decoded_chunks(
     module = require_vae(vae)
     batch, _, frames, height, width = samples.shape
     budget = _load(vae, samples.shape, limits, encode=False)
-    estimate = estimate_decode(
-        module,
-        video_frames(frames),
-        height * SPATIAL_FACTOR,
-        width * SPATIAL_FACTOR,
-        batch=batch,
-        tile=limits.tile,
-        memory_budget=budget,
-        device=vae.device,
-    )
-    show_on_node(describe(estimate, vae.device))
+    allowed = Limits(limits.tile, budget, device=vae.device)
+    size = (video_frames(frames), height * SPATIAL_FACTOR, width * SPATIAL_FACTOR)
+    show_on_node(describe(estimate_decode(module, *size, allowed, batch=batch), vae.device))
     with comfy.model_management.cuda_device_context(vae.device):
-        stream = decode_stream(
-            module,
-            samples,
-            tile=limits.tile,
-            memory_budget=budget,
-            progress=reporting(part, parts),
-            device=vae.device,
-        )
+        stream = decode_stream(module, samples, allowed, progress=reporting(part, parts))
         with contextlib.closing(stream):
             yield from stream
 

@@ -21,6 +21,7 @@ from ...flashvideo.loading.source import name_list
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
 from ...flashvideo.vae.codec import decode_stream, encode_video, estimate_decode, estimate_encode
+from ...flashvideo.vae.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -78,10 +79,9 @@ def claimed_bytes(module: torch.nn.Module, device: torch.device, shape: Any, enc
     estimate = estimate_encode if encode else estimate_decode
     if not encode:
         frames, height, width = video_frames(frames), height * SPATIAL_FACTOR, width * SPATIAL_FACTOR
-    untiled = estimate(
-        module, padded_frames(frames), height, width, batch=batch, tile=False, memory_budget=2**60, device=device
-    )
-    return int(min(untiled.device_bytes, _SHARE * comfy.model_management.get_total_memory(device)))
+    untiled = Limits(tile=False, memory_budget=2**60, device=device)
+    whole = estimate(module, padded_frames(frames), height, width, untiled, batch=batch)
+    return int(min(whole.device_bytes, _SHARE * comfy.model_management.get_total_memory(device)))
 
 
 class HostedAutoencoder(CoreAutoencoder):
@@ -98,20 +98,13 @@ class HostedAutoencoder(CoreAutoencoder):
     def decode(self, samples: Tensor, output_buffer: Tensor | None = None, tile: Any = None, **_: Any) -> Tensor:
         """``[B, 16, T, h, w]`` on the computing device -> ``[B, 3, 4 (T - 1) + 1, 8 h, 8 w]``."""
         device, batch = samples.device, len(samples)
-        budget = spare_memory(self, device)
+        limits = Limits(tile, spare_memory(self, device), device=device)
         video = output_buffer
         if video is None:
             video = torch.empty(self.decode_output_shape(samples.shape))
         for k in range(batch):  # one after another: caches and activations of one video at a time
             start = 0
-            stream = decode_stream(
-                self,
-                samples[k : k + 1],
-                tile=tile,
-                memory_budget=budget,
-                progress=reporting(k, batch),
-                device=device,
-            )
+            stream = decode_stream(self, samples[k : k + 1], limits, progress=reporting(k, batch))
             with contextlib.closing(stream):
                 for chunk in stream:
                     video[k, :, start : start + chunk.shape[2]] = chunk[0]

@@ -30,7 +30,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from flashvideo.vae.codec import decode_latents, decode_stream, estimate_decode
-from flashvideo.vae.tiling.counting import live_bytes
+from flashvideo.vae.limits import Limits
+from tests.live_bytes import live_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))
@@ -78,16 +79,16 @@ def best_times(runs: dict[str, Run], rounds: int) -> tuple[dict[str, float], dic
     return times, results
 
 
-def peaks(run: Run, *present: Tensor) -> tuple[float, float]:
+def peaks(run: Run) -> tuple[float, float]:
     """Peak MB on the computing side and in the store. The finished video counts as the former."""
-    with live_bytes(*present) as counted:
+    with live_bytes() as counted:
         run()
     return counted.peak["computing"] / 1e6, counted.peak["stored"] / 1e6
 
 
 def streamed(vae: Any, latents: Tensor, tile: Any) -> Run:
     def run() -> Tensor:
-        for frames in decode_stream(vae, latents, tile=tile):
+        for frames in decode_stream(vae, latents, Limits(tile)):
             del frames
         return latents
 
@@ -118,7 +119,7 @@ def compare(vae: Any, latents: Tensor, rounds: int) -> None:
     reference = results["ours untiled"]
     base, memory = (
         times["ours untiled"],
-        {name: peaks(run, latents, *vae.parameters()) for name, run in counted.items()},
+        {name: peaks(run) for name, run in counted.items()},
     )
     print(
         f"\n{'':26}{'seconds':>9}{'of ours':>9}{'of diff.':>9}{'computing MB':>14}{'of ours':>9}"
@@ -186,8 +187,8 @@ def growth(vae: Any, plot: Path | None) -> None:
         for (count, height, width), tile, amount in cases:
             latents = torch.randn(1, 16, count, height, width)
             seconds = best_times({"": streamed(vae, latents, tile)}, 2)[0][""]
-            computing, stored = peaks(streamed(vae, latents, tile), latents, *vae.parameters())
-            said = estimate_decode(vae, 4 * count - 3, 8 * height, 8 * width, tile=tile)
+            computing, stored = peaks(streamed(vae, latents, tile))
+            said = estimate_decode(vae, 4 * count - 3, 8 * height, 8 * width, Limits(tile))
             series.setdefault(name, []).append((amount, seconds, computing, stored))
             row = f"{name:10}{amount:8}{seconds:9.2f}{computing:14.1f}{said.working_bytes / 1e6:10.1f}"
             print(row + f"{stored:11.1f}{said.host_bytes / 1e6:10.1f}", flush=True)
@@ -226,12 +227,12 @@ def on_cuda(budget: float | None) -> None:
 
     vae = random_vae(True).to("cuda", torch.bfloat16)
     latents = torch.randn(1, 16, 13, 134, 240)
-    said = estimate_decode(vae, 49, 1072, 1920, memory_budget=budget)
+    said = estimate_decode(vae, 49, 1072, 1920, Limits(memory_budget=budget))
     decode_latents(vae, latents[:, :, :1, :32, :32])
     torch.cuda.reset_peak_memory_stats()
     torch.cuda.synchronize()
     start = time.perf_counter()
-    for frames in decode_stream(vae, latents, memory_budget=budget):
+    for frames in decode_stream(vae, latents, Limits(memory_budget=budget)):
         del frames
     seconds, peak = time.perf_counter() - start, torch.cuda.max_memory_allocated() / 1e9
     print(

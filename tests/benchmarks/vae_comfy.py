@@ -27,7 +27,8 @@ def main() -> None:
 
     from flashvideo.checkpoints.vae_layout import infer_vae_config
     from flashvideo.vae.codec import decode_latents, decode_stream
-    from flashvideo.vae.tiling.counting import live_bytes
+    from flashvideo.vae.limits import Limits, Tile
+    from tests.live_bytes import live_bytes
 
     data = torch.load(given, weights_only=True)
     state, latents = data["state"], data["latents"]
@@ -57,8 +58,8 @@ def main() -> None:
         "native decode_tiled": tiled,
     }
 
-    def drained(tile: object) -> None:
-        for frames in decode_stream(vae, latents, tile=tile):  # type: ignore[arg-type]
+    def drained(tile: Tile) -> None:
+        for frames in decode_stream(vae, latents, Limits(tile)):
             del frames
 
     counted: dict[str, Callable[[], object]] = dict(runs)
@@ -75,7 +76,7 @@ def main() -> None:
                 found[name] = {"seconds": min(seconds, found.get(name, {}).get("seconds", seconds))}
         expected = results["ours untiled"]
         for name, call in counted.items():
-            with live_bytes(latents, *vae.parameters()) as memory:
+            with live_bytes() as memory:
                 call()
             found[name]["mb"], found[name]["stored"] = memory.peak["computing"] / 1e6, memory.peak["stored"] / 1e6
             found[name]["error"] = ((results[name] - expected).norm() / expected.norm()).item()

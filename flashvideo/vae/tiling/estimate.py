@@ -22,13 +22,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..limits import Size
 from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, goes_in_windows
 from .modules import ConvLayer, Layer, ResampleLayer
 from .mover import SLOTS, Mover
-from .store import LENT, Limits, PaperStore, Plane
-from .walker import PaperWalker, Tiler
-
-Size = tuple[int, int]
+from .store import LENT, DryStore, Plane, Room
+from .walker import DryWalker, Tiler
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Estimate:
         device_bytes: working set and what waits on the device (on a CPU: the working set).
         host_bytes: what waits in host memory, pinned buffers included.
         file_bytes: what waits in a scratch file.
-        limits: where waiting tensors go.
+        room: where waiting tensors go.
     """
 
     tile: Size
@@ -77,7 +76,7 @@ class Estimate:
     device_bytes: int
     host_bytes: int
     file_bytes: int
-    limits: Limits
+    room: Room
 
 
 def working_bytes(job: Job, tile: Size) -> int:
@@ -124,7 +123,7 @@ def _convolution_bytes(
 def _resampling_bytes(
     layer: ResampleLayer, frames: int, after: int, rows: int, columns: int, item: int
 ) -> tuple[int, int, int]:
-    """The same for a resampling; a tile of `rows` by `columns` is read, `after` frames come out."""
+    """The same for a resampling; a tile of ``rows`` by ``columns`` is read, ``after`` frames come out."""
     channels, out = layer.channels
     copied = 2 * frames * (rows + 2) * (columns + 2) * channels * item
     if layer.up:
@@ -151,12 +150,12 @@ def _resampled(frames: int, layer: ResampleLayer, first_alone: bool) -> int:
     return 2 * frames - first_alone if layer.up else (frames + first_alone) // 2
 
 
-def stored_bytes(job: Job, limits: Limits) -> dict[str, int]:
-    """The most bytes that wait in each place (`device`, `host`, `file`)."""
-    store = PaperStore(job.device, job.dtype, limits)
+def stored_bytes(job: Job, room: Room) -> dict[str, int]:
+    """The most bytes that wait in each place (``device``, ``host``, ``file``)."""
+    store = DryStore(job.device, job.dtype, room)
     tiler = Tiler(job.size, job.size)
     mover = Mover(torch.device("meta"))
-    walkers = [PaperWalker(job.layers, store, tiler, mover=mover) for _ in range(job.batch)]
+    walkers = [DryWalker(job.layers, store, tiler, mover=mover) for _ in range(job.batch)]
     pixels = (job.size[0] * job.layers[0].grid, job.size[1] * job.layers[0].grid)
     channels = job.layers[0].channels[0]
     for index, frames in enumerate(job.chunks):
@@ -171,30 +170,30 @@ def stored_bytes(job: Job, limits: Limits) -> dict[str, int]:
     return store.peak
 
 
-def forecast(job: Job, tile: Size, limits: Limits) -> Estimate:
-    """The estimate for given tiles and limits."""
-    working, stored = working_bytes(job, tile), stored_bytes(job, limits)
+def forecast(job: Job, tile: Size, room: Room) -> Estimate:
+    """The estimate for given tiles and places."""
+    working, stored = working_bytes(job, tile), stored_bytes(job, room)
     copies = job.device.type == "cuda" and stored["host"] + stored["file"] > 0
     ring = SLOTS * _largest_piece(job, tile) if copies else 0
-    return Estimate(tile, working, working + stored["device"], stored["host"] + ring, stored["file"], limits)
+    return Estimate(tile, working, working + stored["device"], stored["host"] + ring, stored["file"], room)
 
 
-def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limits) -> Estimate:
+def choose(job: Job, tile: Size | bool | None, device_budget: int, room: Room) -> Estimate:
     """Tiles and places for a run.
 
     Args:
         job: the run.
         tile: a size to keep to, False for one tile, None to find the largest that fits.
         device_budget: bytes of the computing device that the run may take beside the weights.
-        limits: the host's share and the scratch folder; the device's share is decided here.
+        room: the host's share and the scratch folder; the device's share is decided here.
 
     Returns:
-        The forecast. With `tile=None` it fits `device_budget`, unless a tile of one latent does not.
+        The forecast. With ``tile=None`` it fits ``device_budget``, unless a tile of one latent does not.
     """
     whole = working_bytes(job, job.size)
     on_cpu = job.device.type == "cpu"
     if not on_cpu and tile in (None, False):
-        roomy = replace(limits, device=1 << 62, cache_share=1.0)
+        roomy = replace(room, device=1 << 62, cache_share=1.0)
         everything = forecast(job, job.size, roomy)
         if everything.device_bytes <= device_budget:
             return everything
@@ -206,12 +205,12 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, limits: Limit
     else:
         size = job.size if isinstance(tile, bool) else (min(tile[0], job.size[0]), min(tile[1], job.size[1]))
     working = whole if size == job.size else working_bytes(job, size)
-    room = 0 if on_cpu else max(0, device_budget - working)
-    return forecast(job, size, replace(limits, device=room))
+    left = 0 if on_cpu else max(0, device_budget - working)
+    return forecast(job, size, replace(room, device=left))
 
 
 def largest_tile(job: Job, budget: int) -> Size | None:
-    """The largest tile, by halving the frame's longer side, whose working set fits `budget`; None if none does."""
+    """The largest tile, by halving the frame's longer side, whose working set fits ``budget``; None if none does."""
     tiler = Tiler(job.size, job.size)
     while working_bytes(job, tiler.tile) > budget:
         if not tiler.halve():

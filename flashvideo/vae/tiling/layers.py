@@ -1,8 +1,10 @@
-"""The arithmetic of one tile. Tensors are `[frames, rows, columns, C]`, contiguous: convolutions run channels-last."""
+"""The arithmetic of one tile. Tensors are ``[frames, rows, columns, C]``, contiguous: convolutions run channels-last.
+
+Convolutions are those of :mod:`.modules`, which pad nothing: halos and borders are in their input already.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,26 +26,9 @@ CONVOLUTION_LIMIT = 1 << 30
 _SMALL_ON_CPU = 20480
 WINDOW_ROWS = 16  # of the result, at a time
 
-_padding_lock = threading.Lock()
-
-
-def _call(conv: Module, values: Tensor) -> Tensor:
-    """Call a convolution with its padding switched off: halos and borders are in `values` already.
-
-    The module itself is called, so whatever streams, casts or patches its weights works. Its padding is an attribute,
-    shared with other threads that may be decoding with the same VAE; hence the lock.
-    """
-    with _padding_lock:
-        padding = conv.padding
-        conv.padding = (0,) * len(padding)
-        try:
-            return conv(values)
-        finally:
-            conv.padding = padding
-
 
 def convolve_3d(conv: Module, values: Tensor) -> Tensor:
-    """A causal convolution of `values` `[T + k - 1, h + k - 1, w + k - 1, C]`, frames and halo in front included."""
+    """A causal convolution of ``[T + k - 1, h + k - 1, w + k - 1, C]``, halo and frames in front included."""
     kernel = conv.kernel_size[0]
     frames = values.shape[0] - kernel + 1
     if goes_in_windows(values.device, values.shape[0], values.shape[1], values.shape[3], kernel):
@@ -54,7 +39,7 @@ def convolve_3d(conv: Module, values: Tensor) -> Tensor:
     for start in range(0, frames, step):
         part = values[start : min(start + step, frames) + kernel - 1]
         # The batch axis goes in front of contiguous frames: only then its stride is that of channels-last.
-        parts.append(_call(conv, part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
+        parts.append(conv(part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 
@@ -77,31 +62,31 @@ def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
         for top in range(0, rows, WINDOW_ROWS):
             band = values[start : end + kernel - 1, top : min(top + WINDOW_ROWS, rows) + kernel - 1]
             windows = band.unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous().permute(0, 4, 1, 2, 3)
-            result[start:end, top : top + WINDOW_ROWS] = _call(conv, windows)[:, :, 0].permute(0, 2, 3, 1)
+            result[start:end, top : top + WINDOW_ROWS] = conv(windows)[:, :, 0].permute(0, 2, 3, 1)
     return result
 
 
 def convolve_2d(conv: Module, values: Tensor) -> Tensor:
-    """A convolution frame by frame of `values` `[T, h, w, C]`, borders included."""
+    """A convolution frame by frame of ``values`` ``[T, h, w, C]``, borders included."""
     step = max(1, min(values.shape[0], CONVOLUTION_LIMIT // values[0].numel()))
-    parts = [_call(conv, part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for part in values.split(step)]
+    parts = [conv(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for part in values.split(step)]
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
 
 
 def pixelwise(conv: Module, values: Tensor) -> Tensor:
-    """A 1x1x1 convolution of one frame `[h, w, C]`, maybe strided."""
+    """A 1x1x1 convolution of one frame ``[h, w, C]``, maybe strided."""
     if values.device.type != "cpu":
         return convolve_3d(conv, values[None])[0]
     rows = values[:, None, None].permute(0, 4, 1, 2, 3)  # one by one, see _SMALL_ON_CPU
-    return _call(conv, rows)[:, :, 0, 0].permute(0, 2, 1)
+    return conv(rows)[:, :, 0, 0].permute(0, 2, 1)
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What a norm does to one tile before SiLU: `x * scale + shift`.
+    """What a norm does to one tile before SiLU: ``x * scale + shift``.
 
-    `scale` and `shift` are `[C]`, or `[latent frames, latent rows, latent columns, C]` for the latents that `area`, the
-    tile's pixels, touches; `grid` is the number of pixels per latent.
+    ``scale`` and ``shift`` are ``[C]``, or ``[latent frames, latent rows, latent columns, C]`` for the latents that
+    ``area``, the tile's pixels, touches; ``grid`` is the number of pixels per latent.
     """
 
     scale: Tensor
@@ -111,7 +96,7 @@ class Modulation:
     first_alone: bool
 
     def apply(self, source: Tensor, target: Tensor) -> None:
-        """Write `silu(source * scale + shift)` into `target`; both `[frames, rows, columns, C]` and maybe strided."""
+        """Write ``silu(source * scale + shift)`` into ``target``; both ``[frames, rows, columns, C]``."""
         if self.scale.dim() == 1:
             rows = max(1, _slice_limit(source) // source[0, 0].numel())
             for frame in range(source.shape[0]):
@@ -165,7 +150,7 @@ def _scale_shift_silu(values: Tensor, scale: Tensor, shift: Tensor, target: Tens
 
 
 def modulate(scale: Tensor, shift: Tensor, spatial: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Fold the latents' own `(scale, shift)` maps into a norm's: `(x a + b) Y + B = x (a Y) + (b Y + B)`."""
+    """Fold the latents' own ``(scale, shift)`` maps into a norm's: ``(x a + b) Y + B = x (a Y) + (b Y + B)``."""
     if spatial is None:
         return scale, shift
     factor, offset = (part.to(math_dtype(part.dtype)) for part in spatial)
@@ -192,7 +177,7 @@ def bordered(
 
 
 def zero_outside(buffer: Tensor, area: Region, size: tuple[int, int]) -> None:
-    """Zero the one-pixel border of `buffer` wherever the border of `area` lies outside a plane of `size`."""
+    """Zero the one-pixel border of ``buffer`` wherever the border of ``area`` lies outside a plane of ``size``."""
     for outside, line in (
         (area.top == 0, buffer[:, :1]),
         (area.bottom == size[0], buffer[:, -1:]),
@@ -204,13 +189,13 @@ def zero_outside(buffer: Tensor, area: Region, size: tuple[int, int]) -> None:
 
 
 def enlarge(source: Tensor, core: Region, wide: Region, buffer: Tensor) -> None:
-    """Nearest neighbour, twice as many rows and columns, of `core` and one enlarged pixel around it.
+    """Nearest neighbour, twice as many rows and columns, of ``core`` and one enlarged pixel around it.
 
     Args:
-        source: `[T, rows, columns, C]` of `wide`, which is `core` with its halo of one where there is one.
+        source: ``[T, rows, columns, C]`` of ``wide``, which is ``core`` with its halo of one where there is one.
         core: the tile.
-        wide: what `source` covers.
-        buffer: `[T, 2 core.height + 2, 2 core.width + 2, C]`, filled but for what lies outside the plane.
+        wide: what ``source`` covers.
+        buffer: ``[T, 2 core.height + 2, 2 core.width + 2, C]``, filled but for what lies outside the plane.
     """
     for odd_row in (0, 1):
         rows, from_rows = _enlarged_span(odd_row, core.top, core.height, wide.top, wide.height)
@@ -227,7 +212,7 @@ def _enlarged_span(odd: int, start: int, count: int, wide_start: int, wide_count
 
 
 def pool_frames(source: Tensor, first_alone: bool, target: Tensor) -> None:
-    """Average pairs of frames of `source` into `target`; the first frame is kept as it is if it stands alone."""
+    """Average pairs of frames of ``source`` into ``target``; the first frame is kept as it is if it stands alone."""
     if first_alone:
         target[:1].copy_(source[:1])
         source, target = source[1:], target[1:]

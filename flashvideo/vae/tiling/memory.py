@@ -12,7 +12,7 @@ MARGIN = 512 << 20
 
 
 def free_on(device: torch.device) -> int:
-    """Bytes that may still be allocated on `device`, a margin kept back."""
+    """Bytes that may still be allocated on ``device``, a margin kept back."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -24,11 +24,11 @@ def free_on(device: torch.device) -> int:
 
 def free_on_host() -> int:
     """Bytes of host memory that may still be allocated, the limits of a container respected, a margin kept back."""
-    found = [_available()]
-    limit, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
-    if limit is not None and used is not None:
-        found.append(limit - used)
-    return max(0, min(found) - MARGIN)
+    limits = [_available()]
+    allowed, used = (_number(Path("/sys/fs/cgroup") / name) for name in ("memory.max", "memory.current"))
+    if allowed is not None and used is not None:
+        limits.append(allowed - used)
+    return max(0, min(limits) - MARGIN)
 
 
 def _available() -> int:

@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 from torch import nn
 
 Module = Any  # layers are known by their attribute names, not by their class
+
+
+@cache
+def _unpadded_class(kind: Any) -> Any:
+    return type(f"Unpadded{kind.__name__}", (kind,), {"padding": property(lambda conv: (0,) * len(conv.kernel_size))})
+
+
+def unpadded(conv: Module) -> Module:
+    """A convolution like ``conv`` that pads nothing.
+
+    It is the same module in all else, now and later: weights, hooks, and whatever streams, casts or patches them. So
+    others may use ``conv`` meanwhile.
+    """
+    kind: Any = type(conv)
+    twin: Module = object.__new__(_unpadded_class(kind))
+    object.__setattr__(twin, "__dict__", conv.__dict__)
+    return twin
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Norm:
 class ConvLayer:
     """Norm, SiLU and a causal 3x3x3 convolution, then the residual block's sum if it ends one.
 
-    `grid` is the number of pixels per latent, along each side, of what the layer reads and writes.
+    ``grid`` is the number of pixels per latent, along each side, of what the layer reads and writes.
     """
 
     name: str
@@ -45,7 +63,7 @@ class ConvLayer:
 class ResampleLayer:
     """Two times more or fewer rows and columns, perhaps frames, and a 3x3 convolution frame by frame.
 
-    `grid` is the number of pixels per latent, along each side, of what the layer reads.
+    ``grid`` is the number of pixels per latent, along each side, of what the layer reads.
     """
 
     name: str
@@ -63,9 +81,9 @@ Layer = ConvLayer | ResampleLayer
 
 
 def decoder_layers(vae: nn.Module) -> tuple[Layer, ...]:
-    """The decoder of `vae`, latents in, frames out."""
+    """The decoder of ``vae``, latents in, frames out."""
     decoder = _child(vae, "decoder")
-    layers: list[Layer] = [ConvLayer("conv_in", _child(decoder, "conv_in.conv"), 1)]
+    layers: list[Layer] = [ConvLayer("conv_in", _conv(decoder, "conv_in.conv"), 1)]
     layers += _blocks("mid_block", _child(decoder, "mid_block.resnets"), 1)
     grid = 1
     for index, block in enumerate(_child(decoder, "up_blocks")):
@@ -77,11 +95,11 @@ def decoder_layers(vae: nn.Module) -> tuple[Layer, ...]:
 
 
 def encoder_layers(vae: nn.Module) -> tuple[Layer, ...]:
-    """The encoder of `vae`, frames in, moments out."""
+    """The encoder of ``vae``, frames in, moments out."""
     encoder = _child(vae, "encoder")
     blocks = list(_child(encoder, "down_blocks"))
     grid = 2 ** sum(1 for block in blocks if getattr(block, "downsamplers", None))
-    layers: list[Layer] = [ConvLayer("conv_in", _child(encoder, "conv_in.conv"), grid)]
+    layers: list[Layer] = [ConvLayer("conv_in", _conv(encoder, "conv_in.conv"), grid)]
     for index, block in enumerate(blocks):
         layers += _blocks(f"down_blocks.{index}", _child(block, "resnets"), grid)
         for downsampler in getattr(block, "downsamplers", None) or ():
@@ -102,35 +120,39 @@ def _blocks(name: str, resnets: Iterable[Module], grid: int) -> list[Layer]:
             )
         own = f"{name}.{index}"
         norm1, norm2 = _norm(_child(resnet, "norm1")), _norm(_child(resnet, "norm2"))
-        shortcut = getattr(resnet, "conv_shortcut", None)
-        conv1, conv2 = _child(resnet, "conv1.conv"), _child(resnet, "conv2.conv")
+        shortcut = _conv(resnet, "conv_shortcut") if getattr(resnet, "conv_shortcut", None) is not None else None
+        conv1, conv2 = _conv(resnet, "conv1.conv"), _conv(resnet, "conv2.conv")
         layers.append(ConvLayer(f"{own}.conv1", conv1, grid, norm1, starts_block=True))
         layers.append(ConvLayer(f"{own}.conv2", conv2, grid, norm2, ends_block=True, shortcut=shortcut))
     return layers
 
 
 def _last(half: Module, grid: int) -> ConvLayer:
-    conv, norm = _child(half, "conv_out.conv"), _norm(_child(half, "norm_out"))
+    conv, norm = _conv(half, "conv_out.conv"), _norm(_child(half, "norm_out"))
     return ConvLayer("conv_out", conv, grid, norm, measured=False)
 
 
 def _resample(name: str, module: Module, grid: int, up: bool) -> ResampleLayer:
-    return ResampleLayer(name, _child(module, "conv"), grid, up, bool(_child(module, "compress_time")))
+    return ResampleLayer(name, _conv(module, "conv"), grid, up, bool(_child(module, "compress_time")))
 
 
 def _norm(module: Module) -> Norm:
     if not hasattr(module, "norm_layer"):
         return Norm(module)
-    return Norm(module.norm_layer, _child(module, "conv_y.conv"), _child(module, "conv_b.conv"))
+    return Norm(module.norm_layer, _conv(module, "conv_y.conv"), _conv(module, "conv_b.conv"))
+
+
+def _conv(module: object, path: str) -> Module:
+    return unpadded(_child(module, path))
 
 
 def _child(module: object, path: str) -> Any:
-    found: object = module
+    child: object = module
     for name in path.split("."):
-        if not hasattr(found, name):
+        if not hasattr(child, name):
             raise ValueError(
                 f"the VAE's {type(module).__name__} has no {path!r}: expected the module names of "
                 "AutoencoderKLCogVideoX, from diffusers or ComfyUI"
             )
-        found = getattr(found, name)
-    return cast(Any, found)
+        child = getattr(child, name)
+    return child

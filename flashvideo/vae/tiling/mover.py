@@ -37,12 +37,12 @@ class Mover:
         """Tell what the next tile will read, so that it can be fetched while the current one computes."""
 
     def read(self, plane: Plane, region: Region) -> Tensor:
-        """`[frames, rows, columns, C]` on the computing device; to be read only."""
+        """``[frames, rows, columns, C]`` on the computing device; to be read only."""
         part = _part(plane, region)
         return part if part.device == self.device else part.contiguous().to(self.device)
 
     def write(self, plane: Plane, region: Region, values: Tensor, frames: slice = ALL_FRAMES) -> None:
-        """Put `values` into a plane, which a later `flush` completes."""
+        """Put ``values`` into a plane, which a later ``flush`` completes."""
         _part(plane, region, frames).copy_(values)
 
     def flush(self) -> None:
@@ -73,7 +73,7 @@ class CudaMover(Mover):
 
     The store itself is pageable: pinning tens of GiB takes minutes and starves the system. The processor gathers a
     tile into a pinned slot, the copy stream carries it over while the previous tile still computes, and results go
-    back the same way; they are scattered into their plane when their slot is needed again, at the latest in `flush`.
+    back the same way; they are scattered into their plane when their slot is needed again, at the latest in ``flush``.
     """
 
     SLOTS = SLOTS

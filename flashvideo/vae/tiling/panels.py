@@ -9,7 +9,7 @@ OVERLAP = 16
 
 @dataclass(frozen=True)
 class Panel:
-    """Latent columns `left:right` are decoded alone; of the result, the frame's columns `keep` are shown."""
+    """Latent columns ``left:right`` are decoded alone; of the result, the frame's columns ``keep`` are shown."""
 
     left: int
     right: int
@@ -22,7 +22,7 @@ def whole_frame(width: int) -> list[Panel]:
 
 
 def authors_panels(width: int) -> list[Panel]:
-    """Their two panels for `width` latents: each reaches 16 latents past the middle, or not at all.
+    """Their two panels for ``width`` latents: each reaches 16 latents past the middle, or not at all.
 
     A panel is extended only if its whole extension lies within the frame, so frames narrower than 31 latents show two
     decodes that know nothing of each other.

@@ -5,66 +5,24 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..limits import Device, Limits, Size
 from . import memory
-from .estimate import Estimate, Job, Size, choose, stretch
+from .estimate import Estimate, Job, choose, stretch
 from .modules import Layer, decoder_layers, encoder_layers
-from .store import Limits, Store
+from .store import Room, Store
 from .walker import Tiler, Walker, passes
 
 log = logging.getLogger(__name__)
 
-Tile = int | tuple[int, int] | bool | None
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What a run may use.
-
-    Attributes:
-        tile: latents, an int or (rows, columns); False is untiled, None chooses from the budget.
-        memory_budget: bytes on the computing device beside the weights; None is what is free there, less a margin.
-        host_budget: bytes of host memory for what waits; None is what is free, less a margin. More goes to a file.
-        scratch: folder for that file; None is the system's temporary folder.
-        device: where to compute; None is where the weights are.
-    """
-
-    tile: Tile = None
-    memory_budget: float | None = None
-    host_budget: float | None = None
-    scratch: Path | None = None
-    device: torch.device | None = None
-
-    def checked_tile(self) -> Size | bool | None:
-        """`tile` as (rows, columns), False or None. Raises ValueError for anything else."""
-        tile = self.tile
-        if tile is None or tile is False:
-            return tile
-        pair = (tile, tile) if isinstance(tile, int) and tile is not True else tile
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or any(type(side) is not int for side in pair):
-            raise ValueError(f"tile is {tile!r}; expected latents as an int or (rows, columns), False or None")
-        if min(pair) < 1:
-            raise ValueError(f"tile is {tile!r}; a tile has at least one latent each way")
-        return int(pair[0]), int(pair[1])
-
-    def checked_budget(self, name: str) -> int | None:
-        """A budget in bytes or None. Raises ValueError for anything else."""
-        value = getattr(self, name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise ValueError(f"{name} is {value!r}; expected bytes, a positive number such as 6e9, or None")
-        return int(value)
-
-
-def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: torch.device | None) -> tuple[Any, Any]:
+def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: Device) -> tuple[torch.device, torch.dtype]:
     """Where and in what precision the VAE computes."""
     weight = layers[0].conv.weight
     device = torch.device(device) if device is not None else weight.device
@@ -78,7 +36,7 @@ def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: torch.de
 
 
 class Counter:
-    """Adds up what is done of `jobs` and reports it; work is counted in latents passed over, so tiles do not matter."""
+    """Adds up what is done of ``jobs`` and reports it; work is counted in latents passed over, whatever the tiles."""
 
     def __init__(self, jobs: list[Job], report: Progress | None) -> None:
         self._report, self._done = report, 0
@@ -93,10 +51,10 @@ class Counter:
 class Session:
     """One decode or encode: its forecast, its store and a walker per video."""
 
-    def __init__(self, job: Job, resources: Resources, advance: Callable[[int], None]) -> None:
+    def __init__(self, job: Job, limits: Limits, advance: Callable[[int], None]) -> None:
         self.job = job
-        self.estimate = plan_run(job, resources)
-        self.store = Store(job.device, job.dtype, self.estimate.limits)
+        self.estimate = plan_run(job, limits)
+        self.store = Store(job.device, job.dtype, self.estimate.room)
         self.tiler = Tiler(job.size, self.estimate.tile)
         self.walkers = [Walker(job.layers, self.store, self.tiler, advance) for _ in range(job.batch)]
 
@@ -107,10 +65,9 @@ class Session:
         self.store.close()
 
 
-def plan_run(job: Job, resources: Resources) -> Estimate:
-    """Tiles, places and the forecast of a run. Raises ValueError for resources that make no sense."""
-    tile = resources.checked_tile()
-    budget, host = resources.checked_budget("memory_budget"), resources.checked_budget("host_budget")
+def plan_run(job: Job, limits: Limits) -> Estimate:
+    """Tiles, places and the forecast of a run."""
+    budget, host = (None if size is None else int(size) for size in (limits.memory_budget, limits.host_budget))
     on_cpu = job.device.type == "cpu"
     free = memory.free_on_host()
     if budget is None:
@@ -119,8 +76,8 @@ def plan_run(job: Job, resources: Resources) -> Estimate:
     if host is None:
         host = free * 3 // 4 if on_cpu else free
     short = Job(job.layers, stretch(job.chunks), job.size, job.batch, job.device, job.dtype, job.encode)
-    estimate = choose(short, tile, budget, Limits(host=host, scratch=resources.scratch))
-    if estimate.device_bytes > budget and tile is None:
+    estimate = choose(short, limits.tile_size, budget, Room(host=host, scratch=limits.scratch))
+    if estimate.device_bytes > budget and limits.tile is None:
         log.warning(
             "the budget of %d bytes is less than the %d that the smallest tile takes",
             budget,
@@ -130,14 +87,14 @@ def plan_run(job: Job, resources: Resources) -> Estimate:
     return estimate
 
 
-def decode_job(vae: nn.Module, chunks: list[int], size: Size, batch: int, device: torch.device | None = None) -> Job:
-    """A decode of `chunks` latent frames of `size` latents."""
+def decode_job(vae: nn.Module, chunks: list[int], size: Size, batch: int, device: Device = None) -> Job:
+    """A decode of ``chunks`` latent frames of ``size`` latents."""
     layers = decoder_layers(vae)
     return Job(layers, tuple(chunks), size, batch, *device_and_dtype(vae, layers, device), encode=False)
 
 
-def encode_job(vae: nn.Module, chunks: list[int], size: Size, batch: int, device: torch.device | None = None) -> Job:
-    """An encode of `chunks` frames into `size` latents."""
+def encode_job(vae: nn.Module, chunks: list[int], size: Size, batch: int, device: Device = None) -> Job:
+    """An encode of ``chunks`` frames into ``size`` latents."""
     layers = encoder_layers(vae)
     return Job(layers, tuple(chunks), size, batch, *device_and_dtype(vae, layers, device), encode=True)
 
@@ -150,12 +107,12 @@ def computing(device: torch.device) -> Iterator[None]:
 
 
 def place_offloaded(vae: Any) -> None:
-    """Let accelerate's offloading, where it is on, bring the weights to their device: no `forward` of ours does it."""
+    """Let accelerate's offloading, where it is on, bring the weights to their device: no ``forward`` is called."""
     hook = getattr(vae, "_hf_hook", None)
     if hook is not None and hasattr(hook, "pre_forward"):
         hook.pre_forward(vae)
 
 
 def channels_last(video: Tensor, store: Store, device: torch.device) -> Tensor:
-    """`[C, T, H, W]` as contiguous `[T, H, W, C]` on `device` in the store's precision."""
+    """``[C, T, H, W]`` as contiguous ``[T, H, W, C]`` on ``device`` in the store's precision."""
     return video.to(device, store.dtype).permute(1, 2, 3, 0).contiguous()

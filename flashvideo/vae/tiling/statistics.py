@@ -34,7 +34,7 @@ class Statistics:
         self._squares += part._squares
 
     def group(self, groups: int) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of each group, `[groups]` each."""
+        """Mean and biased variance of each group, ``[groups]`` each."""
         counts, means, squares = self._merged(_wide(self._means[0]))
         per_group = means.unflatten(0, (groups, -1))
         mean = per_group.mean(1)
@@ -58,8 +58,8 @@ class Statistics:
 
 
 def measure(values: Tensor, weight: int = 1) -> Statistics:
-    """Statistics of `values` `[..., C]`, every voxel counted `weight` times."""
-    found = Statistics()
+    """Statistics of ``values`` ``[..., C]``, every voxel counted ``weight`` times."""
+    whole = Statistics()
     rows = values.reshape(-1, values.shape[-1])
     limit = ROWS_ON_CPU if values.device.type == "cpu" else ROWS_ELSEWHERE
     for part in rows.split(limit):
@@ -68,15 +68,15 @@ def measure(values: Tensor, weight: int = 1) -> Statistics:
         for piece, lanes in ((part[:even], LANES), (part[even:], 1)):
             if len(piece):
                 mean, variance = _lanes_merged(piece, lanes)
-                found._counts.append(weight * len(piece))
-                found._means.append(mean)
-                found._squares.append(variance * (weight * len(piece)))
-    found.merge()
-    return found
+                whole._counts.append(weight * len(piece))
+                whole._means.append(mean)
+                whole._squares.append(variance * (weight * len(piece)))
+    whole.merge()
+    return whole
 
 
 def _lanes_merged(rows: Tensor, lanes: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance over rows that are summed in `lanes` interleaved sums, each that many times shorter.
+    """Mean and variance over rows that are summed in ``lanes`` interleaved sums, each that many times shorter.
 
     A long fp32 sum is the largest error of a norm; short ones, merged in fp64, cost nothing more.
     """
@@ -100,7 +100,7 @@ def _wide(sample: Tensor) -> torch.dtype:
 
 
 def affine(group_norm: Any, statistics: Statistics, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """`(scale, shift)`, `[C]` each in `dtype`: the norm of x is `x * scale + shift`."""
+    """``(scale, shift)``, ``[C]`` each in ``dtype``: the norm of x is ``x * scale + shift``."""
     mean, variance = statistics.group(group_norm.num_groups)
     weight, bias = norm_weights(group_norm, mean.device, mean.dtype)
     inverse = (variance + group_norm.eps).rsqrt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ LENT = "lent"  # the place of a plane whose memory belongs to the caller
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is a device's or the host's refusal to allocate."""
+    """Whether ``error`` is a device's or the host's refusal to allocate."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
     message = str(error).lower()
@@ -27,24 +28,24 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Room:
     """Bytes that waiting tensors may take: on the device, then on the host, then in a scratch file without limit.
 
-    On a CPU the device is the host, so `device` is 0. Caches are touched once a chunk, so of the device they get
-    `cache_share` only, unless everything fits there.
+    On a CPU the device is the host, so ``device`` is 0. Caches are touched once a chunk, so of the device they get
+    ``cache_share`` only, unless everything fits there.
     """
 
     device: int = 0
     host: int = 1 << 62
     cache_share: float = 0.4
-    scratch: Path | None = None
+    scratch: str | os.PathLike[str] | None = None
 
 
 @dataclass
 class Plane:
-    """One layer's whole output, `data` `[frames, rows, columns, C]`, and its statistics once a norm will need them.
+    """One layer's whole output, ``data`` ``[frames, rows, columns, C]``, and its statistics once a norm will need them.
 
-    A plane that is written over another one's memory names that one in `over`.
+    A plane that is written over another one's memory names that one in ``over``.
     """
 
     data: Tensor
@@ -67,20 +68,20 @@ class Plane:
 
 
 def storage_bytes(tensor: Tensor) -> int:
-    """Bytes of the memory behind `tensor`, which a narrowed view keeps whole."""
+    """Bytes of the memory behind ``tensor``, which a narrowed view keeps whole."""
     return tensor.untyped_storage().nbytes()
 
 
 class Store:
-    """Allocates planes within `Limits` and counts them. `close` frees everything, files included.
+    """Allocates planes within its :class:`Room` and counts them. ``close`` frees everything, files included.
 
     Attributes:
-        used: bytes by place (`device`, `host`, `file`) now.
+        used: bytes by place (``device``, ``host``, ``file``) now.
         peak: the most of each so far.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, limits: Limits) -> None:
-        self.device, self.dtype, self.limits, self.host = device, dtype, limits, torch.device("cpu")
+    def __init__(self, device: torch.device, dtype: torch.dtype, room: Room) -> None:
+        self.device, self.dtype, self.room, self.host = device, dtype, room, torch.device("cpu")
         self.used = {"device": 0, "host": 0, "file": 0}
         self.peak = dict(self.used)
         self._spare: list[Tensor] = []
@@ -90,7 +91,7 @@ class Store:
         self._cached = 0  # bytes of caches on the device
 
     def allocate(self, frames: int, size: tuple[int, int], channels: int, cache: bool = False) -> Plane:
-        """A plane with undefined contents, `[frames, *size, channels]`, in the first place with room for it."""
+        """A plane with undefined contents, ``[frames, *size, channels]``, in the first place with room for it."""
         shape = (frames, *size, channels)
         needed = math.prod(shape) * self.dtype.itemsize
         if self._fits_device(needed, cache):
@@ -108,15 +109,15 @@ class Store:
         if fitting:
             return self._counted(Plane(self._spare.pop(fitting[0]).view(shape), "host"))
         self._spare.clear()
-        place = "file" if self.used["host"] + needed > self.limits.host else "host"
+        place = "file" if self.used["host"] + needed > self.room.host else "host"
         return self._counted(Plane(self._new(place, shape), place))
 
     def _fits_device(self, needed: int, cache: bool) -> bool:
         if self.device.type == self.host.type or self._device_is_full:
             return False
-        if cache and self._cached + needed > self.limits.device * self.limits.cache_share:
+        if cache and self._cached + needed > self.room.device * self.room.cache_share:
             return False
-        return self.used["device"] + needed <= self.limits.device
+        return self.used["device"] + needed <= self.room.device
 
     def _new(self, place: str, shape: tuple[int, ...]) -> Tensor:
         if place == "file":
@@ -126,14 +127,14 @@ class Store:
     def _in_file(self, shape: tuple[int, ...]) -> Tensor:
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(
-                prefix="flashvideo-", dir=self.limits.scratch, ignore_cleanup_errors=True
+                prefix="flashvideo-", dir=self.room.scratch, ignore_cleanup_errors=True
             )
             log.info("host memory limit reached; activations wait in a scratch file in %s", self._scratch.name)
         self._files += 1
         path = Path(self._scratch.name) / f"{self._files}.bin"
         count = math.prod(shape)
         mapped = torch.from_file(str(path), shared=True, size=count, dtype=self.dtype).view(shape)
-        # The mapping keeps the file alive; where a mapped file cannot be removed, `close` does it.
+        # The mapping keeps the file alive; where a mapped file cannot be removed, ``close`` does it.
         try:
             path.unlink()
         except OSError:
@@ -174,7 +175,7 @@ class Store:
             self._scratch = None
 
 
-class PaperStore(Store):
+class DryStore(Store):
     """Counts like a store and allocates nothing: its planes have shapes only."""
 
     def _new(self, place: str, shape: tuple[int, ...]) -> Tensor:

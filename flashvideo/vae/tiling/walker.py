@@ -42,7 +42,7 @@ class Tiler:
 
 
 class Walker:
-    """Runs chunks of one video through `layers`, carrying the causal caches.
+    """Runs chunks of one video through ``layers``, carrying the causal caches.
 
     Args:
         layers: the network.
@@ -71,13 +71,13 @@ class Walker:
         """All layers on one chunk.
 
         Args:
-            chunk: `[frames, rows, columns, C]`, what the first layer reads; released when it has been read.
-            latents: `[latent frames, h, w, C]` that condition the norms, on the computing device; None in the encoder.
+            chunk: ``[frames, rows, columns, C]``, what the first layer reads; released when it has been read.
+            latents: ``[latent frames, h, w, C]`` that condition the norms, on the device; None in the encoder.
             first: this is the video's first chunk, whose first frame stands alone in time.
             last: no chunk follows, so no cache is kept.
 
         Returns:
-            `[frames, rows, columns, C]`, where the store put it.
+            ``[frames, rows, columns, C]``, where the store put it.
         """
         plane, block_input = chunk, None
         for layer in self.layers:
@@ -145,12 +145,12 @@ class Walker:
                 else:
                     for frame, onto in zip(straight, result, strict=True):
                         onto += op.pixelwise(layer.shortcut, frame)
-            found = measure(result) if layer.measured else None
+            measured = measure(result) if layer.measured else None
             if new:
                 self._mover.write(new, core, buffer[-2:, 1:-1, 1:-1])
             self._mover.write(target, core, result)
-            if found:
-                target.statistics.add(found)
+            if measured:
+                target.statistics.add(measured)
 
         try:
             self._over_tiles(wants, compute)
@@ -202,13 +202,13 @@ class Walker:
             # Frames that nearest neighbour repeats are convolved once and written twice.
             alone = source.frames if not layer.time else int(first)
             once, twice = result[:alone], result[alone:]
-            found = [measure(part, weight) for part, weight in ((once, 1), (twice, 2)) if len(part)]
+            measured = [measure(part, weight) for part, weight in ((once, 1), (twice, 2)) if len(part)]
             if len(once):
                 self._mover.write(target, into, once, slice(0, alone))
             if len(twice):
                 self._mover.write(target, into, twice, slice(alone, None, 2))
                 self._mover.write(target, into, twice, slice(alone + 1, None, 2))
-            for part in found:
+            for part in measured:
                 target.statistics.add(part)
 
         return wants, compute
@@ -240,9 +240,9 @@ class Walker:
             else:
                 inner.copy_(values)
             result = op.convolve_2d(layer.conv, buffer)
-            found = measure(result)
+            measured = measure(result)
             self._mover.write(target, core, result)
-            target.statistics.add(found)
+            target.statistics.add(measured)
 
         return wants, compute
 
@@ -321,7 +321,7 @@ class _ReadyNorm:
         return [Want(plane, area.coarse(self._grid)) for plane in self._maps]
 
     def modulation(self, area: Region) -> op.Modulation:
-        """The modulation of the tile that covers `area`, halo included."""
+        """The modulation of the tile that covers ``area``, halo included."""
         spatial = None
         if self._maps:
             factor, offset = (self._mover.read(plane, area.coarse(self._grid)) for plane in self._maps)
@@ -334,8 +334,8 @@ class _ReadyNorm:
             self._store.release(plane)
 
 
-class PaperWalker(Walker):
-    """Goes through the same motions on a `PaperStore` and computes nothing: what the store counts is the forecast."""
+class DryWalker(Walker):
+    """Goes through the same motions on a ``DryStore`` and computes nothing: what the store counts is the forecast."""
 
     def _over_tiles(self, wants: Callable[[Region], list[Want]], compute: Callable[[Region], None]) -> None:
         pass

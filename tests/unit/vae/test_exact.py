@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from flashvideo.vae.codec import decode_latents, decode_stream, encode_video
+from flashvideo.vae.limits import Limits
 from flashvideo.vae.tiling import plan
 from flashvideo.vae.tiling.estimate import largest_tile
+from flashvideo.vae.tiling.modules import unpadded
 from flashvideo.vae.tiling.session import decode_job
 
 SETTINGS = settings(max_examples=20, deadline=None, derandomize=True)
@@ -185,7 +187,7 @@ def test_no_seams_between_contrasting_halves(vae):
 
 def test_stream_gives_the_same_frames_as_they_come(vae):
     latents = draw(10, 2, 16, 6, 2, 3)
-    parts = list(decode_stream(vae, latents, tile=2))
+    parts = list(decode_stream(vae, latents, Limits(2)))
     assert [part.shape[2] for part in parts] == [5, 8, 8]
     assert torch.equal(torch.cat(parts, dim=2), decode_latents(vae, latents, tile=2))
     assert all(part.dtype == torch.float32 and part.device.type == "cpu" for part in parts)
@@ -213,3 +215,18 @@ def test_larger_budgets_give_larger_tiles(vae):
     assert areas[0] == (0, 0)
     assert areas[-1] == (34, 60)
     assert [a * b for a, b in areas] == sorted(a * b for a, b in areas)
+
+
+def test_an_unpadded_convolution_is_the_same_module_but_for_its_padding():
+    conv = torch.nn.Conv3d(2, 3, 3, padding=(0, 1, 1))
+    alone = unpadded(conv)
+    calls = []
+    conv.register_forward_hook(lambda module, args, result: calls.append(result.shape))
+    conv.weight, conv.streamed = torch.nn.Parameter(torch.ones_like(conv.weight)), True
+    values = torch.rand(1, 2, 3, 5, 5)
+    result = alone(values)
+    assert alone.streamed
+    assert calls == [(1, 3, 1, 3, 3)]
+    assert (conv.padding, alone.padding) == ((0, 1, 1), (0, 0, 0))
+    assert torch.equal(result, torch.nn.functional.conv3d(values, conv.weight, conv.bias))
+    assert isinstance(alone, torch.nn.Conv3d)

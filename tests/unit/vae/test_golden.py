@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flashvideo.vae.codec import decode_latents, encode_moments, encode_video
+from flashvideo.vae.limits import Limits
 
 VIDEO_LIMIT = 2e-3 / 255
 MOMENTS_LIMIT = 2e-5
@@ -76,7 +77,7 @@ def test_encoded_in_one_go(vae, data, within, monkeypatch, count):
 def test_encoded_in_the_authors_chunks(vae, data, within, tile):
     video = data["enc49.x"] / 2 + 0.5
     moments = data["enc49split.moments"]
-    within(encode_moments(vae, video, tile=tile), moments, MOMENTS_LIMIT)
+    within(encode_moments(vae, video, limits=Limits(tile)), moments, MOMENTS_LIMIT)
     within(encode_video(vae, video, sample=False, tile=tile), moments[:, :16], MOMENTS_LIMIT)
     latents = encode_video(vae, video, noise=data["enc49split.noise"], tile=tile)
     within(latents * 1.15258426, data["enc49split.z_times_scale"], MOMENTS_LIMIT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import os
@@ -14,13 +15,15 @@ import pytest
 import torch
 
 from flashvideo.vae.codec import decode_latents, decode_stream, encode_video, estimate_decode, estimate_encode
-from flashvideo.vae.tiling.counting import live_bytes
-from flashvideo.vae.tiling.store import Limits, PaperStore, is_out_of_memory
+from flashvideo.vae.limits import Limits
+from flashvideo.vae.tiling.store import DryStore, Room, is_out_of_memory
 from flashvideo.vae.tiling.walker import Tiler
+from tests.live_bytes import live_bytes
 
 ROOT = Path(__file__).parents[3]
 COMFYUI = Path(os.environ.get("COMFYUI_PATH", Path.home() / "comfy" / "ComfyUI"))
 GB, GIB = 10**9, 2**30
+LIMITS = [field.name for field in dataclasses.fields(Limits)]
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +45,11 @@ def latents_of(*shape, seed=0):
 
 def count_decode(vae, latents, tile):
     """Peak bytes of a streamed decode, and the forecast."""
-    with live_bytes(latents, *vae.parameters()) as counted:
-        for frames in decode_stream(vae, latents, tile=tile):
+    with live_bytes() as counted:
+        for frames in decode_stream(vae, latents, Limits(tile)):
             del frames
     shape = latents.shape
-    forecast = estimate_decode(vae, 4 * (shape[2] - 1) + 1, 8 * shape[3], 8 * shape[4], tile=tile)
+    forecast = estimate_decode(vae, 4 * (shape[2] - 1) + 1, 8 * shape[3], 8 * shape[4], Limits(tile))
     assert counted.live == {"computing": 0, "stored": 0}
     return counted.peak, forecast
 
@@ -64,9 +67,9 @@ def test_decode_forecast_is_what_is_counted(vae, tile):
 @pytest.mark.parametrize("tile", [False, (4, 6)])
 def test_encode_forecast_is_what_is_counted(vae, tile):
     video = torch.rand(1, 3, 21, 64, 96)
-    with live_bytes(video, *vae.parameters()) as counted:
+    with live_bytes() as counted:
         encode_video(vae, video, tile=tile)
-    forecast = estimate_encode(vae, 21, 64, 96, tile=tile)
+    forecast = estimate_encode(vae, 21, 64, 96, Limits(tile))
     assert counted.peak["stored"] == forecast.host_bytes
     assert 0.7 * (forecast.working_bytes - 2 * GB // 1000) <= counted.peak["computing"] <= forecast.working_bytes
 
@@ -90,9 +93,11 @@ def test_large_videos_fit(full_vae, estimate, height, width, device_gb, host_gib
         49,
         height,
         width,
-        memory_budget=device_gb * GB - weights - 512 * 2**20,
-        host_budget=int((host_gib - 2.5) * GIB) - video,  # 1 GiB for pinned buffers, 1.5 for the process
-        device="cuda:0",
+        Limits(
+            memory_budget=device_gb * GB - weights - 512 * 2**20,
+            host_budget=int((host_gib - 2.5) * GIB) - video,  # 1 GiB for pinned buffers, 1.5 for the process
+            device="cuda:0",
+        ),
     )
     assert found.device_bytes + weights + 512 * 2**20 <= device_gb * GB
     assert found.host_bytes + video + 1.5 * GIB <= host_gib * GIB
@@ -100,14 +105,13 @@ def test_large_videos_fit(full_vae, estimate, height, width, device_gb, host_gib
 
 
 def test_untiled_on_the_device_when_everything_fits(full_vae):
-    found = estimate_decode(full_vae, 49, 1072, 1920, memory_budget=130 * GB, device="cuda:0")
+    found = estimate_decode(full_vae, 49, 1072, 1920, Limits(memory_budget=130 * GB, device="cuda:0"))
     assert found.tile == (134, 240)
     assert found.host_bytes == found.file_bytes == 0
 
 
 def test_places_in_turn():
-    limits = Limits(device=1000, host=800)
-    store = PaperStore(torch.device("cuda:0"), torch.float32, limits)
+    store = DryStore(torch.device("cuda:0"), torch.float32, Room(device=1000, host=800))
     planes = [store.allocate(1, (10, 10), 1) for _ in range(6)]
     assert [plane.place for plane in planes] == ["device", "device", "host", "host", "file", "file"]
     assert store.allocate(1, (5, 5), 5, cache=True).place == "file"
@@ -201,9 +205,9 @@ def test_interrupting_leaves_nothing_behind(vae, tmp_path, how):
     def stop(*_):
         raise KeyboardInterrupt
 
-    with live_bytes(latents, expected, *vae.parameters()) as counted:
+    with live_bytes() as counted:
         if how == "closed":
-            stream = decode_stream(vae, latents, **options)
+            stream = decode_stream(vae, latents, Limits(**options))
             next(stream)
             stream.close()
             del stream
@@ -288,8 +292,9 @@ def test_two_threads_may_share_a_vae(vae):
 )
 def test_bad_decodes_fail_at_once(vae, change, message):
     arguments = {"latents": torch.zeros(1, 16, 3, 2, 2)} | change
+    limits = {name: arguments.pop(name) for name in LIMITS if name in arguments}
     with pytest.raises(ValueError, match=message):
-        decode_stream(vae, arguments.pop("latents"), **arguments)
+        decode_stream(vae, arguments.pop("latents"), Limits(**limits), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -374,6 +379,6 @@ def test_cuda_within_budget(vae, budget):
     before = torch.cuda.memory_allocated()
     video = decode_latents(on_device, latents, memory_budget=budget)
     taken = torch.cuda.max_memory_allocated() - before
-    forecast = estimate_decode(on_device, 17, 96, 128, memory_budget=budget)
+    forecast = estimate_decode(on_device, 17, 96, 128, Limits(memory_budget=budget))
     assert (video - expected).abs().max() < 1e-3
     assert taken <= 1.1 * forecast.device_bytes

@@ -1,4 +1,4 @@
-"""Counting live bytes, so that what tiling saves can be seen where there is no GPU to ask."""
+"""Counting the bytes of live tensors, so that what is saved can be seen where there is no GPU to ask."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from .store import Store
+from flashvideo.vae.tiling.store import Store
 
 
 class LiveBytes(TorchDispatchMode):
     """Bytes of tensors made while the mode is on, until they are freed; scratch memory inside kernels is unseen.
 
+    What operations read that was there before (weights, inputs) does not count.
+
     Attributes:
-        live: bytes now, what a `Store` allocated apart from the rest.
-        peak: the most so far, of the rest (`computing`) and of the store (`stored`).
+        live: bytes now, what a ``Store`` of the VAE allocated apart from the rest.
+        peak: the most so far, of the rest (``computing``) and of the store (``stored``).
     """
 
     def __init__(self) -> None:
@@ -31,15 +32,19 @@ class LiveBytes(TorchDispatchMode):
         self._kind = "computing"
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for value in tree_iter((args, kwargs)):
+            if isinstance(value, Tensor):
+                self._see(value, before=True)
         result = func(*args, **(kwargs or {}))
         for value in tree_iter(result):
-            if isinstance(value, Tensor) and value.device.type != "meta":
-                self._see(value.untyped_storage())
+            if isinstance(value, Tensor):
+                self._see(value, before=False)
         return result
 
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        key, kind, size = storage._cdata, self._kind, storage.nbytes()
-        if key in self._known:
+    def _see(self, tensor: Tensor, before: bool) -> None:
+        storage = tensor.untyped_storage()
+        key, kind, size = storage._cdata, self._kind, 0 if before else storage.nbytes()
+        if tensor.device.type == "meta" or key in self._known:
             return
 
         def gone(_: object) -> None:
@@ -49,12 +54,6 @@ class LiveBytes(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
         self.live[kind] += size
         self.peak[kind] = max(self.peak[kind], self.live[kind])
-
-    def ignore(self, *tensors: Tensor) -> None:
-        """Do not count these, which were there before."""
-        for tensor in tensors:
-            storage = tensor.untyped_storage()
-            self._known[storage._cdata] = weakref.ref(storage)
 
     @contextmanager
     def storing(self) -> Iterator[None]:
@@ -67,10 +66,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 @contextmanager
-def live_bytes(*present: Tensor) -> Iterator[LiveBytes]:
-    """Count everything allocated in the block, stores apart; `present` tensors do not count."""
+def live_bytes() -> Iterator[LiveBytes]:
+    """Count everything allocated in the block, what the VAE's stores hold apart."""
     mode = LiveBytes()
-    mode.ignore(*present)
     allocate = Store._new
 
     def marked(self: Store, place: str, shape: tuple[int, ...]) -> Tensor:
