@@ -20,7 +20,7 @@ from flashvideo.report.run import SECTIONS
 ROOT = Path(__file__).resolve().parents[1]
 README, KEPT = ROOT / "README.md", ROOT / "docs" / "report"
 PAGE = KEPT / "README.md"
-BEGIN, END = "<!-- report: begin, written by tools/keep_report.py -->", "<!-- report: end -->"
+MARKS = BEGIN, END = ("<!-- report: begin, written by tools/keep_report.py -->", "<!-- report: end -->")
 _MAIN = ("fidelity", "refinement")
 _LEFT_OUT = {"flicker error", "size", "missing shapes a clip"}
 
@@ -89,13 +89,14 @@ def read_all(folders: Sequence[Path]) -> Record:
     return Record({name: section for folder in folders for name, section in read_record(folder).sections.items()})
 
 
-def put(file: Path, new: str) -> None:
+def put(file: Path, new: str, marks: tuple[str, str] = MARKS) -> None:
     """Write ``new`` between a file's marks."""
-    before, _, rest = file.read_text(encoding="utf-8").partition(BEGIN)
-    _, mark, after = rest.partition(END)
+    begin, end = marks
+    before, _, rest = file.read_text(encoding="utf-8").partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise SystemExit(f"{file} has no {BEGIN} ... {END}.")
-    file.write_text(f"{before}{BEGIN}\n\n{new}\n\n{END}{after}", encoding="utf-8")
+        raise SystemExit(f"{file} has no {begin} ... {end}.")
+    file.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}", encoding="utf-8")
 
 
 def keep(folder: Path) -> None:
