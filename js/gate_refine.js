@@ -36,8 +36,8 @@ function gateId(output, node, remembered) {
  */
 function targetsAfter(output, gate) {
   return Object.entries(output)
-    .filter(([id, node]) => {
-      if (id === gate || !LiteGraph.registered_node_types[node.class_type]?.nodeData?.output_node) return false;
+    .filter(([, node]) => {
+      if (!LiteGraph.registered_node_types[node.class_type]?.nodeData?.output_node) return false;
       return Object.values(node.inputs).some((value) => ancestorsOf(output, value).has(gate));
     })
     .map(([id]) => id);
