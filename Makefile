@@ -1,6 +1,6 @@
 # make demo   a video from a prompt, on a fresh machine
-# make test   lint, types and all tests, on a fresh machine
-# make lint | js | types | pytest | mutants | bench   parts of it
+# make test   lint, types and all tests, on a fresh machine; the last lines sum up
+# make lint | js | types | pytest | mutants | bench   parts of it (js: js-types, js-tests; pytest: pytest-library, -nodes, -editor)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,9 +8,14 @@ BIN := $(VENV)/bin
 JS := tools/js
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
+PART := $(PYTHON) tools/parts.py run
+SKIP := $(PYTHON) tools/parts.py skip
+PYTEST = OMP_NUM_THREADS=1 $(PART) $(1) --junit build/parts/$(1).xml -- \
+	$(BIN)/python -m pytest --junit-xml=build/parts/$(1).xml $(2)
+
 PROMPT ?= a large striped red star moves left over the sea
 
-.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js types mutants bench clean
+.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -28,7 +33,11 @@ demo: $(VENV)/installed
 	$(BIN)/flashvideo generate "$(PROMPT)" --models tiny --joint --overwrite -o demo/demo.mp4
 	@echo "Made demo/demo.preview.mp4 (Stage I), demo/demo.mp4 (Stage II) and demo/demo.joint.mp4 (side by side)."
 
-test: lint types pytest
+# Every part runs, also after one that failed; the last lines say what each did and what was skipped.
+test: $(VENV)/installed-dev
+	@rm -rf build/parts
+	@$(MAKE) --keep-going --no-print-directory lint js types pytest || true
+	@$(PYTHON) tools/parts.py show lint 'js types' 'js tests' mypy library nodes editor
 
 # The library, the nodes and the editor beside each other (the editor mostly waits); one thread each: tiny models gain
 # nothing from more, and on a busy machine they lose a lot.
@@ -37,32 +46,37 @@ pytest: $(VENV)/installed-dev
 		pytest-library pytest-nodes pytest-editor
 
 pytest-library: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit
+	@$(call PYTEST,library,tests/unit)
 
-# Servers and browsers on a busy machine lose a message now and then: a test that fails is tried once more, and named (R).
 pytest-nodes: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --reruns 1 -r fR tests/comfy
+	@$(call PYTEST,nodes,tests/comfy)
 
 pytest-editor: $(VENV)/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --reruns 1 -r fR tests/ui
+	@$(call PYTEST,editor,tests/ui)
 
-lint: $(VENV)/installed-dev js
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+lint: $(VENV)/installed-dev
+	@$(PART) lint -- sh -c '$(BIN)/ruff check . && $(BIN)/ruff format --check .'
+
+js: js-types js-tests
 
 # The types of js/, against the editor's. A machine without npm, or without a network to install from, does without.
-js:
-	@if ! command -v npm >/dev/null; then echo "make js: skipped, there is no npm on this machine."; \
-	elif ! $(MAKE) --silent $(JS)/node_modules/installed 2>/dev/null; then echo "make js: skipped, npm could not install TypeScript."; \
-	else $(JS)/node_modules/.bin/tsc --project $(JS) && echo "make js: no type errors."; fi
+js-types:
+	@if ! command -v npm >/dev/null; then $(SKIP) 'js types' 'there is no npm on this machine'; \
+	elif ! $(MAKE) --silent $(JS)/node_modules/installed 2>/dev/null; then $(SKIP) 'js types' 'npm could not install TypeScript'; \
+	else $(PART) 'js types' -- sh -c '$(JS)/node_modules/.bin/tsc --project $(JS) && echo "no type errors in $(words $(wildcard js/*.js)) files"'; fi
+
+# The modules of js/ that work without an editor, or with as much of one as a test can play.
+js-tests:
+	@if ! command -v node >/dev/null; then $(SKIP) 'js tests' 'there is no node on this machine'; \
+	elif ! node -e 'process.exit(require("module").register ? 0 : 1)'; then $(SKIP) 'js tests' 'they need node 20.6 or newer'; \
+	else $(PART) 'js tests' -- node --test --test-reporter=spec tests/js/*.test.mjs; fi
 
 $(JS)/node_modules/installed: $(JS)/package-lock.json
 	cd $(JS) && npm ci --silent --no-audit --no-fund --fetch-retries=1 --fetch-timeout=30000 >/dev/null 2>&1
 	touch $@
 
 types: $(VENV)/installed-dev
-	$(BIN)/mypy
-	$(BIN)/python -m tests.node_types
+	@$(PART) mypy -- sh -c '$(BIN)/mypy && $(BIN)/python -m tests.node_types'
 
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.mutants

@@ -19,7 +19,7 @@ from tests.conftest import skipped_for
 
 HERE = Path(__file__).parent
 _COMFYUI = find_comfyui()
-_REASON = "no ComfyUI was found"
+_REASON = "no ComfyUI was found; set COMFYUI_PATH to its folder"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if skipped := skipped_for(terminalreporter, _REASON):
-        terminalreporter.write_line(f"tests/comfy: {skipped} tests skipped, {_REASON}. Set COMFYUI_PATH to its folder.")
+        terminalreporter.write_line(f"tests/comfy: {skipped} tests skipped, {_REASON}.")
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,15 @@ class ComfyServer:
         self.stop()
         self.start()
 
+    def work(self) -> float:
+        """Seconds of a processor that the server has used; where the system does not tell, seconds of the clock."""
+        assert self.process is not None
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return time.monotonic()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime and stime of all threads
+
     def log(self) -> str:
         return _COLOUR.sub("", (self.base / "server.log").read_text(errors="replace"))
 
@@ -227,6 +236,7 @@ class ComfyServer:
         client = uuid.uuid4().hex
         listener = WebSocket("127.0.0.1", self.port, f"/ws?clientId={client}", timeout)
         try:
+            listener.receive()  # a server that has said something knows this client; it would not keep messages for it
             run = Run(self.queue(graph, client, **more))
             deadline = time.monotonic() + timeout
             while self._take(run, *listener.receive(), on_event):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from io import BytesIO
 from typing import Any
 
@@ -128,9 +127,8 @@ def test_unloading_changes_nothing(server: ComfyServer, bench: Bench) -> None:
     bench.run()
     before = saved(path, "image").clone()
     server.post("/free", {"unload_models": True, "free_memory": True})
-    time.sleep(2)  # the queue looks after it in its own time
-    run = bench.run()
-    assert set(run.executed) == set(bench.graph.nodes), "something came from the cache"
+    runs = [bench.run(), bench.run()]  # the queue frees when it comes to it: before the first of them or after it
+    assert set(bench.graph.nodes) in [set(run.executed) for run in runs], "something came from the cache"
     assert torch.equal(saved(path, "image"), before)
 
 

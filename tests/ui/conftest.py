@@ -22,7 +22,7 @@ _NEEDED = {
     "the playwright package": importlib.util.find_spec("playwright") is not None,
 }
 _MISSING = [name for name, there in _NEEDED.items() if not there]
-_REASON = "no browser or no editor"
+_REASON = f"missing: {', '.join(_MISSING)}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     if skipped := skipped_for(terminalreporter, _REASON):
-        terminalreporter.write_line(f"tests/ui: {skipped} tests skipped, missing: {', '.join(_MISSING)}.")
+        terminalreporter.write_line(f"tests/ui: {skipped} tests skipped, {_REASON}.")
 
 
 @pytest.fixture(scope="session")

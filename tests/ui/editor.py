@@ -59,6 +59,13 @@ _NOTE_RUNS = """() => {
 }"""
 _HEARD_OF = """(runs) => runs.every(([id, client]) =>
   client !== window.comfyAPI.api.api.clientId || window.flashvideoOver.has(id))"""
+_CLOSE_SOCKET = """() => new Promise((resolve) => {
+  const api = window.comfyAPI?.api.api;
+  if (!api?.socket || api.socket.readyState === WebSocket.CLOSED) return resolve();
+  api.createSocket = () => {};  // it would connect again
+  api.socket.addEventListener('close', () => resolve());
+  api.socket.close();
+})"""
 _QUIET = ("user.css", "userdata", "net::ERR_NAME_NOT_RESOLVED", "net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -83,9 +90,10 @@ class Editor:
         self.vue_nodes = vue_nodes
         for key, value in {**_SETTINGS, "Comfy.VueNodes.Enabled": vue_nodes, "Comfy.Locale": locale}.items():
             self.server.request(f"/settings/{urllib.parse.quote(key)}", value)
-        # The last page's socket has the same id as the next one's; the server must see it closed first.
+        # The last page's socket has the same id as the next one's. A server that sees the old one closed after the new
+        # one was opened forgets the new one, and the page hears of nothing.
+        self.page.evaluate(_CLOSE_SOCKET)
         self.page.goto("about:blank")
-        self.page.wait_for_timeout(300)
         self.page.goto(f"http://127.0.0.1:{self.server.port}", wait_until="domcontentloaded", timeout=120_000)
         self.page.wait_for_function(_READY, timeout=120_000)
         self.page.wait_for_timeout(500)
@@ -155,14 +163,14 @@ class Editor:
                 self.page.mouse.move(5, 5)
                 self.page.wait_for_timeout(500)
 
-    def until(self, read: Callable[[], Any], wanted: Any, timeout: float = 15) -> None:
+    def until(self, read: Callable[[], Any], wanted: Any, timeout: float = 60) -> None:
         """Wait until what is read is what is wanted; for whatever follows a click by itself, soon but not at once."""
         deadline = time.monotonic() + timeout
         while (found := read()) != wanted:
             assert time.monotonic() < deadline, f"{found!r} instead of {wanted!r} after {timeout} s"
             self.page.wait_for_timeout(100)
 
-    def wait_started(self, runs: int, timeout: float = 15) -> None:
+    def wait_started(self, runs: int, timeout: float = 60) -> None:
         """Wait until a run after so many finished ones has begun or is over, then until the server is idle."""
 
         def begun() -> bool:

@@ -11,6 +11,7 @@ _TITLE = """(id) => {
   const { pos: [x, y] } = app.rootGraph.getNodeById(id), { scale, offset } = app.canvas.ds;
   return [(x + 120 + offset[0]) * scale, (y - 15 + offset[1]) * scale];
 }"""
+_DRAFT = "(text) => Object.keys(localStorage).some((key) => localStorage.getItem(key).includes(text))"
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,7 @@ def test_the_page_is_loaded_again(bench: GateBench) -> None:
     bench.make()
     runs = len(bench.server.get("/history"))
     shown = bench.shown()["previews"][0]["video"]
-    bench.page.page.wait_for_timeout(1500)  # the editor keeps a draft of the workflow now and then
+    bench.page.page.wait_for_function(_DRAFT, arg=bench.shown()["signature"])  # the editor keeps one now and then
     bench.page.reopen()
     bench.page.page.wait_for_selector(".flashvideo-gate video", state="attached")
     bench.watch()
