@@ -86,7 +86,7 @@ class GuidedTransformer:
         if hasattr(self.transformer, "prepare"):
             if name not in self.prepared:
                 self.prepared[name] = self.transformer.prepare(embeds, x.shape)
-            extra["prepared"] = self.prepared[name]
+            extra["prepared"], extra["inplace"] = self.prepared[name], True
         steps = torch.full((x.shape[0],), timestep, dtype=torch.float32, device=x.device)
         out = self.transformer(x.to(self.device, self.dtype), steps, embeds, **extra).to(x.device, x.dtype)
         if not torch.isfinite(out).all():

@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..tensors.sizes import SPATIAL_FACTOR
 from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
 
 # attention(q, k, v, heads, **options): q, k, v [B, heads, S, head_dim] -> [B, S, heads * head_dim]
@@ -57,23 +58,22 @@ def _split(x: Tensor, text_length: int) -> tuple[Tensor, Tensor]:
     return x[:, :text_length], x[:, text_length:]
 
 
-def _modulate(normed: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> Tensor:
-    """``normed * (1 + scale) + shift`` with one (shift, scale) for text tokens and one for video tokens.
-
-    ``normed`` is a fresh tensor: without autograd it is changed in place.
-    """
+def _modulate(
+    normed: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor], inplace: bool
+) -> Tensor:
+    """``normed * (1 + scale) + shift`` with one (shift, scale) for text tokens and one for video tokens."""
     parts = _split(normed, text_length)
-    if torch.is_grad_enabled():
+    if not inplace:
         return torch.cat([torch.addcmul(b, p, 1 + a) for p, b, a in zip(parts, shift, scale, strict=True)], dim=1)
     for part, b, a in zip(parts, shift, scale, strict=True):
         torch.addcmul(b, part, 1 + a, out=part)
     return normed
 
 
-def _gated_add(x: Tensor, branch: Tensor, text_length: int, gate: tuple[Tensor, Tensor]) -> Tensor:
-    """``x + gate * branch``, in place without autograd."""
+def _gated_add(x: Tensor, branch: Tensor, text_length: int, gate: tuple[Tensor, Tensor], inplace: bool) -> Tensor:
+    """``x + gate * branch``."""
     pairs = zip(_split(x, text_length), _split(branch, text_length), gate, strict=True)
-    if torch.is_grad_enabled():
+    if not inplace:
         return torch.cat([torch.addcmul(p, b, g) for p, b, g in pairs], dim=1)
     for part, b, g in pairs:
         part.addcmul_(b, g)
@@ -113,41 +113,56 @@ class FlashVideoLayer(nn.Module):
         self.mlp_down = operations.Linear(4 * dim, dim, **kw)
 
     def forward(
-        self, x: Tensor, embedding: Tensor, rotary: Tensor, text_length: int, attention_options: dict[str, Any]
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        rotary: Tensor,
+        text_length: int,
+        attention_options: dict[str, Any],
+        inplace: bool = False,
     ) -> Tensor:
-        """``x`` ``[B, text_length + N, dim]``, ``embedding`` ``[B, embed_dim]`` after SiLU -> like ``x``."""
+        """``x`` ``[B, text_length + N, dim]``, ``embedding`` ``[B, embed_dim]`` after SiLU -> like ``x``.
+
+        ``inplace`` overwrites ``x`` and everything else, a few tokens at a time where that saves memory; autograd
+        cannot follow.
+        """
         chunks = self.modulation(embedding)[:, None].chunk(12, dim=-1)
         video, text = chunks[:6], chunks[6:]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = zip(text, video, strict=True)
-        normed = _modulate(self.attn_norm(x), text_length, shift, scale)
-        x = _gated_add(x, self._attend(normed, rotary, text_length, attention_options), text_length, gate)
-        if torch.is_grad_enabled():
-            return _gated_add(x, self._mlp(x, text_length, mlp_shift, mlp_scale), text_length, mlp_gate)
+        normed = _modulate(self.attn_norm(x), text_length, shift, scale, inplace)
+        attended = self._attend(normed, rotary, text_length, attention_options, inplace)
+        x = _gated_add(x, attended, text_length, gate, inplace)
+        if not inplace:
+            return _gated_add(x, self._mlp(x, text_length, mlp_shift, mlp_scale, False), text_length, mlp_gate, False)
         for start in range(0, x.shape[1], _MLP_CHUNK_TOKENS):
             part, text_part = x[:, start : start + _MLP_CHUNK_TOKENS], max(0, text_length - start)
-            _gated_add(part, self._mlp(part, text_part, mlp_shift, mlp_scale), text_part, mlp_gate)
+            _gated_add(part, self._mlp(part, text_part, mlp_shift, mlp_scale, True), text_part, mlp_gate, True)
         return x
 
-    def _attend(self, normed: Tensor, rotary: Tensor, text_length: int, options: dict[str, Any]) -> Tensor:
+    def _attend(
+        self, normed: Tensor, rotary: Tensor, text_length: int, options: dict[str, Any], inplace: bool
+    ) -> Tensor:
         q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
         del normed
         q, k = (
-            self._positioned(self.q_norm(q), rotary, text_length),
-            self._positioned(self.k_norm(k), rotary, text_length),
+            self._positioned(self.q_norm(q), rotary, text_length, inplace),
+            self._positioned(self.k_norm(k), rotary, text_length, inplace),
         )
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
         return self.attn_out(self.attention(q, k, v, self.heads, **options))
 
     @staticmethod
-    def _positioned(x: Tensor, rotary: Tensor, text_length: int) -> Tensor:
+    def _positioned(x: Tensor, rotary: Tensor, text_length: int, inplace: bool) -> Tensor:
         """Rotate the video tokens of ``x`` ``[B, S, heads, head_dim]``; text tokens carry no position."""
         text, video = _split(x, text_length)
-        rotated = rotate(video, rotary)
-        return torch.cat((text, rotated), dim=1) if torch.is_grad_enabled() else x
+        rotated = rotate(video, rotary, inplace=inplace)
+        return x if inplace else torch.cat((text, rotated), dim=1)
 
-    def _mlp(self, x: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor]) -> Tensor:
-        hidden = self.mlp_up(_modulate(self.mlp_norm(x), text_length, shift, scale))
-        if torch.is_grad_enabled():
+    def _mlp(
+        self, x: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor], inplace: bool
+    ) -> Tensor:
+        hidden = self.mlp_up(_modulate(self.mlp_norm(x), text_length, shift, scale, inplace))
+        if not inplace:
             return self.mlp_down(F.gelu(hidden, approximate="tanh"))
         return self.mlp_down(torch.ops.aten.gelu_(hidden, approximate="tanh"))
 
@@ -262,6 +277,7 @@ class FlashVideoNetwork(nn.Module):
         noise_step: Tensor | float | None = None,
         prepared: PreparedInputs | None = None,
         attention_options: dict[str, Any] | None = None,
+        inplace: bool = False,
     ) -> Tensor:
         """One evaluation.
 
@@ -273,6 +289,8 @@ class FlashVideoNetwork(nn.Module):
             prepared: :meth:`prepare` of the same embeddings and shape, computed once a run; then
                 ``encoder_hidden_states`` is not read.
             attention_options: passed on to the attention function.
+            inplace: overwrite activations as a sampler may, which takes a fraction of the memory; autograd cannot
+                follow. The inputs stay as they are.
 
         Returns:
             The prediction (Stage I: v; Stage II: d latent / d t), like ``hidden_states``.
@@ -296,10 +314,10 @@ class FlashVideoNetwork(nn.Module):
         if self.position_encoding == "sinusoidal":
             tokens = tokens + sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(tokens)
         x = torch.cat((prepared.text.expand(batch, -1, -1), tokens), dim=1)
-        x = self.run_layers(x, embedding, prepared.rotary, attention_options or {})
+        x = self.run_layers(x, embedding, prepared.rotary, attention_options or {}, inplace)
         video = self.out_norm(self.final_norm(x[:, self.text_length :]))
         shift, scale = self.out_modulation(embedding)[:, None].chunk(2, dim=-1)
-        patches = self.out_proj(_modulate(video, 0, (shift, shift), (scale, scale)))
+        patches = self.out_proj(_modulate(video, 0, (shift, shift), (scale, scale), inplace))
         return rearrange(
             patches,
             "b (t h w) (c p q) -> b c t (h p) (w q)",
@@ -310,10 +328,12 @@ class FlashVideoNetwork(nn.Module):
             q=size,
         )
 
-    def run_layers(self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any]) -> Tensor:
-        """All layers on the token stream ``[B, text + video, dim]``, which is overwritten unless autograd is on."""
+    def run_layers(
+        self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any], inplace: bool
+    ) -> Tensor:
+        """All layers on the token stream ``[B, text + video, dim]``, which ``inplace`` overwrites."""
         for layer in self.layers:
-            arguments = (x, embedding, rotary, self.text_length, attention_options)
+            arguments = (x, embedding, rotary, self.text_length, attention_options, inplace)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 run = self._gradient_checkpointing_func
                 x = run(layer, *arguments) if run else checkpoint(layer, *arguments, use_reentrant=False)
@@ -332,7 +352,7 @@ class FlashVideoNetwork(nn.Module):
         ):
             raise ValueError(
                 f"hidden_states has shape {list(x.shape)}; expected [B, {self.in_channels}, T, h, w] with h and w "
-                f"multiples of {self.patch_size} (pixel sizes that are multiples of {8 * self.patch_size})."
+                f"multiples of {self.patch_size} (pixel sizes: of {SPATIAL_FACTOR * self.patch_size})."
             )
         if timestep.ndim != 1 or timestep.shape[0] not in (1, x.shape[0]):
             raise ValueError(

@@ -79,13 +79,13 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
 
 
-def rotate(x: Tensor, table: Tensor) -> Tensor:
+def rotate(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
     """Rotate channel pairs (2i, 2i+1) of ``x`` ``[B, N, heads, head_dim]`` by a :func:`rotary_table` of N tokens.
 
-    Without autograd the result overwrites ``x``; with it a new tensor is returned.
+    ``inplace`` overwrites ``x``, and autograd cannot follow.
     """
     cos, sin = table[:, None, :, None, :]
-    if torch.is_grad_enabled():
+    if not inplace:
         return _rotated(x, cos, sin)
     if x.dtype == torch.float32 and x.device.type == "cpu":
         turns = torch.view_as_complex(table.movedim(0, -1))[None, :, None, :]

@@ -126,6 +126,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         noise_step: Tensor | float | None = None,
         prepared: PreparedInputs | None = None,
         attention_options: dict[str, Any] | None = None,
+        inplace: bool = False,
     ) -> Tensor:
         """One evaluation, computed in the model's dtype; see :meth:`FlashVideoNetwork.forward` for shapes and errors.
 
@@ -139,5 +140,6 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
             noise_step=noise_step,
             prepared=prepared,
             attention_options=attention_options,
+            inplace=inplace,
         )
         return out.to(hidden_states.dtype)

@@ -84,7 +84,15 @@ class HostedNetwork(FlashVideoNetwork):
         text = self.text_embed(context)
         prepared = PreparedInputs(text, self._rotary_for(x.shape[2], x.shape[3], x.shape[4]).to(x.device))
         options = {"transformer_options": transformer_options, "text_length": self.text_length}
-        return super().forward(x, timestep, None, noise_step=noise_step, prepared=prepared, attention_options=options)
+        return super().forward(
+            x,
+            timestep,
+            None,
+            noise_step=noise_step,
+            prepared=prepared,
+            attention_options=options,
+            inplace=not torch.is_grad_enabled(),  # ComfyUI samples without gradients, and trains with them
+        )
 
     @torch.compiler.disable
     def _rotary_for(self, frames: int, height: int, width: int) -> Tensor:
@@ -96,7 +104,9 @@ class HostedNetwork(FlashVideoNetwork):
                 self._rotary = (key, self.rotary(*key))
         return self._rotary[1]
 
-    def run_layers(self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any]) -> Tensor:
+    def run_layers(
+        self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any], inplace: bool
+    ) -> Tensor:
         """All layers, telling ComfyUI's patches where they are, fetching weights ahead where ComfyUI streams them."""
         options = attention_options["transformer_options"]
         replace = options.get("patches_replace", {}).get("dit", {})
@@ -107,9 +117,9 @@ class HostedNetwork(FlashVideoNetwork):
             comfy.model_prefetch.prefetch_queue_pop(queue, x.device, layer)
             if ("double_block", index) in replace:
                 patch = replace[("double_block", index)]
-                x = self._replaced(layer, patch, x, embedding, rotary, attention_options)
+                x = self._replaced(layer, patch, x, embedding, rotary, attention_options, inplace)
             else:
-                x = layer(x, embedding, rotary, self.text_length, attention_options)
+                x = layer(x, embedding, rotary, self.text_length, attention_options, inplace)
         if queue is not None:
             comfy.model_prefetch.prefetch_queue_pop(queue, x.device, None)
         return x
@@ -122,13 +132,14 @@ class HostedNetwork(FlashVideoNetwork):
         embedding: Tensor,
         rotary: Tensor,
         attention_options: dict[str, Any],
+        inplace: bool,
     ) -> Tensor:
         """A layer through a block replacement (skip layer guidance and its like)."""
         length = self.text_length
 
         def original(arguments: dict[str, Any]) -> dict[str, Any]:
             joined = torch.cat((arguments["txt"], arguments["img"]), dim=1)
-            out = layer(joined, arguments["vec"], arguments["pe"], length, attention_options)
+            out = layer(joined, arguments["vec"], arguments["pe"], length, attention_options, inplace)
             return {"txt": out[:, :length], "img": out[:, length:]}
 
         given = {"txt": x[:, :length], "img": x[:, length:], "vec": embedding, "pe": rotary}

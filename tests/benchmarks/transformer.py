@@ -87,7 +87,7 @@ def main() -> None:
             return theirs(x.transpose(1, 2), text, t, image_rotary_emb=rotary, return_dict=False)[0]
 
         def run_ours(x=x, t=t, prepared=prepared):
-            return ours(x, t, None, prepared=prepared)
+            return ours(x, t, None, prepared=prepared, inplace=True)
 
         with torch.no_grad():
             a, b = run_theirs().transpose(1, 2).float(), run_ours().float()

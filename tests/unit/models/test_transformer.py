@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from flashvideo import FlashVideoTransformer3DModel
+from flashvideo.method.guidance import GuidedTransformer
 from flashvideo.models.network import FlashVideoNetwork, sdpa_attention
+from tests.live_bytes import live_bytes
 
 SMALL = {"num_layers": 2, "num_attention_heads": 2, "text_embed_dim": 32, "time_embed_dim": 64}
 STAGE2 = {"use_noise_step_embedding": True, "use_frame_count_embedding": True}
@@ -136,15 +138,41 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6 * a.abs().max()) for a, b in zip(*grads, strict=True))
 
 
-def test_with_and_without_autograd_agree(model, within):
-    """Without autograd the layers work in place and in chunks."""
+def test_in_place_and_not_agree(model, within):
+    """In place the layers work in chunks, too."""
     x, t, text = inputs(batch=1, frames=5, height=32, width=60)  # more tokens than one chunk
     before = x.clone()
     graded = model(x, t, text, noise_step=675)
     with torch.no_grad():
-        plain = model(x, t, text, noise_step=675)
+        plain = model(x, t, text, noise_step=675, inplace=True)
     within(plain, graded.detach(), 1e-5 * graded.abs().max().item())
     assert torch.equal(x, before), "the input was changed"
+
+
+def test_in_place_takes_less_memory(model):
+    x, t, text = inputs(batch=1, frames=5, height=32, width=60)
+    peaks = []
+    for inplace in (True, False):
+        with torch.no_grad(), live_bytes() as counted:
+            model(x, t, text, noise_step=675, inplace=inplace)
+        peaks.append(counted.peak["computing"])
+    assert peaks[0] < 0.75 * peaks[1]
+
+
+def test_samplers_work_in_place(model):
+    options = []
+
+    class Recorder:
+        prepare = staticmethod(model.prepare)
+
+        def __call__(self, x, timestep, text, **more):
+            options.append(more)
+            return x
+
+    x, _, text = inputs(batch=1)
+    guided = GuidedTransformer(Recorder(), x.shape, text, None, noise_step=675)
+    guided(x, 500.0, 2.0)
+    assert [call["inplace"] for call in options] == [True]
 
 
 def test_prepared_inputs_give_the_same(model):
