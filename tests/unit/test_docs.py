@@ -70,6 +70,13 @@ def test_every_page_is_in_the_menu() -> None:
     assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
 
 
+def test_the_house_is_shown_with_all_its_rooms() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rooms = {file.parent.name for part in ("flashvideo", "nodes") for file in (ROOT / part).glob("*/*.py")}
+    first_columns = re.findall(r"^\| (`.+?`) \|", text.partition("## Tests")[0], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)/`", " ".join(first_columns))) - {"flashvideo", "nodes"} == rooms
+
+
 @cache
 def messages() -> tuple[str, ...]:
     """All strings of the program, with ``…`` where something is put in."""
