@@ -74,11 +74,10 @@ class GuidedTransformer:
         self.dtype = getattr(transformer, "dtype", None)
         self.device = getattr(transformer, "device", None)
         self.extra = {} if noise_step is None else {"noise_step": noise_step}
-        positive, negative = (
+        self.positive, self.negative = (
             embeds.expand(batch, -1, -1).to(self.device, self.dtype)
             for embeds in (prompt_embeds, negative_prompt_embeds)
         )
-        self.branches = [positive, negative]
         self.prepared: dict[str, Any] = {}
 
     def _evaluate(self, name: str, x: Tensor, timestep: float, embeds: Tensor) -> Tensor:
@@ -98,14 +97,13 @@ class GuidedTransformer:
 
     def __call__(self, x: Tensor, timestep: float, guidance_scale: float) -> Tensor:
         """Guided prediction for ``x`` ``[B, 16, T, h, w]`` at ``timestep``; shape, dtype and device of ``x``."""
-        positive, negative = self.branches
         if guidance_scale == 1:
-            return self._evaluate("positive", x, timestep, positive)
+            return self._evaluate("positive", x, timestep, self.positive)
         if self.sequential:
-            conditional = self._evaluate("positive", x, timestep, positive)
-            unconditional = self._evaluate("negative", x, timestep, negative)
+            conditional = self._evaluate("positive", x, timestep, self.positive)
+            unconditional = self._evaluate("negative", x, timestep, self.negative)
         else:
-            both = self._evaluate("both", torch.cat((x, x)), timestep, torch.cat((negative, positive)))
+            both = self._evaluate("both", torch.cat((x, x)), timestep, torch.cat((self.negative, self.positive)))
             unconditional, conditional = both.chunk(2)
         return unconditional + guidance_scale * (conditional - unconditional)
 

@@ -12,6 +12,7 @@ from ..method.schedules import NOISE_STEPS
 from ..runs.settings import Stage1Settings
 from ..shapes.judge import Verdict, judge_clip
 from ..shapes.scenes import Scene
+from ..tensors.sizes import latent_frames
 from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of
 from .fidelity import prompt_rows, two_stages
 from .models import Extra, NetworkSize, VideoModels
@@ -57,7 +58,7 @@ def evaluation_flops(network: NetworkSize, frames: int, height: int, width: int)
     Args:
         frames, height, width: of the clip in pixels.
     """
-    video = ((frames - 1) // 4 + 1) * (height // network.pixels) * (width // network.pixels)
+    video = latent_frames(frames) * (height // network.pixels) * (width // network.pixels)
     tokens, width_ = network.text_length + video, network.width
     return network.layers * (4.0 * tokens**2 * width_ + 24.0 * tokens * width_**2)
 

@@ -24,6 +24,7 @@ from ..checkpoints.outputs import replacing
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.pixel_degradation import degrade_pixels
 from ..method.seeds import mixed_seed
+from ..tensors.sizes import latent_frames
 from ..vae.codec import encode_moments
 from ..video.compression import CODECS
 from .cache import INDEX, KEY, LAYOUT, SKIPPED, LatentCache, read_index, shard_count, shard_header, shard_name
@@ -129,7 +130,7 @@ class _Plan:
 
 
 def _bytes_of_latents(settings: DatasetSettings) -> float:
-    numbers = 16 * ((settings.frames - 1) // 4 + 1) * (settings.height // 8) * (settings.width // 8)
+    numbers = 16 * latent_frames(settings.frames) * (settings.height // 8) * (settings.width // 8)
     return numbers * _DTYPES[settings.precision].itemsize * (1 + settings.keep_std) * (1 + settings.degraded_copies)
 
 

@@ -23,6 +23,7 @@ from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..loading.convert import parse_dtype
 from ..shapes.render import low_resolution, render_clip, render_low_clip
 from ..shapes.scenes import Scene, sample_scene
+from ..tensors.sizes import latent_frames
 from .config import Phase, RunSettings, field_of_phases
 from .loop import Batch, Run
 from .models import part_of
@@ -136,7 +137,7 @@ def make_vae_batch(phase: VaePhase, generator: torch.Generator, size: int) -> Ba
     """Crops that mostly show a shape, and the noise of the posterior."""
     crops = [_draw_crop(phase, generator) for _ in range(size)]
     rows, columns = phase.crop[0] // 8, phase.crop[1] // 8
-    noise = torch.randn(size, 16, (phase.frames - 1) // 4 + 1, rows, columns, generator=generator)
+    noise = torch.randn(size, 16, latent_frames(phase.frames), rows, columns, generator=generator)
     return {"video": torch.stack(crops), "noise": noise}
 
 

@@ -12,6 +12,7 @@ from ...flashvideo.loading.text import stage2_prompt
 from ..host.text import load_text_encoder, text_length
 from ..shared.model_files import model_choices, model_path
 from ..shared.node_text import show_on_node
+from ..shared.wiring import zero_conditioning
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +152,7 @@ class TextEncode(io.ComfyNode):
                 )
             if not torch.isfinite(embeds).all():
                 raise ValueError("The text encoder gave NaN or infinite values. Use its bf16, fp8 or fp32 file.")
-        negative = [[torch.zeros_like(positive[0][0]), {"pooled_output": None}]]
-        return io.NodeOutput(positive, negative)
+        return io.NodeOutput(positive, zero_conditioning(positive))
 
 
 NODES = [LoadTextEncoder, TextEncode]

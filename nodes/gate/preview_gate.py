@@ -14,7 +14,7 @@ from server import PromptServer
 from torch import Tensor
 
 from ...flashvideo.video.files import write_video
-from ..shared.wiring import require_latents
+from ..shared.wiring import FRAMES_KEY, require_latents
 from .routes import add_routes, described, preview_store
 from .signature import ancestors, content_mark, signature
 from .store import Entry, Preview, is_hash, split_batch
@@ -31,7 +31,7 @@ def decoded(vae: Any, latent: dict[str, Any]) -> Tensor:
     """A sample as a small video ``[3, F, H, W]`` in 0..1, sides even."""
     frames = vae.decode(latent["samples"])
     frames = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().cpu()
-    frames = frames[: latent.get("flashvideo_frames", len(frames))]
+    frames = frames[: latent.get(FRAMES_KEY, len(frames))]
     height, width = frames.shape[-2:]
     shrink = min(1.0, _PREVIEW_SIDE / max(height, width))
     size = [max(2, round(side * shrink / 2) * 2) for side in (height, width)]

@@ -134,7 +134,7 @@ def _encoder_class(layout: T5Layout, quantized: bool) -> type:
 
 
 def _expected_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Parameters of ComfyUI's T5 of this architecture, found without memory."""
+    """Parameters of ComfyUI's T5 of this architecture, without memory for them."""
     encoder = T5(config, torch.float32, torch.device("meta"), comfy.ops.manual_cast)
     return {name: tuple(parameter.shape) for name, parameter in encoder.named_parameters()}
 

@@ -38,8 +38,8 @@ def find_comfyui() -> Path | None:
 def find_python(comfyui: Path) -> str:
     """``COMFYUI_PYTHON``, else ComfyUI's own environment, else the running interpreter."""
     given = os.environ.get("COMFYUI_PYTHON")
-    found = [comfyui / folder / "bin" / "python" for folder in (".venv", "venv")]
-    return given or next((str(python) for python in found if python.is_file()), sys.executable)
+    pythons = [comfyui / folder / "bin" / "python" for folder in (".venv", "venv")]
+    return given or next((str(python) for python in pythons if python.is_file()), sys.executable)
 
 
 class Graph:

@@ -29,15 +29,15 @@ def stage2(bench: Bench, golden: Any) -> dict[str, Any]:
 
 def refined(transformer: Any, clean: Any, context: Any, seed: int, steps: int, cfg: float, noise_step: int) -> Any:
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
-    told = {"noise_step": noise_step, "num_steps": steps, "guidance_scale": cfg}
-    return refine_latents(transformer, degrade_latents(clean, noise_step, noise=noise), context, **told)
+    degraded = degrade_latents(clean, noise_step, noise=noise)
+    return refine_latents(transformer, degraded, context, noise_step=noise_step, num_steps=steps, guidance_scale=cfg)
 
 
 def test_the_grid_is_its_cells(bench: Bench, golden: Any, tiny_stage2: Any, latents: Any) -> None:
     given, context = latents(), golden("sampler_stage2")["context"]
     lists = {"steps": "1, 2", "cfg": "1, 4.5", "noise_step": "650"}
-    told = {**stage2(bench, golden), "latent": bench.latent(given, flashvideo_frames=8), "seed": 5, "cell_width": 0}
-    grid = bench.add("FlashVideoParameterGrid", **told, **lists)
+    inputs = {**stage2(bench, golden), "latent": bench.latent(given, flashvideo_frames=8), "seed": 5, "cell_width": 0}
+    grid = bench.add("FlashVideoParameterGrid", **inputs, **lists)
     sheet = bench.save(grid, "ProbeSaveImage", "image")
     batch = bench.save([grid[0], 1])
     run = bench.run()
@@ -90,8 +90,8 @@ def test_a_preview_that_is_not_there_is_refused(bench: Bench, latents: Any) -> N
 def test_one_frame_is_refined_alone(bench: Bench, golden: Any, tiny_stage2: Any) -> None:
     video, context = a_video(5, 24, 32), golden("sampler_stage2")["context"]
     size = {"size": "custom", "width": 64, "height": 48}
-    told = {**stage2(bench, golden), **size, "seed": 3, "steps": 2, "cfg": 3.0, "frame": 2}
-    node = bench.add("FlashVideoRefineOneFrame", image=bench.tensor("ProbeImage", image_of(video)), **told)
+    inputs = {**stage2(bench, golden), **size, "seed": 3, "steps": 2, "cfg": 3.0, "frame": 2}
+    node = bench.add("FlashVideoRefineOneFrame", image=bench.tensor("ProbeImage", image_of(video)), **inputs)
     image, latent = bench.save(node, "ProbeSaveImage", "image"), bench.save([node[0], 1])
     bench.run()
     vae = load_vae(TINY / "3d-vae.pt")

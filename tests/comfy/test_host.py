@@ -143,7 +143,7 @@ def test_torch_compile_changes_nothing_but_speed(stage1: Stage1Bench) -> None:
     assert_within(saved(compiled), saved(plain), 1e-4)
 
 
-def test_live_preview_has_the_vaes_colours(stage1: Stage1Bench) -> None:
+def test_the_live_picture_has_the_vaes_colours(stage1: Stage1Bench) -> None:
     """A stand-in VAE whose colours are a known linear map; the picture of each step shows exactly those."""
     bench = stage1.bench
     vae = bench.add("ProbeVae")
@@ -160,7 +160,7 @@ def test_live_preview_has_the_vaes_colours(stage1: Stage1Bench) -> None:
     assert error < 1e-4
 
 
-def test_live_preview_with_the_packs_own_vae(stage1: Stage1Bench) -> None:
+def test_the_live_picture_with_the_packs_own_vae(stage1: Stage1Bench) -> None:
     bench = stage1.bench
     vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
     sockets = {"model": stage1.model, "positive": stage1.positive, "latent": stage1.latent, "vae": vae}

@@ -112,8 +112,8 @@ def parameter_grid(parts: Parts) -> Link:
 
 
 def one_frame(parts: Parts) -> Link:
-    told = {"size": "custom", "width": 160, "height": 160, "steps": 40, "frame": 2}
-    return parts.add("FlashVideoRefineOneFrame", **parts.stage2(), vae=parts.vae, image=parts.image(5, 48), **told)
+    widgets = {"size": "custom", "width": 160, "height": 160, "steps": 40, "frame": 2}
+    return parts.add("FlashVideoRefineOneFrame", **parts.stage2(), vae=parts.vae, image=parts.image(5, 48), **widgets)
 
 
 def compare(parts: Parts) -> Link:

@@ -64,7 +64,7 @@ def test_the_editor_can_read_every_text(language: str) -> None:
 def test_commands_and_settings_exist(language: str) -> None:
     """The keys are ids of ``js/``, with underscores for dots."""
     source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "js").glob("*.js"))
-    ids = {found.replace(".", "_") for found in re.findall(r'"(FlashVideo(?:\.\w+)+)"', source)}
+    ids = {name.replace(".", "_") for name in re.findall(r'"(FlashVideo(?:\.\w+)+)"', source)}
     for file in ("commands.json", "settings.json"):
         assert set(read(language, file)) <= ids
     main = read("en", "main.json")

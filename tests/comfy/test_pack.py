@@ -24,8 +24,8 @@ def nodes(server: ComfyServer) -> dict[str, Any]:
 
 def inputs(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
     groups = info["input"]
-    found = {**groups.get("required", {}), **groups.get("optional", {})}
-    return {name: (spec[1] if len(spec) > 1 else {}) for name, spec in found.items()}
+    specs = {**groups.get("required", {}), **groups.get("optional", {})}
+    return {name: (spec[1] if len(spec) > 1 else {}) for name, spec in specs.items()}
 
 
 def test_nothing_failed_to_load(server: ComfyServer) -> None:
@@ -35,9 +35,9 @@ def test_nothing_failed_to_load(server: ComfyServer) -> None:
 
 
 def test_importing_the_pack_is_quick(server: ComfyServer) -> None:
-    found = re.search(rf"([\d.]+) seconds: \S*{PACK_FOLDER}", server.log())
-    assert found, "ComfyUI logged no import time"
-    assert float(found[1]) < 0.5
+    logged = re.search(rf"([\d.]+) seconds: \S*{PACK_FOLDER}", server.log())
+    assert logged, "ComfyUI logged no import time"
+    assert float(logged[1]) < 0.5
 
 
 def test_every_node_is_documented(nodes: dict[str, Any]) -> None:
@@ -111,8 +111,8 @@ def test_the_table_of_nodes_is_true(nodes: dict[str, Any]) -> None:
         widgets = row.split("|")[3]
         places = [widgets.index(f"`{key}`") for key in inputs(info) if f"`{key}`" in widgets]
         assert places == sorted(places), f"{name}: the table has the widgets in another order"
-        for key, told in re.findall(r"`(\w+)`=((?:\"[^\"]*\"|[^,\s|])+)", widgets):
-            assert json.loads(told) == inputs(info)[key]["default"], f"{name}.{key}"
+        for key, default in re.findall(r"`(\w+)`=((?:\"[^\"]*\"|[^,\s|])+)", widgets):
+            assert json.loads(default) == inputs(info)[key]["default"], f"{name}.{key}"
 
 
 _SCRIPT = """
@@ -171,12 +171,14 @@ def test_an_old_comfyui_is_told_so(server: ComfyServer) -> None:
 
 
 def test_no_file_leaves_its_room() -> None:
-    """The library imports nothing of ComfyUI; nodes import the library by relative names only."""
+    """The library imports nothing of ComfyUI; nodes import the library by relative names, and call no other node."""
     foreign = re.compile(r"^\s*(?:from|import) (?:comfy|folder_paths|nodes|server|latent_preview)\b", re.MULTILINE)
     absolute = re.compile(r"^\s*(?:from|import) flashvideo\b", re.MULTILINE)
+    another_node = re.compile(r"\b[A-Z]\w+\.execute\(")
 
     def offenders(folder: Path, pattern: re.Pattern[str]) -> list[str]:
         return [str(file) for file in folder.rglob("*.py") if pattern.search(file.read_text())]
 
     assert not offenders(ROOT / "flashvideo", foreign)
     assert not offenders(ROOT / "nodes", absolute)
+    assert not offenders(ROOT / "nodes", another_node)

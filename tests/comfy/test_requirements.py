@@ -24,7 +24,7 @@ def plain(name: str) -> str:
 def named(file: Path) -> dict[str, str]:
     """The lines of a requirements file by package."""
     lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
-    return {plain(found[0]): line for line in lines if (found := _NAME.match(line))}
+    return {plain(name[0]): line for line in lines if (name := _NAME.match(line))}
 
 
 OURS = named(ROOT / "requirements.txt")

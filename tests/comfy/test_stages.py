@@ -167,20 +167,20 @@ def test_refiner_is_the_library(bench: Bench, golden: Any, latents: Any, solver:
     exact = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **settings))
     rounded = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **settings, rounding="bf16"))
     bench.run()
-    told = {"noise_step": 650, "num_steps": 3, "guidance_scale": 5.0, "shift": 1.5, "solver": solver}
+    keywords = {"noise_step": 650, "num_steps": 3, "guidance_scale": 5.0, "shift": 1.5, "solver": solver}
     for out, rounding in ((exact, None), (rounded, "bf16")):
-        expected = refine_latents(tiny_stage2, given, context, rounding=rounding, **told)
+        expected = refine_latents(tiny_stage2, given, context, rounding=rounding, **keywords)
         assert_within(saved(out), expected, 2e-4)
 
 
 def test_the_noise_step_comes_from_the_widget_too(bench: Bench, golden: Any, latents: Any) -> None:
-    """For latents that were degraded elsewhere; then it is the same as if the latent had told it."""
+    """For latents that were degraded elsewhere; then it is the same as if the latent had carried it."""
     context, given = golden("sampler_stage2")["context"], latents()
     sockets = {"model": bench.add("FlashVideoLoadStage2", model_name=STAGE2), "steps": 2}
     sockets["positive"] = bench.tensor("ProbeConditioning", context)
-    told = bench.latent(given, flashvideo_noise_step=700)
+    carrying = bench.latent(given, flashvideo_noise_step=700)
     paths = [
-        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=told)),
+        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=carrying)),
         bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=bench.latent(given), noise_step=700)),
         bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=bench.latent(given), noise_step=600)),
     ]

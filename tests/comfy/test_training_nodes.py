@@ -44,9 +44,9 @@ def test_pixels_are_degraded_as_in_training(
     bench.run()
     for seed, out in zip(seeds, outs, strict=True):
         expected = degrade_pixels(picture.movedim(-1, 0), settings, seed=seed, codecs=CODECS).movedim(0, -1)
-        found = saved(out, "image")
-        assert found.shape == picture.shape
-        assert torch.allclose(found, expected, atol=1e-4)
+        degraded = saved(out, "image")
+        assert degraded.shape == picture.shape
+        assert torch.allclose(degraded, expected, atol=1e-4)
 
 
 def test_a_picture_with_alpha_is_a_clip_of_one_frame(bench: Bench, picture: Tensor) -> None:

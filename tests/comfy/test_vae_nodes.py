@@ -35,8 +35,8 @@ def a_video(frames: int, height: int, width: int, seed: int = 0) -> Tensor:
     return video.clamp(0, 1)
 
 
-def close(found: Tensor, expected: Tensor) -> bool:
-    return found.shape == expected.shape and float((found - expected).abs().max()) < 2e-5
+def close(actual: Tensor, expected: Tensor) -> bool:
+    return actual.shape == expected.shape and float((actual - expected).abs().max()) < 2e-5
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
@@ -145,8 +145,8 @@ def test_colours_come_from_the_small_video(
     bench: Bench, library_vae: Any, latents: Any, batch: int, resize: str, cell: float
 ) -> None:
     given, small = latents(batch, 16, 2, 8, 12), a_video(4, 16, 24)
-    told = {"flashvideo_frames": 4, "flashvideo_resize": resize}
-    vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(given, **told)
+    extra = {"flashvideo_frames": 4, "flashvideo_resize": resize}
+    vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(given, **extra)
     image = bench.tensor("ProbeImage", image_of(small))
     more = {} if cell == 8.0 else {"match_colors": cell}
     node = bench.add("FlashVideoTiledDecode", vae=vae, latent=latent, colors_of=image, **more)

@@ -23,8 +23,8 @@ AUTO = {"format": "mp4", "format.codec": "auto"}
 
 def lazy(bench: Bench, given: Tensor, frames: int | None = None, **more: Any) -> list[Any]:
     vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
-    told = {"flashvideo_frames": frames} if frames else {}
-    return bench.add("FlashVideoDecodeVideo", vae=vae, latent=bench.latent(given, **told), **more)
+    extra = {"flashvideo_frames": frames} if frames else {}
+    return bench.add("FlashVideoDecodeVideo", vae=vae, latent=bench.latent(given, **extra), **more)
 
 
 def expected_images(given: Tensor) -> Tensor:
@@ -42,13 +42,13 @@ def decodes(run: Run) -> int:
 
 
 def trim(bench: Bench, video: list[Any], start: float, duration: float) -> list[Any]:
-    told = {"start_time": start, "duration": duration, "strict_duration": True}
-    return [bench.graph.add("Video Slice", video=video, **told), 0]
+    widgets = {"start_time": start, "duration": duration, "strict_duration": True}
+    return [bench.graph.add("Video Slice", video=video, **widgets), 0]
 
 
 def facts(run: Run) -> dict[str, Any]:
-    (found,) = (output["facts"][0] for output in run.outputs.values() if "facts" in (output or {}))
-    return dict(json.loads(found))
+    (shown,) = (output["facts"][0] for output in run.outputs.values() if "facts" in (output or {}))
+    return dict(json.loads(shown))
 
 
 def file_frames(path: Path) -> Tensor:
@@ -84,9 +84,9 @@ def test_save_video_writes_what_whole_frames_would_give(bench: Bench, latents: A
 def test_colours_are_matched_as_frames_come(bench: Bench, latents: Any, tmp_path: Path) -> None:
     given, small, out = latents(1, 16, 4, 4, 6), torch.rand(11, 8, 12, 3), tmp_path / "matched.safetensors"
     vae, latent = bench.add("FlashVideoLoadVAE", vae_name=VAE), bench.latent(given, flashvideo_frames=11)
-    told = {"vae": vae, "latent": latent, "colors_of": bench.tensor("ProbeImage", small), "match_colors": 3.0}
-    whole = bench.save(bench.add("FlashVideoTiledDecode", **told), "ProbeSaveImage", "image")
-    bench.add("ProbeVideo", video=bench.add("FlashVideoDecodeVideo", **told), path=str(out))
+    inputs = {"vae": vae, "latent": latent, "colors_of": bench.tensor("ProbeImage", small), "match_colors": 3.0}
+    whole = bench.save(bench.add("FlashVideoTiledDecode", **inputs), "ProbeSaveImage", "image")
+    bench.add("ProbeVideo", video=bench.add("FlashVideoDecodeVideo", **inputs), path=str(out))
     bench.run()
     assert saved(out, "images").shape == (11, 32, 48, 3)
     assert close(saved(out, "images"), saved(whole, "image"))
@@ -158,8 +158,8 @@ def test_rate_and_audio_come_from_the_source(bench: Bench, latents: Any, source_
         outs.append(tmp_path / f"{len(outs)}.safetensors")
         bench.add("ProbeVideo", video=video, path=str(outs[-1]))
     run = bench.run()
-    told = [json.loads(output["facts"][0]) for output in run.outputs.values()]
-    assert [t["rate"] for t in told] == ["10", "10"]
+    videos = [json.loads(output["facts"][0]) for output in run.outputs.values()]
+    assert [video["rate"] for video in videos] == ["10", "10"]
     original, ours = (saved(out, "audio") for out in outs)
     assert abs(original.shape[-1] - ours.shape[-1]) <= 1024
     count = min(original.shape[-1], ours.shape[-1]) - 1

@@ -40,7 +40,7 @@ def test_the_tiny_demo_shows_what_its_prompt_says(server: ComfyServer) -> None:
     assert not run.error, run.message
     (saved,) = [item for ui in run.outputs.values() for item in ui.get("images", []) if item["type"] == "output"]
     video, _ = read_video(server.base / "output" / saved["subfolder"] / saved["filename"])
-    found = read_clip(video[0])
-    (star,) = found.shapes
-    assert (found.background, star.colour, star.form) == ("sea", "red", "star")
+    reading = read_clip(video[0])
+    (star,) = reading.shapes
+    assert (reading.background, star.colour, star.form) == ("sea", "red", "star")
     assert (star.size, star.texture, star.motion) == ("large", "striped", "left")

@@ -42,11 +42,11 @@ def everything(share: float = 1.0) -> PixelDegradation:
 @pytest.mark.parametrize("shape", [(3, 1, 33, 47), (2, 3, 3, 32, 48), (1, 3, 2, 9, 7)])
 def test_any_shape_comes_back_in_range(settings: PixelDegradation, shape: tuple[int, ...]) -> None:
     video = torch.rand(shape)
-    found = degrade_pixels(video, settings, seed=3)
-    assert found.shape == video.shape
-    assert found.dtype == torch.float32
-    assert 0 <= float(found.min()) <= float(found.max()) <= 1
-    assert not torch.equal(found, video)
+    degraded = degrade_pixels(video, settings, seed=3)
+    assert degraded.shape == video.shape
+    assert degraded.dtype == torch.float32
+    assert 0 <= float(degraded.min()) <= float(degraded.max()) <= 1
+    assert not torch.equal(degraded, video)
 
 
 @pytest.mark.parametrize("settings", [PixelDegradation(), everything(0.5)], ids=["default", "everything"])
@@ -70,15 +70,15 @@ def test_a_generator_is_what_everything_is_drawn_from(clip: Tensor) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_all_frames_are_degraded_alike(seed: int, clip: Tensor) -> None:
     still = clip[:, :1].expand(-1, 5, -1, -1)
-    found = degrade_pixels(still, STRONG, seed=seed)
-    assert all(torch.equal(found[:, :1], found[:, k : k + 1]) for k in range(5))
+    degraded = degrade_pixels(still, STRONG, seed=seed)
+    assert all(torch.equal(degraded[:, :1], degraded[:, k : k + 1]) for k in range(5))
     noisy = degrade_pixels(still, replace(STRONG, noise_probability=1.0), seed=seed)
     assert not torch.equal(noisy[:, 0], noisy[:, 1])
 
 
 def test_clips_of_a_batch_are_degraded_by_themselves(clip: Tensor) -> None:
-    found = degrade_pixels(torch.stack([clip, clip]), STRONG, seed=1)
-    assert not torch.equal(found[0], found[1])
+    degraded = degrade_pixels(torch.stack([clip, clip]), STRONG, seed=1)
+    assert not torch.equal(degraded[0], degraded[1])
 
 
 def test_the_weak_form_is_an_antialiased_reduction_and_back(clip: Tensor) -> None:
