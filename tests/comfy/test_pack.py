@@ -34,12 +34,6 @@ def test_nothing_failed_to_load(server: ComfyServer) -> None:
     assert "nodes are missing" not in log
 
 
-def test_importing_the_pack_is_quick(server: ComfyServer) -> None:
-    logged = re.search(rf"([\d.]+) seconds: \S*{PACK_FOLDER}", server.log())
-    assert logged, "ComfyUI logged no import time"
-    assert float(logged[1]) < 0.5
-
-
 def test_every_node_is_documented(nodes: dict[str, Any]) -> None:
     assert len(nodes) >= 14
     for name, info in nodes.items():
@@ -116,7 +110,7 @@ def test_the_table_of_nodes_is_true(nodes: dict[str, Any]) -> None:
 
 
 _SCRIPT = """
-import asyncio, importlib.util, json, logging, sys
+import asyncio, importlib.util, json, logging, sys, time
 comfyui, root, broken = sys.argv[1:4]
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, comfyui)
@@ -132,15 +126,24 @@ else:
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 pack = importlib.util.module_from_spec(spec)
 sys.modules["pack"] = pack
+began = time.process_time()
 spec.loader.exec_module(pack)
 extension = asyncio.run(pack.comfy_entrypoint())
-print(json.dumps([node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]))
+ids = [node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]
+print(json.dumps({"ids": ids, "seconds": time.process_time() - began}))
 """
 
 
-def load_alone(server: ComfyServer, broken: str) -> subprocess.CompletedProcess[str]:
+def load_alone(server: ComfyServer, broken: str = "") -> subprocess.CompletedProcess[str]:
+    """The pack in a process of its own; its last line tells the nodes' ids, and the seconds of the processor."""
     command = [server.python, "-c", _SCRIPT, str(server.comfyui), str(ROOT), broken]
     return subprocess.run(command, capture_output=True, text=True, cwd=server.base, timeout=120, check=False)
+
+
+def test_importing_the_pack_is_quick(server: ComfyServer) -> None:
+    done = load_alone(server)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["seconds"] < 0.5
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,7 @@ def test_a_broken_dependency_costs_its_own_nodes_only(
     done = load_alone(server, broken)
     assert done.returncode == 0, done.stderr[-2000:]
     needs_server = {"FlashVideoPreviewGate"}
-    assert set(nodes) - set(json.loads(done.stdout.splitlines()[-1])) - needs_server == set(lost)
+    assert set(nodes) - set(json.loads(done.stdout.splitlines()[-1])["ids"]) - needs_server == set(lost)
     for family in families:
         (said,) = [line for line in done.stderr.splitlines() if f"the {family} nodes are missing" in line]
         assert f"because import of {broken}" in said
