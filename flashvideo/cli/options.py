@@ -71,7 +71,7 @@ class Option:
 
     def add_to(self, group: Any, name: str, default: Any, shown: str) -> None:
         """Add it to a parser's group under a name; ``shown`` is what the help says of the default."""
-        more = (f" {self.range}." if self.is_size else "") + (f" (default: {shown})" if shown else "")
+        more = (f" One of {self.range}." if self.is_size else "") + (f" (default: {shown})" if shown else "")
         text = (self.help + more).replace("%", "%%")
         kind, choices = self.fields[0].kind, self.fields[0].choices
         if kind is bool:  # given without a value, it turns the default round

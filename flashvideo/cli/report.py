@@ -25,11 +25,17 @@ from ..report import (
 )
 from ..report.extras import ExtraFile, check_text_width, parse_extra
 from ..report.record import joint
-from ..runs.settings import parse_size
-from .options import add_model_options, model_store
+from ..runs.settings import Stage1Settings, Stage2Settings
+from .options import OptionGroup, add_model_options, model_store
 from .progress import Bars, say
 
 _DTYPE = "fp32"
+_STAGE1 = OptionGroup("Stage I", Stage1Settings, leave_out=("seed",), renamed={"preview-size": "low-size"})
+_STAGE2 = OptionGroup(
+    "Stage II, its size a multiple of Stage I's",
+    Stage2Settings,
+    leave_out=("solver", "rounding", "motion", "resize", "posterior-mean"),
+)
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -59,7 +65,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     usual = ReportSettings()
-    first, second = usual.stage1, usual.stage2
     group = parser.add_argument_group("settings")
 
     def option(name: str, value: Any, text: str, kind: Callable[[str], Any]) -> None:
@@ -69,51 +74,24 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     option("--ablation-clips", usual.ablation_clips, "the same in ablations, sizes and cost", int)
     option("--ablation-frames", usual.ablation_frames, "of the clips in ablations of Stage II and sizes", int)
     option("--seed", usual.seed, "of scenes and noise", int)
-    option("--low-size", f"{first.width}x{first.height}", "of Stage I", str)
-    option("--size", f"{second.width}x{second.height}", "of Stage II, a multiple", str)
-    option("--frames", first.num_frames, "4n + 1", int)
-    option("--preview-steps", first.num_steps, "evaluations of Stage I", int)
-    option("--preview-cfg", first.guidance_scale, "guidance scale of Stage I", float)
-    group.add_argument("--guidance-curve", choices=("authors", "smooth", "constant"), default=first.guidance_curve)
-    option("--steps", second.num_steps, "steps of Stage II", int)
-    option("--cfg", second.guidance_scale, "guidance scale of Stage II", float)
-    option("--shift", second.shift, "of Stage II's time grid", float)
-    option("--noise-step", second.noise_step, "of the latent degradation", int)
-    option("--match-colors", second.match_colors, "cells of the small clip's colours that are kept, 0: off", float)
     for name, values in (("nfe", usual.nfe), ("cfg", usual.cfg), ("noise-step", usual.noise_steps)):
         option(f"--{name}-values", ",".join(f"{value:g}" for value in values), "that the ablation tries", str)
     option("--batch", usual.batch, "clips of Stage I at once", int)
     option("--large-batch", usual.large_batch, "clips at high resolution at once", int)
+    _STAGE1.add_to(parser, usual.stage1)
+    _STAGE2.add_to(parser, usual.stage2)
 
 
 def _settings(options: argparse.Namespace) -> ReportSettings:
     usual = ReportSettings()
-    (low_height, low_width), (height, width) = parse_size(options.low_size), parse_size(options.size)
     settings = replace(
         usual,
         clips=options.clips,
         ablation_clips=options.ablation_clips,
         ablation_frames=options.ablation_frames,
         seed=options.seed,
-        stage1=replace(
-            usual.stage1,
-            height=low_height,
-            width=low_width,
-            num_frames=options.frames,
-            num_steps=options.preview_steps,
-            guidance_scale=options.preview_cfg,
-            guidance_curve=options.guidance_curve,
-        ),
-        stage2=replace(
-            usual.stage2,
-            height=height,
-            width=width,
-            num_steps=options.steps,
-            guidance_scale=options.cfg,
-            shift=options.shift,
-            noise_step=options.noise_step,
-            match_colors=options.match_colors,
-        ),
+        stage1=_STAGE1.settings(options, usual.stage1),
+        stage2=_STAGE2.settings(options, usual.stage2),
         nfe=_values("nfe", options.nfe_values, int),
         cfg=_values("cfg", options.cfg_values, float),
         noise_steps=_values("noise step", options.noise_step_values, int),

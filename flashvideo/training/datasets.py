@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..method.checks import check_size
 from ..method.pixel_degradation import PixelDegradation
+from ..runs.settings import Stage1Settings
 from ..tensors.sizes import latent_frames
 from .media import Framing
 from .sources import ClipSource, FolderClips, ShapesClips, WebDatasetClips
@@ -35,9 +36,9 @@ class DatasetSettings:
 
     source: Literal["folder", "webdataset", "shapes"] = "folder"
     path: str = ""
-    height: int = 256
-    width: int = 480
-    frames: int = 49
+    height: int = Stage1Settings.height
+    width: int = Stage1Settings.width
+    frames: int = Stage1Settings.num_frames
     fps: float | None = None
     fit: Literal["crop", "patch"] = "crop"
     position: Literal["centre", "random"] = "centre"

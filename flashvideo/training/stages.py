@@ -16,6 +16,8 @@ from ..loading.lora import save_lora
 from ..loading.text import MAX_TOKENS, TextEncoder, load_text_encoder, token_ids
 from ..method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ..method.schedules import NOISE_STEPS
+from ..runs.fields import settings_of
+from ..runs.settings import Stage2Settings
 from .config import Phase, RunSettings, field_of_phases
 from .data import DatasetSettings, LatentCache, build_cache, latent_statistics
 from .loop import Batch, Run, runs_on_cpu
@@ -33,6 +35,8 @@ from .objectives import Stage1Objective, Stage2Objective, TextSide
 from .text import TextModel, new_text_encoder, save_text_encoder
 
 log = logging.getLogger(__name__)
+
+_STAGE2 = settings_of(Stage2Settings)
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,10 @@ class StagePhase(Phase):
     def check(self, where: str) -> None:
         super().check(where)
         low, high = self.noise_steps
-        if not 0 <= low <= high < NOISE_STEPS:
-            raise ValueError(
-                f"{where}.noise_steps is {self.noise_steps}; expected two numbers from 0 to 999, in order."
-            )
+        for noise_step in (low, high):
+            _STAGE2["noise_step"].check(noise_step, f"{where}.noise_steps: {self.noise_steps}, of which one")
+        if low > high:
+            raise ValueError(f"{where}.noise_steps is {self.noise_steps}; expected the least one first.")
         if self.crop is not None and any(side < 2 or side % 2 for side in self.crop):
             raise ValueError(f"{where}.crop is {self.crop}; expected even numbers of latents (16 pixels each).")
         if any(weight <= 0 for weight in self.datasets.values()):
@@ -135,8 +139,7 @@ class StageConfig:
             self.train_text.check()
         if not 0 <= self.text_dropout <= 1:
             raise ValueError(f"text_dropout is {self.text_dropout}; expected 0 to 1 (the paper has 0.1).")
-        if self.time_shift <= 0:
-            raise ValueError(f"time_shift is {self.time_shift}; expected a positive number (1 is uniform).")
+        _STAGE2["shift"].check(self.time_shift, "time_shift")
         parse_dtype(self.dtype)
 
     def _check_crop(self, where: str, phase: StagePhase) -> None:
@@ -157,7 +160,7 @@ class StageConfig:
     def prefix(self) -> str:
         if self.prompt_prefix is not None:
             return self.prompt_prefix
-        return "medium motion," if self.kind == "stage2" else ""
+        return str(_STAGE2["motion"].default) if self.kind == "stage2" else ""
 
 
 class StageBatches:
