@@ -19,7 +19,7 @@ from ..runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings
 
 SETTINGS_FILE = "settings.json"  # in a models folder
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
-_Settings = TypeVar("_Settings", Stage1Settings, Stage2Settings, VideoSettings)
+_Settings = TypeVar("_Settings", Stage1Settings, Stage2Settings)
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,6 @@ def stage1_settings(options: argparse.Namespace) -> Stage1Settings:
 def stage2_settings(options: argparse.Namespace, base: Stage2Settings) -> Stage2Settings:
     """``base`` with the options that were given."""
     return _STAGE2.settings(options, base)
-
-
-def video_settings(options: argparse.Namespace) -> VideoSettings:
-    return _VIDEO.settings(options, VideoSettings())
 
 
 def settings_table() -> str:

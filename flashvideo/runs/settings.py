@@ -244,7 +244,7 @@ class Stage2Settings:
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """The files of both stages' videos."""
+    """Of the files of both stages' videos; :func:`~flashvideo.video.files.check_fps` is their check."""
 
     fps: float = setting(
         DEFAULT_FPS,
@@ -255,10 +255,6 @@ class VideoSettings:
         step=0.01,
         offered=(0.01, MAX_FPS),
     )
-
-    def check(self) -> None:
-        """Raise ValueError for settings that cannot run."""
-        check_fields(self)
 
 
 def check_seed(seed: int) -> None:

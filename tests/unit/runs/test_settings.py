@@ -9,6 +9,7 @@ import pytest
 
 from flashvideo.runs.fields import Setting, settings_of
 from flashvideo.runs.settings import Stage1Settings, Stage2Settings, VideoSettings, parse_size, size_name
+from flashvideo.video.files import check_fps
 
 KINDS = (Stage1Settings, Stage2Settings, VideoSettings)
 DESCRIBED = [(kind, name, described) for kind in KINDS for name, described in settings_of(kind).items()]
@@ -39,15 +40,17 @@ def outside(described: Setting) -> list:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_field_is_described_and_its_default_runs(kind):
     assert list(settings_of(kind)) == [field.name for field in fields(kind)]
-    kind().check()
+    for described in settings_of(kind).values():
+        described.check(described.default)
 
 
 @ALL
 def test_what_is_in_range_runs_and_nothing_else(kind, name, described):
     frames = {"guidance_exponent": "smooth"}  # the authors' curve needs more of it than a range
     usual = replace(kind(), guidance_curve=frames[name]) if name in frames else kind()
+    check = described.check if kind is VideoSettings else lambda value: replace(usual, **{name: value}).check()
     for value in inside(described):
-        replace(usual, **{name: value}).check()
+        check(value)
     for value in outside(described):
         with pytest.raises(ValueError, match=r".") as error:
             described.check(value)
@@ -55,7 +58,7 @@ def test_what_is_in_range_runs_and_nothing_else(kind, name, described):
             f" ({described.reason})." if described.reason else "."
         )
         with pytest.raises((ValueError, TypeError, OverflowError)):
-            replace(usual, **{name: value}).check()
+            check(value)
 
 
 @ALL
@@ -89,6 +92,15 @@ def test_a_table_of_settings_is_read_whole_or_not_at_all(kind):
     assert kind.from_dict({"seed": 7}) == usual, "what an older program did not know has its default"
     with pytest.raises(ValueError, match=r"the file has sharpness, tempo, which this program does not know"):
         kind.from_dict({**usual.to_dict(), "tempo": 1, "sharpness": 2}, "the file")
+
+
+def test_files_take_the_rates_of_the_setting():
+    described = settings_of(VideoSettings)["fps"]
+    for value in inside(described):
+        check_fps(value)
+    for value in (described.above, described.high + 1, math.nan):
+        with pytest.raises(ValueError, match=r"fps is .*; expected more than 0 and at most 1000"):
+            check_fps(value)
 
 
 def test_sizes_have_names():

@@ -1,0 +1,27 @@
+"""Files that options of several commands are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from flashvideo.loading.lora import save_lora
+from tests.conftest import TINY
+from tests.unit.cli.watching import FILES, PROMPT
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the models, each under another name and all in a folder, a LoRA and a file of prompts."""
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "models").mkdir()
+    for name in FILES.values():
+        (folder / "models" / name).symlink_to(TINY / name)
+        (folder / f"other-{name}").symlink_to(TINY / name)
+    generator = torch.Generator().manual_seed(0)
+    pair = torch.randn(4, 128, generator=generator), torch.randn(128, 4, generator=generator)
+    save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors", naming="diffusers")
+    (folder / "prompts.txt").write_text(PROMPT)
+    return folder
