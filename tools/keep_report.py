@@ -33,7 +33,7 @@ def block(record: Record) -> str:
         lines += _table(sections[name].result.tables[0])
     rest = [table for name, section in sections.items() if name not in _MAIN for table in section.result.tables]
     if rest:
-        lines += ["<details><summary>Ablations</summary>", ""]
+        lines += ['<details markdown="1"><summary>Ablations</summary>', ""]
         lines += [line for table in rest for line in _table(table)]
         lines += ["</details>", ""]
     hashes = {
