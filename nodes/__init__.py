@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+from types import ModuleType
 
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +22,34 @@ FAMILIES = (
 )
 
 
-def load_families(families: tuple[str, ...] = FAMILIES) -> list[type[io.ComfyNode]]:
-    """The nodes of all families that can be imported."""
-    nodes: list[type[io.ComfyNode]] = []
+def load_families(families: tuple[str, ...] = FAMILIES) -> dict[str, ModuleType]:
+    """All families that can be imported, by name."""
+    modules: dict[str, ModuleType] = {}
     for family in families:
         try:
-            nodes += importlib.import_module(f".{family}", __name__).NODES
+            modules[family] = importlib.import_module(f".{family}", __name__)
         except Exception as error:  # whatever a broken dependency raises must cost its own nodes only
             log.error(
                 "FlashVideo: the %s nodes are missing, because %s (%s). Install the pack's requirements.txt into "
                 "ComfyUI's Python and start it again; the other FlashVideo nodes work.",
                 *(family.rpartition(".")[2], error, type(error).__name__),
             )
-    return nodes
+    return modules
 
 
 class FlashVideoExtension(ComfyExtension):
-    """What ComfyUI asks the pack for."""
+    """What ComfyUI asks the pack for, once, when it loads it: importing the pack changes nothing in ComfyUI."""
+
+    def __init__(self) -> None:
+        self._families = load_families()
+
+    async def on_load(self) -> None:
+        """The gate's buttons ask the server for previews by routes of their own."""
+        server = getattr(PromptServer, "instance", None)  # None where ComfyUI is used without its server
+        if server is not None and "gate.preview_gate" in self._families:
+            from .gate.routes import add_routes
+
+            add_routes(server)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return load_families()
+        return [node for family in self._families.values() for node in family.NODES]

@@ -10,25 +10,21 @@ import torch
 import torch.nn.functional as F
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
-from server import PromptServer
 from torch import Tensor
 
 from ...flashvideo.video.files import write_video
 from ..shared.wiring import FRAMES_KEY, require_latents
-from .routes import add_routes, described, preview_store
+from .routes import described, gate_store
 from .signature import ancestors, content_mark, signature
-from .store import Entry, Preview, is_hash, split_batch
+from .store import Batch, Sample, is_hash, split_batch
 
 NEVER, ALWAYS = "never", "always"
 _PREVIEW_SIDE = 480  # pixels of the longer side of a preview; Stage I's own size
 _PREVIEW_CRF = 18
 
-if (_server := getattr(PromptServer, "instance", None)) is not None:  # None when ComfyUI is imported without its server
-    add_routes(_server)
 
-
-def decoded(vae: Any, latent: dict[str, Any]) -> Tensor:
-    """A sample as a small video ``[3, F, H, W]`` in 0..1, sides even."""
+def preview_of(vae: Any, latent: dict[str, Any]) -> Tensor:
+    """A sample's small video ``[3, F, H, W]`` in 0..1, sides even."""
     frames = vae.decode(latent["samples"])
     frames = frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float().cpu()
     frames = frames[: latent.get(FRAMES_KEY, len(frames))]
@@ -40,21 +36,20 @@ def decoded(vae: Any, latent: dict[str, Any]) -> Tensor:
     return frames.clamp(0, 1).movedim(1, 0)
 
 
-def with_videos(entry: Entry, vae: Any, key: str, fps: float) -> Entry:
-    """Decode an entry's samples into small videos, beside their latents in the store."""
-    store, previews = preview_store(), []
-    bar = comfy.utils.ProgressBar(len(entry.previews))
-    for sample in entry.hashes:
+def with_previews(batch: Batch, vae: Any, key: str, fps: float) -> Batch:
+    """Decode a batch's samples into previews, beside their latents in the store."""
+    store, samples = gate_store(), []
+    bar = comfy.utils.ProgressBar(len(batch.samples))
+    for name in batch.hashes:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        latent = store.latent(entry.signature, sample)
+        latent = store.latent(batch.signature, name)
         if latent is None:
             raise ValueError("A preview vanished from the store while it was used. Queue the workflow again.")
-        video = decoded(vae, latent)
-        path = store.video(entry.signature, sample, key)
-        write_video(path, video, fps, _PREVIEW_CRF, overwrite=True)
-        previews.append(Preview(sample, frames=video.shape[1], width=video.shape[3], height=video.shape[2]))
+        video = preview_of(vae, latent)
+        write_video(store.preview(batch.signature, name, key), video, fps, _PREVIEW_CRF, overwrite=True)
+        samples.append(Sample(name, frames=video.shape[1], width=video.shape[3], height=video.shape[2]))
         bar.update(1)
-    finished = Entry(entry.signature, tuple(previews), key, fps)
+    finished = Batch(batch.signature, tuple(samples), key, fps)
     store.write(finished)
     return finished
 
@@ -108,11 +103,11 @@ class PreviewGate(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> int:
         """ComfyUI's cache must not show previews that are not in the store any more."""
-        return preview_store().generation
+        return gate_store().generation
 
     @classmethod
     def made_from(cls, fps: float) -> tuple[str, str, list[Any]]:
-        """Signature of the latents, key of the videos, and the latent's link."""
+        """Signature of the latents, key of their previews, and the latent's link."""
         lookup = cls.hidden.dynprompt.get_node
         inputs = lookup(cls.hidden.unique_id)["inputs"]
         latents = signature(inputs["latent"], lookup, content_mark)
@@ -123,32 +118,32 @@ class PreviewGate(io.ComfyNode):
     def check_lazy_status(
         cls, approve: str = NEVER, fps: float = 8.0, latent: Any = None, vae: Any = None
     ) -> list[str]:
-        """Stage I is asked for only if the store lacks what is wanted, the VAE only to make videos."""
+        """Stage I is asked for only if the store lacks what is wanted, the VAE only to make previews."""
         name, key, _ = cls.made_from(fps)
-        store = preview_store()
-        entry = store.entry(name)
-        if entry is not None and approve in entry.hashes and store.latent(name, approve) is not None:
+        store = gate_store()
+        batch = store.batch(name)
+        if batch is not None and approve in batch.hashes and store.latent(name, approve) is not None:
             return []
-        if entry is None or not store.has_latents(entry):
+        if batch is None or not store.has_latents(batch):
             return ["latent", "vae"]
-        return [] if approve == ALWAYS or store.has_videos(entry, key) else ["vae"]
+        return [] if approve == ALWAYS or store.has_previews(batch, key) else ["vae"]
 
     @classmethod
     def execute(cls, latent: Any = None, vae: Any = None, approve: str = NEVER, fps: float = 8.0) -> io.NodeOutput:
         name, key, link = cls.made_from(fps)
-        store = preview_store()
-        entry = store.entry(name)
-        chosen = store.latent(name, approve) if entry is not None and approve in entry.hashes else None
-        if chosen is None and (entry is None or not store.has_latents(entry)):
+        store = gate_store()
+        batch = store.batch(name)
+        chosen = store.latent(name, approve) if batch is not None and approve in batch.hashes else None
+        if chosen is None and (batch is None or not store.has_latents(batch)):
             require_latents(latent)
-            entry = store.add(name, split_batch(latent))
-        assert entry is not None
-        if vae is not None and not store.has_videos(entry, key):
-            entry = with_videos(entry, vae, key, fps)
+            batch = store.add(name, split_batch(latent))
+        assert batch is not None
+        if vae is not None and not store.has_previews(batch, key):
+            batch = with_previews(batch, vae, key, fps)
         store.touch(name)
         if approve == ALWAYS:
-            approve = entry.hashes[0]
-        if chosen is None and approve in entry.hashes:
+            approve = batch.hashes[0]
+        if chosen is None and approve in batch.hashes:
             chosen = store.latent(name, approve)
         shown = {
             "signature": name,
@@ -157,8 +152,8 @@ class PreviewGate(io.ComfyNode):
             "ancestors": ancestors(link, cls.hidden.dynprompt.get_node),
             "approved": approve if chosen is not None else "",
             "stale": chosen is None and approve != NEVER,
-            "fps": entry.fps,
-            "previews": described(entry),
+            "fps": batch.fps,
+            "previews": described(batch),
         }
         return io.NodeOutput(cls._output(chosen), ui={"flashvideo_gate": [shown]})
 

@@ -1,4 +1,4 @@
-"""What the editor asks the server about previews: entries, videos, size and emptying."""
+"""What the editor asks the server about previews: batches of them, videos, size and emptying."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
-from .store import Entry, PreviewStore, is_hash
+from .store import Batch, GateStore, is_hash
 
 PREFIX = "/flashvideo/previews"
 _MAX_MEGABYTES = 1 << 20
 
 
 @cache
-def preview_store() -> PreviewStore:
+def gate_store() -> GateStore:
     """The store in ComfyUI's user directory, which restarts leave alone and the userdata routes do not serve."""
-    return PreviewStore(Path(folder_paths.get_system_user_directory("flashvideo")) / "previews")
+    return GateStore(Path(folder_paths.get_system_user_directory("flashvideo")) / "previews")
 
 
-def described(entry: Entry) -> list[dict[str, Any]]:
-    """The previews of an entry for the editor and for API users: hash, size, address of the video."""
-    base = f"{PREFIX}/{entry.signature}"
+def described(batch: Batch) -> list[dict[str, Any]]:
+    """A batch's previews for the editor and for API users: hash of the sample, size, address of the video."""
+    base = f"{PREFIX}/{batch.signature}"
     return [
         {
-            "hash": preview.hash,
-            "frames": preview.frames,
-            "width": preview.width,
-            "height": preview.height,
-            "video": f"{base}/{preview.hash}-{entry.key}.mp4" if preview.frames else "",
+            "hash": sample.hash,
+            "frames": sample.frames,
+            "width": sample.width,
+            "height": sample.height,
+            "video": f"{base}/{sample.hash}-{batch.key}.mp4" if sample.frames else "",
         }
-        for preview in entry.previews
+        for sample in batch.samples
     ]
 
 
-async def get_entry(request: web.Request) -> web.Response:
-    entry = preview_store().entry(request.match_info["signature"])
-    if entry is None:
+async def get_batch(request: web.Request) -> web.Response:
+    batch = gate_store().batch(request.match_info["signature"])
+    if batch is None:
         return web.json_response({"error": "these previews are not in the store any more"}, status=404)
-    return web.json_response({"signature": entry.signature, "fps": entry.fps, "previews": described(entry)})
+    return web.json_response({"signature": batch.signature, "fps": batch.fps, "previews": described(batch)})
 
 
 async def get_video(request: web.Request) -> web.StreamResponse:
     signature, names = request.match_info["signature"], request.match_info["video"].split("-")
     if not all(map(is_hash, [signature, *names])) or len(names) != 2:
         return web.Response(status=404)
-    path = preview_store().video(signature, *names)
+    path = gate_store().preview(signature, *names)
     if not path.is_file():
         return web.Response(status=404)
     return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "private, max-age=86400"})
 
 
 def _state() -> web.Response:
-    store = preview_store()
+    store = gate_store()
     return web.json_response({"bytes": store.size(), "limit_megabytes": store.limit})
 
 
@@ -63,7 +63,7 @@ async def get_state(request: web.Request) -> web.Response:
 
 
 async def post_empty(request: web.Request) -> web.Response:
-    preview_store().empty()
+    gate_store().empty()
     return _state()
 
 
@@ -74,14 +74,14 @@ async def post_limit(request: web.Request) -> web.Response:
         return web.json_response({"error": 'expected {"megabytes": number}'}, status=400)
     if not 1 <= megabytes <= _MAX_MEGABYTES:
         return web.json_response({"error": f"expected 1 to {_MAX_MEGABYTES} megabytes"}, status=400)
-    preview_store().limit = megabytes
+    gate_store().limit = megabytes
     return _state()
 
 
 def add_routes(server: Any) -> None:
-    """Add the routes to ComfyUI's server; called once, when the node is imported."""
+    """Add the routes to ComfyUI's server; called once, when it loads the pack."""
     server.routes.get(PREFIX)(get_state)
     server.routes.post(f"{PREFIX}/empty")(post_empty)
     server.routes.post(f"{PREFIX}/limit")(post_limit)
-    server.routes.get(PREFIX + "/{signature}")(get_entry)
+    server.routes.get(PREFIX + "/{signature}")(get_batch)
     server.routes.get(PREFIX + "/{signature}/{video}.mp4")(get_video)

@@ -21,16 +21,16 @@ def is_link(value: Any) -> bool:
 
 def ancestors(link: list[Any], lookup: Lookup) -> dict[str, Node]:
     """All nodes that a link's value depends on, by id; only what a prompt needs of each."""
-    found: dict[str, Node] = {}
+    nodes: dict[str, Node] = {}
     left = [link[0]]
     while left:
         name = left.pop()
-        if name in found:
+        if name in nodes:
             continue
         node = lookup(name)
-        found[name] = {"class_type": node["class_type"], "inputs": dict(node["inputs"])}
+        nodes[name] = {"class_type": node["class_type"], "inputs": dict(node["inputs"])}
         left += [value[0] for value in node["inputs"].values() if is_link(value)]
-    return found
+    return nodes
 
 
 def signature(value: Any, lookup: Lookup, changed: Callable[[Node], Any] = lambda node: None) -> str:

@@ -1,8 +1,8 @@
-"""Previews on disk: latents and small videos that outlive ComfyUI's caches and restarts. Imports nothing of ComfyUI.
+"""What the gate keeps on disk: samples and their previews outlive ComfyUI's caches. Imports nothing of ComfyUI.
 
-A folder for each signature (what the latents were made from) holds ``entry.json``, ``<hash>.safetensors`` for each
-sample and ``<hash>-<key>.mp4``, where the key tells which VAE and frame rate made the video. Entries that were not used
-for longest go first when the store outgrows its limit.
+A batch of latents has a folder, named by what it was made from (its signature). There are ``entry.json``,
+``<hash>.safetensors`` for each sample and ``<hash>-<key>.mp4``, its preview, where the key tells which VAE and frame
+rate made it. Batches that were not used for longest go first when the store outgrows its limit.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def split_batch(latent: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Preview:
-    """One sample as it is shown. ``frames``, ``width`` and ``height`` are of its video, 0 until there is one."""
+class Sample:
+    """Latents of one video by their content, and how large its preview is: all 0 until there is one."""
 
     hash: str
     frames: int = 0
@@ -70,38 +70,54 @@ class Preview:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """All samples of one batch; ``key`` and ``fps`` are those of the videos."""
+class Batch:
+    """Samples that were made together; ``key`` and ``fps`` are those of their previews."""
 
     signature: str
-    previews: tuple[Preview, ...]
+    samples: tuple[Sample, ...]
     key: str = ""
     fps: float = 0.0
 
     @property
     def hashes(self) -> list[str]:
-        return [preview.hash for preview in self.previews]
+        return [sample.hash for sample in self.samples]
+
+    def as_json(self) -> str:
+        """The text of ``entry.json``, where the samples are called previews."""
+        data = asdict(self)
+        return json.dumps({"previews": data.pop("samples"), **data})
+
+    @classmethod
+    def from_json(cls, text: str) -> Batch:
+        """The reverse of :meth:`as_json`.
+
+        Raises:
+            ValueError, TypeError, KeyError: another program wrote it, or it was damaged.
+        """
+        data = json.loads(text)
+        batch = cls(samples=tuple(Sample(**sample) for sample in data.pop("previews")), **data)
+        if not all(map(is_hash, batch.hashes)):
+            raise ValueError("a sample's name is no hash")
+        return batch
 
 
-class PreviewStore:
+class GateStore:
     """The store in a folder. Safe to use from several threads."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.generation = 0  # grows when previews vanish, so that ComfyUI's cache does not stand in for them
+        self.generation = 0  # grows when batches vanish, so that ComfyUI's cache does not stand in for them
         self._evicted: set[str] = set()
         self._lock = threading.RLock()
 
     # ---- reading
 
-    def entry(self, signature: str) -> Entry | None:
+    def batch(self, signature: str) -> Batch | None:
         """What is known of a signature, or None."""
         if not is_hash(signature):
             return None
         try:
-            data = json.loads((self.root / signature / _ENTRY).read_text(encoding="utf-8"))
-            previews = tuple(Preview(**preview) for preview in data.pop("previews"))
-            found = Entry(previews=previews, **data)
+            return Batch.from_json((self.root / signature / _ENTRY).read_text(encoding="utf-8"))
         except FileNotFoundError:
             with self._lock:
                 if signature in self._evicted:
@@ -109,9 +125,8 @@ class PreviewStore:
                     self.generation += 1
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            log.warning("FlashVideo: a damaged preview entry is ignored (%s: %s)", signature, error)
+            log.warning("FlashVideo: a damaged batch of previews is ignored (%s: %s)", signature, error)
             return None
-        return found if all(is_hash(preview.hash) for preview in found.previews) else None
 
     def latent(self, signature: str, sample: str) -> dict[str, Any] | None:
         """A sample's LATENT; None if it is missing, damaged, or not what its name says."""
@@ -123,51 +138,51 @@ class PreviewStore:
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            log.warning("FlashVideo: a damaged preview latent is ignored (%s: %s)", sample, error)
+            log.warning("FlashVideo: a damaged sample is ignored (%s: %s)", sample, error)
             return None
         return latent if content_hash(latent) == sample else None
 
-    def has_latents(self, entry: Entry) -> bool:
-        return all(self.latent(entry.signature, sample) is not None for sample in entry.hashes)
+    def has_latents(self, batch: Batch) -> bool:
+        return all(self.latent(batch.signature, sample) is not None for sample in batch.hashes)
 
-    def video(self, signature: str, sample: str, key: str) -> Path:
-        """Where a sample's video is, or would be."""
+    def preview(self, signature: str, sample: str, key: str) -> Path:
+        """Where a sample's preview is, or would be."""
         return self.root / signature / f"{sample}-{key}.mp4"
 
-    def has_videos(self, entry: Entry, key: str) -> bool:
-        return all(self.video(entry.signature, sample, key).is_file() for sample in entry.hashes)
+    def has_previews(self, batch: Batch, key: str) -> bool:
+        return all(self.preview(batch.signature, sample, key).is_file() for sample in batch.hashes)
 
     # ---- writing
 
-    def add(self, signature: str, samples: Iterable[dict[str, Any]]) -> Entry:
-        """Keep the samples of a batch; gives the entry, without videos."""
+    def add(self, signature: str, latents: Iterable[dict[str, Any]]) -> Batch:
+        """Keep a batch's samples; it has no previews yet."""
         folder = self.root / signature
         folder.mkdir(parents=True, exist_ok=True)
         hashes = []
-        for latent in samples:
+        for latent in latents:
             name = content_hash(latent)
             tensors = {"samples": latent["samples"].detach().cpu().contiguous()}
             with replacing(folder / f"{name}.safetensors") as partial:
                 save_file(tensors, partial, {"values": json.dumps(plain_values(latent))})
             hashes.append(name)
-        entry = Entry(signature, tuple(Preview(name) for name in hashes))
-        self.write(entry)
-        return entry
+        batch = Batch(signature, tuple(map(Sample, hashes)))
+        self.write(batch)
+        return batch
 
-    def write(self, entry: Entry) -> None:
-        """Write the entry, remove videos of another key, then make room."""
-        folder = self.root / entry.signature
+    def write(self, batch: Batch) -> None:
+        """Write what is known of a batch, remove previews of another key, then make room."""
+        folder = self.root / batch.signature
         with self._lock:
             with replacing(folder / _ENTRY) as partial:
-                partial.write_text(json.dumps(asdict(entry)), encoding="utf-8")
-            self._evicted.discard(entry.signature)
-            for video in folder.glob("*.mp4"):
-                if not video.stem.endswith(f"-{entry.key}"):
-                    video.unlink(missing_ok=True)
-            self.make_room(entry.signature)
+                partial.write_text(batch.as_json(), encoding="utf-8")
+            self._evicted.discard(batch.signature)
+            for preview in folder.glob("*.mp4"):
+                if not preview.stem.endswith(f"-{batch.key}"):
+                    preview.unlink(missing_ok=True)
+            self.make_room(batch.signature)
 
     def touch(self, signature: str) -> None:
-        """Note that an entry was used."""
+        """Note that a batch was used."""
         file = self.root / signature / _ENTRY
         if file.is_file():
             os.utime(file)
@@ -193,11 +208,11 @@ class PreviewStore:
         return [f for f in self.root.iterdir() if f.is_dir() and is_hash(f.name)] if self.root.is_dir() else []
 
     def size(self) -> int:
-        """Bytes of all entries."""
+        """Bytes of all batches."""
         return sum(_size(folder) for folder in self._folders())
 
     def make_room(self, keep: str = "") -> None:
-        """Remove the entries that were not used for longest until the limit holds; ``keep`` stays."""
+        """Remove the batches that were not used for longest until the limit holds; ``keep`` stays."""
         with self._lock:
             folders = sorted(self._folders(), key=_last_used)
             total, allowed = sum(map(_size, folders)), self.limit * _MEGABYTE
@@ -208,10 +223,10 @@ class PreviewStore:
                     total -= _size(folder)
                     self._evicted.add(folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
-                    log.info("FlashVideo: the preview store is over %d MB, an old entry was removed", self.limit)
+                    log.info("FlashVideo: the preview store is over %d MB, an old batch was removed", self.limit)
 
     def empty(self) -> int:
-        """Remove all entries; gives the bytes that were freed."""
+        """Remove all batches; gives the bytes that were freed."""
         with self._lock:
             freed = self.size()
             for folder in self._folders():

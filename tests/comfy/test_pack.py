@@ -122,6 +122,9 @@ if broken == "version":
     comfyui_version.__version__ = "0.32.9"
 else:
     import torch, nodes, server
+    from aiohttp import web
+    routes = web.RouteTableDef()
+    server.PromptServer.instance = type("Server", (), {"routes": routes})
     sys.modules.update(dict.fromkeys(broken.split()))
 spec = importlib.util.spec_from_file_location("pack", root + "/__init__.py", submodule_search_locations=[root])
 pack = importlib.util.module_from_spec(spec)
@@ -130,20 +133,30 @@ began = time.process_time()
 spec.loader.exec_module(pack)
 extension = asyncio.run(pack.comfy_entrypoint())
 ids = [node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]
-print(json.dumps({"ids": ids, "seconds": time.process_time() - began}))
+seconds, before = time.process_time() - began, len(routes)
+asyncio.run(extension.on_load())
+print(json.dumps({"ids": ids, "seconds": seconds, "before": before, "routes": [route.path for route in routes]}))
 """
 
 
 def load_alone(server: ComfyServer, broken: str = "") -> subprocess.CompletedProcess[str]:
-    """The pack in a process of its own; its last line tells the nodes' ids, and the seconds of the processor."""
+    """The pack in a process of its own."""
     command = [server.python, "-c", _SCRIPT, str(server.comfyui), str(ROOT), broken]
     return subprocess.run(command, capture_output=True, text=True, cwd=server.base, timeout=120, check=False)
 
 
-def test_importing_the_pack_is_quick(server: ComfyServer) -> None:
-    done = load_alone(server)
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What the script says: the nodes' ids, the seconds of the processor, the server's routes before and after."""
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1])["seconds"] < 0.5
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_pack_is_quick_and_changes_nothing(server: ComfyServer) -> None:
+    pack = report_of(load_alone(server))
+    assert pack["seconds"] < 0.5
+    assert pack["before"] == 0, "routes are added when ComfyUI loads the pack"
+    assert len(pack["routes"]) == 5
+    assert all(path.startswith("/flashvideo/previews") for path in pack["routes"])
 
 
 @pytest.mark.parametrize(
@@ -158,9 +171,7 @@ def test_a_broken_dependency_costs_its_own_nodes_only(
     server: ComfyServer, nodes: dict[str, Any], broken: str, families: list[str], lost: list[str]
 ) -> None:
     done = load_alone(server, broken)
-    assert done.returncode == 0, done.stderr[-2000:]
-    needs_server = {"FlashVideoPreviewGate"}
-    assert set(nodes) - set(json.loads(done.stdout.splitlines()[-1])["ids"]) - needs_server == set(lost)
+    assert set(nodes) - set(report_of(done)["ids"]) == set(lost)
     for family in families:
         (said,) = [line for line in done.stderr.splitlines() if f"the {family} nodes are missing" in line]
         assert f"because import of {broken}" in said
