@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -32,13 +32,27 @@ DTYPE_NAMES = {
 }
 
 
+_NAMES_SHOWN = 12
+
+
+def name_list(names: Iterable[str]) -> str:
+    """Names for an error message, shortened; "none" if there are none."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - _NAMES_SHOWN} more" if len(ordered) > _NAMES_SHOWN else ""
+    return ", ".join(ordered[:_NAMES_SHOWN]) + more or "none"
+
+
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape, dtype and the way to read one tensor. ``read()`` may give a view of the file: copy it to keep it."""
+    """Shape, dtype and the way to read one tensor. ``read()`` may give a view of the file; ``load()`` gives a copy."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+
+    def load(self, dtype: torch.dtype) -> Tensor:
+        """The tensor in memory of its own."""
+        return self.read().to(dtype, copy=True).contiguous()
 
 
 @dataclass(frozen=True)
@@ -76,15 +90,20 @@ class WeightFile:
         return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
 
 
-def open_weights(path: str | Path) -> WeightFile:
+def open_weights(path: str | Path, part: str = "") -> WeightFile:
     """Open a checkpoint: a safetensors file, a torch zip file, or a folder as diffusers and transformers save it.
 
     Only headers are read here. Pickles are never executed.
+
+    Args:
+        part: the folder to take where ``path`` is a pipeline's: ``vae``, ``text_encoder`` ...
 
     Raises:
         ValueError: no such file, a web page or pointer instead of weights, a truncated or damaged file, unsafe content.
     """
     path = Path(path).expanduser()
+    if part and (path / part).is_dir():
+        path = path / part
     if path.is_dir():
         return _open_folder(path)
     if not path.is_file():

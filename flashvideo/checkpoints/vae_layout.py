@@ -35,6 +35,12 @@ def is_diffusers_vae(keys: Iterable[str]) -> bool:
     return _DIFFUSERS_MARK in set(keys)
 
 
+def is_vae(keys: Iterable[str]) -> bool:
+    """Whether ``keys`` (without a container prefix) are those of a CogVideoX VAE in either layout."""
+    names = set(keys)
+    return is_published_vae(names) or is_diffusers_vae(names)
+
+
 def published_vae_key_map(keys: Iterable[str]) -> dict[str, str]:
     """Diffusers' name of every weight in the published layout.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.outputs import check_writable
-from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
+from ..checkpoints.vae_layout import is_vae
 from ..checkpoints.writing import TensorPlan, write_safetensors
 from .load import vae_names, vae_overrides
 from .lora import is_lora, read_lora, save_lora
@@ -52,7 +52,7 @@ def detect_kind(weights: WeightFile) -> str:
         ValueError: none of them.
     """
     names = list(weights.tensors)
-    if is_published_vae(names) or is_diffusers_vae(names):
+    if is_vae(names):
         return "vae"
     if is_lora(names):
         return "lora"
@@ -89,13 +89,13 @@ def convert_checkpoint(
     if dst.suffix != ".safetensors":
         raise ValueError(f"{dst} must end in .safetensors: that is what is written.")
     check_writable(dst, overwrite=overwrite)
-    weights = open_weights(src / "vae" if (src / "vae").is_dir() and kind == "vae" else src)
-    found = detect_kind(weights)
-    if kind is not None and kind != found:
-        raise ValueError(f"{src} is a {found} checkpoint, not {kind}. Give the right file, or leave kind out.")
-    if found == "lora":
+    weights = open_weights(src, "vae" if kind == "vae" else "")
+    detected = detect_kind(weights)
+    if kind is not None and kind != detected:
+        raise ValueError(f"{src} is a {detected} checkpoint, not {kind}. Give the right file, or leave kind out.")
+    if detected == "lora":
         return save_lora(read_lora(src), dst, overwrite=overwrite, source_sha256=sha256(weights.files))
-    if found == "vae":
+    if detected == "vae":
         return _convert_vae(weights, dst, chosen, overwrite)
     return _convert_transformer(open_transformer(src), dst, chosen, overwrite)
 

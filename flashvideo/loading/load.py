@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.metadata import read_metadata
 from ..checkpoints.vae_layout import (
     BALLAST_PREFIXES,
@@ -18,8 +19,8 @@ from ..checkpoints.vae_layout import (
     is_published_vae,
     published_vae_key_map,
 )
-from .lora import read_lora
-from .source import LoraPairs, TransformerSource, name_list, open_transformer
+from .lora import LoraPairs, check_lora_fits, read_lora
+from .source import TransformerSource, open_transformer
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -76,17 +77,7 @@ def fitting_lora(lora: str | Path | LoraPairs | None, scale: float, source: Tran
     if lora is None:
         return None
     pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
-    shapes = {name.removesuffix(".weight"): source.shape(name) for name in source.parts if name.endswith("weight")}
-    wrong = [
-        module
-        for module, (down, up) in pairs.items()
-        if module not in shapes or shapes[module] != (up.shape[0], down.shape[1])
-    ]
-    if wrong:
-        raise ValueError(
-            f"The LoRA does not fit {source.weights.path}: {name_list(wrong)} have other shapes or no counterpart. "
-            "Use a LoRA that was made for this model."
-        )
+    check_lora_fits("The LoRA", pairs, {name: source.shape(name) for name in source.parts}, str(source.weights.path))
     return {module: (down, up * scale) for module, (down, up) in pairs.items()}
 
 
@@ -172,29 +163,34 @@ def load_vae(
     check_compute_dtype(dtype)
     weights, vae, mapping = open_vae(path)
     dtype = dtype or weights.main_dtype()
-    readers = {n: lambda s=s: weights.tensors[s].read().to(dtype, copy=True).contiguous() for n, s in mapping.items()}
-    fill_parameters(vae, readers, device)
+    fill_parameters(vae, {n: partial(weights.tensors[key].load, dtype) for n, key in mapping.items()}, device)
     return vae.eval()
 
 
 def open_vae(path: str | Path) -> tuple[WeightFile, AutoencoderKLCogVideoX, dict[str, str]]:
     """Open a VAE and check that it is whole: (file, model on the meta device, parameter names -> the file's names)."""
-    path = Path(path).expanduser()
-    weights = open_weights(path / "vae" if (path / "vae").is_dir() else path)
+    weights = open_weights(path, "vae")
     config, mapping = vae_names(weights)
     config.update(vae_overrides(weights))
     vae = meta_vae(config)
+    check_whole_vae(vae, weights, mapping)
+    return weights, vae, mapping
+
+
+def check_whole_vae(vae: nn.Module, weights: WeightFile, mapping: dict[str, str]) -> None:
+    """Raise ValueError unless a file has every parameter of ``vae`` in its shape, and no other.
+
+    Args:
+        mapping: parameter names -> the file's names, of :func:`vae_names`.
+    """
     expected = {name: tuple(p.shape) for name, p in vae.named_parameters()}
-    missing = set(expected) - set(mapping)
-    surplus = set(mapping) - set(expected)
+    missing, surplus = set(expected) - set(mapping), set(mapping) - set(expected)
     wrong = [n for n in set(expected) & set(mapping) if weights.tensors[mapping[n]].shape != expected[n]]
     if missing or surplus or wrong:
         raise ValueError(
-            f"{path} does not hold a whole VAE: missing {name_list(missing) or 'none'}; "
-            f"unexpected {name_list(surplus) or 'none'}; wrong shape {name_list(wrong) or 'none'}. "
-            "Use an unchanged VAE checkpoint."
+            f"{weights.path} does not hold a whole VAE: missing {name_list(missing)}; unexpected {name_list(surplus)}; "
+            f"wrong shape {name_list(wrong)}. Use an unchanged VAE checkpoint."
         )
-    return weights, vae, mapping
 
 
 def meta_vae(config: dict[str, Any]) -> AutoencoderKLCogVideoX:
@@ -203,11 +199,6 @@ def meta_vae(config: dict[str, Any]) -> AutoencoderKLCogVideoX:
 
     with torch.device("meta"):
         return AutoencoderKLCogVideoX(**config)
-
-
-def missing_vae_names(config: dict[str, Any], mapping: dict[str, str]) -> list[str]:
-    """Parameters of the VAE that a file lacks."""
-    return sorted({name for name, _ in meta_vae(config).named_parameters()} - set(mapping))
 
 
 def vae_overrides(weights: WeightFile) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.layouts import Piece, transformer_layout
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
@@ -25,7 +25,7 @@ from ..checkpoints.writing import tensor_plan, write_safetensors
 if TYPE_CHECKING:
     from ..models.transformer import FlashVideoTransformer3DModel
 
-LoraPairs = Mapping[str, tuple[Tensor, Tensor]]
+LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A
 
 _MOST_LAYERS = 64
 _PREFIXES = (
@@ -117,9 +117,9 @@ def read_lora(path: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
             chosen = next((v for key, v in pattern.items() if match["module"].endswith(key)), default_alpha)
             entry.setdefault("alpha", torch.tensor(float(chosen)))
     if unknown or not found:
-        shown = ", ".join(sorted(unknown)[:12]) or "none at all"
         raise ValueError(
-            f"{path}: {len(unknown)} keys match no module of the transformer ({shown}). Is it for this model?"
+            f"{path}: {len(unknown)} keys match no module of the transformer ({name_list(unknown)}). Is it for this "
+            "model?"
         )
     return _assemble(path, found)
 
@@ -223,6 +223,22 @@ def save_lora(
     return write_safetensors(path, tensor_plan(state), header, overwrite=overwrite)
 
 
+def check_lora_fits(name: str, pairs: LoraPairs, shapes: Mapping[str, tuple[int, ...]], model: str) -> None:
+    """Raise ValueError unless a LoRA changes weights that a model has.
+
+    Args:
+        name: of the LoRA, for the message.
+        shapes: of the model's parameters.
+        model: its name, for the message.
+    """
+    wrong = [m for m, (down, up) in pairs.items() if shapes.get(f"{m}.weight") != (up.shape[0], down.shape[1])]
+    if wrong:
+        raise ValueError(
+            f"{name} does not fit {model}: {name_list(wrong)} have other shapes or no counterpart. Use a LoRA that "
+            "was made for this stage and size of model."
+        )
+
+
 def add_lora(
     model: FlashVideoTransformer3DModel, lora: str | Path | LoraPairs, *, name: str = "default", scale: float = 1.0
 ) -> None:
@@ -232,14 +248,8 @@ def add_lora(
         ValueError: a LoRA that does not fit.
     """
     pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
-    modules = dict(model.named_modules())
-    wrong = [
-        m
-        for m, (down, up) in pairs.items()
-        if m not in modules or tuple(modules[m].get_parameter("weight").shape) != (up.shape[0], down.shape[1])
-    ]
-    if wrong:
-        raise ValueError(f"The LoRA does not fit this transformer: {', '.join(sorted(set(wrong))[:12])}.")
+    shapes = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
+    check_lora_fits("The LoRA", pairs, shapes, "this transformer")
     state = {}
     for module, (down, up) in pairs.items():
         state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = down, up * scale

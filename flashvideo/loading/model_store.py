@@ -136,8 +136,7 @@ class ModelStore:
         if self.paths.vae is not None:
             open_vae(self.paths.vae)
         if self.paths.text is not None:
-            folder = self.paths.text / "text_encoder"
-            layout = read_layout(open_weights(folder if folder.is_dir() else self.paths.text))
+            layout = read_layout(open_weights(self.paths.text, "text_encoder"))
             self.check_text_width(layout.config["d_model"], str(self.paths.text))
 
     def check_text_width(self, width: int, origin: str) -> None:
@@ -181,8 +180,7 @@ class ModelStore:
         chosen = self.vae_dtype if name == "vae" else self.dtype
         if chosen is not None or self.device.type != "cpu":
             return chosen
-        inner = path / {"vae": "vae", "text": "text_encoder"}.get(name, "transformer")
-        stored = open_weights(inner if inner.is_dir() else path).main_dtype()
+        stored = open_weights(path, {"vae": "vae", "text": "text_encoder"}.get(name, "transformer")).main_dtype()
         return torch.float32 if stored == torch.float16 else None
 
     @contextmanager

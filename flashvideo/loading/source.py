@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.layouts import (
     DetectedLayout,
     Layout,
@@ -23,28 +22,19 @@ from ..checkpoints.layouts import (
     transformer_layout,
 )
 from ..checkpoints.metadata import read_metadata
+from .lora import LoraPairs
 
 log = logging.getLogger(__name__)
 
 _BALLAST = re.compile(
     r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\.|(^|\.)scaled_fp8$"
 )
-_NAMES_SHOWN = 12
 _BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bounds the fp32 temporaries
 NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
     *("use_noise_step_embedding", "use_frame_count_embedding", "position_encoding"),
 }
-
-LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A
-
-
-def name_list(names: Any) -> str:
-    """Names for an error message, shortened."""
-    names = sorted(names)
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return ", ".join(names[:_NAMES_SHOWN]) + more
 
 
 @dataclass(frozen=True)

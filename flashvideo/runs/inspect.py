@@ -12,7 +12,7 @@ import torch
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.t5_layout import read_layout
-from ..checkpoints.vae_layout import is_diffusers_vae, is_published_vae
+from ..checkpoints.vae_layout import is_published_vae, is_vae
 from ..loading.load import open_vae, vae_names
 from ..loading.lora import is_lora, read_lora
 from ..loading.source import TransformerSource, open_transformer
@@ -79,7 +79,7 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
         facts = _record_facts(weights)
     elif metadata.kind == EMBEDDINGS_KIND:
         facts["kind"] = "embeddings"
-    elif is_published_vae(names) or is_diffusers_vae(names):
+    elif is_vae(names):
         facts = _vae_facts(weights)
     elif is_lora(names):
         facts = _lora_facts(weights)

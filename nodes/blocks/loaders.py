@@ -6,8 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...flashvideo.loading.lora import read_lora
-from ...flashvideo.loading.source import name_list
+from ...flashvideo.checkpoints.files import name_list
+from ...flashvideo.loading.lora import check_lora_fits, read_lora
 from ..host.model import WEIGHT_DTYPES, load_stage
 from ..shared.model_files import model_choices, model_path
 from ..shared.wiring import STAGES, require_any_stage
@@ -89,19 +89,13 @@ def lora_patches(model: Any, path: str) -> dict[str, Any]:
     """
     from comfy.weight_adapter.lora import LoRAAdapter
 
+    pairs = read_lora(path)
     shapes = {name: tuple(p.shape) for name, p in model.model.diffusion_model.named_parameters()}
-    patches, wrong = {}, []
-    for module, (down, up) in read_lora(path).items():
-        name = f"{module}.weight"
-        if shapes.get(name) != (up.shape[0], down.shape[1]):
-            wrong.append(module)
-        patches[f"diffusion_model.{name}"] = LoRAAdapter({name}, (up, down, None, None, None, None))
-    if wrong:
-        raise ValueError(
-            f"{path} does not fit this model: {name_list(wrong)} have other shapes or no counterpart. "
-            "Use a LoRA that was made for this stage and size of model."
-        )
-    return patches
+    check_lora_fits(path, pairs, shapes, "this model")
+    return {
+        f"diffusion_model.{module}.weight": LoRAAdapter({f"{module}.weight"}, (up, down, None, None, None, None))
+        for module, (down, up) in pairs.items()
+    }
 
 
 class LoadLora(io.ComfyNode):

@@ -15,9 +15,8 @@ import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX as CoreAutoencoder
 from torch import Tensor
 
-from ...flashvideo.checkpoints.files import WeightFile, open_weights
-from ...flashvideo.loading.load import vae_names, vae_overrides
-from ...flashvideo.loading.source import name_list
+from ...flashvideo.checkpoints.files import open_weights
+from ...flashvideo.loading.load import check_whole_vae, vae_names, vae_overrides
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
 from ...flashvideo.vae.codec import decode_stream, encode_video, estimate_decode, estimate_encode
@@ -144,7 +143,7 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
     """
     weights = open_weights(path)
     config, names = vae_names(weights)
-    overrides = vae_overrides(weights)
+    config.update(vae_overrides(weights))
     with torch.device("meta"):
         module = HostedAutoencoder(
             in_channels=config["in_channels"],
@@ -152,25 +151,13 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
             block_out_channels=config["block_out_channels"],
             latent_channels=config["latent_channels"],
             layers_per_block=config["layers_per_block"],
-            groups=overrides.get("norm_num_groups", config["norm_num_groups"]),
-            eps=overrides.get("norm_eps", 1e-6),
+            groups=config["norm_num_groups"],
+            eps=config.get("norm_eps", 1e-6),
         )
-    _check_whole(module, weights, names)
-    state = {name: weights.tensors[key].read().to(dtype, copy=True).contiguous() for name, key in names.items()}
+    check_whole_vae(module, weights, names)
+    state = {name: weights.tensors[key].load(dtype) for name, key in names.items()}
     module.load_state_dict(state, assign=True)
     return module.eval()
-
-
-def _check_whole(module: torch.nn.Module, weights: WeightFile, names: dict[str, str]) -> None:
-    expected = {name: tuple(p.shape) for name, p in module.named_parameters()}
-    missing, surplus = set(expected) - set(names), set(names) - set(expected)
-    wrong = [n for n in set(expected) & set(names) if weights.tensors[names[n]].shape != expected[n]]
-    if missing or surplus or wrong:
-        raise ValueError(
-            f"{weights.path} does not hold a whole VAE: missing {name_list(missing) or 'none'}; unexpected "
-            f"{name_list(surplus) or 'none'}; wrong shape {name_list(wrong) or 'none'}. Use an unchanged "
-            "VAE checkpoint."
-        )
 
 
 class _ExpectedWarning(logging.Filter):
