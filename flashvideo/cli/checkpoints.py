@@ -22,7 +22,6 @@ _KIND_NAMES = {
     "lora": "LoRA",
     "text": "T5 text encoder",
     "preview": "preview file (latents with prompt and settings)",
-    "embeddings": "prompt embeddings",
     "unknown": "nothing that FlashVideo knows",
 }
 _SHOWN = 10

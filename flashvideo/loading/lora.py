@@ -1,8 +1,7 @@
-"""LoRA files of every naming as pairs of the native modules, and back.
+"""LoRA files of every naming as pairs of the native modules, and files with native names.
 
 Inside, a LoRA is ``{native module: (A [r, in], B [out, r])}`` with every scale folded into B: the change is ``B A``.
-Adapters of diffusers' separate q, k, v become one block-diagonal adapter of the fused product, and are cut apart again
-on saving.
+Adapters of diffusers' separate q, k, v become one block-diagonal adapter of the fused product.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.layouts import Piece, transformer_layout
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
-
-if TYPE_CHECKING:
-    from ..models.transformer import FlashVideoTransformer3DModel
 
 LoraPairs = Mapping[str, tuple[Tensor, Tensor]]  # native module -> (A [r, in], B [out, r]); the change is B A
 
@@ -167,59 +163,17 @@ def _fuse(path: Path, native: str, parts: list[tuple[Piece, int, Tensor, Tensor]
     return torch.cat([down for _, _, down, _ in parts]), fused_up
 
 
-def _cut(pair: tuple[Tensor, Tensor], piece: Piece) -> tuple[Tensor, Tensor] | None:
-    """The part of a pair that changes a piece's rows; ``None`` if it changes none. Unused ranks are dropped."""
-    down, up = pair
-    rows = torch.cat([up[start:stop] for start, stop in piece.row_ranges(up.shape[0])])
-    used = rows.abs().amax(dim=0) > 0
-    return (down[used].contiguous(), rows[:, used].contiguous()) if used.any() else None
+def save_lora(pairs: LoraPairs, path: str | Path, *, overwrite: bool = False, source_sha256: str = "") -> Path:
+    """Write a LoRA as safetensors, atomically, under native names: ``diffusion_model.layers.0.qkv.lora_A.weight``.
 
-
-def lora_state_dict(pairs: LoraPairs, naming: str = "native") -> dict[str, Tensor]:
-    """Names and tensors of a LoRA file.
-
-    Args:
-        naming: ``native`` (``diffusion_model.layers.0.qkv.lora_A.weight``; ComfyUI's own loaders read it),
-            ``diffusers`` (``transformer.transformer_blocks.0.attn1.to_q.lora_A.weight``) or
-            ``kohya`` (``lora_unet_transformer_blocks_0_attn1_to_q.lora_down.weight`` with alpha).
+    ComfyUI's own loaders read them.
     """
-    if naming not in ("native", "diffusers", "kohya"):
-        raise ValueError(f"naming is {naming!r}; expected native, diffusers or kohya.")
-    if naming == "native":
-        return {
-            f"diffusion_model.{module}.lora_{side}.weight": tensor.contiguous()
-            for module, pair in pairs.items()
-            for side, tensor in zip("AB", pair, strict=True)
-        }
-    layout = transformer_layout("diffusers", _MOST_LAYERS)
-    state: dict[str, Tensor] = {}
-    for module, pair in pairs.items():
-        if module not in layout:
-            raise ValueError(f"{module} has no counterpart in diffusers' CogVideoX: save this LoRA in native naming.")
-        for piece in layout[module]:
-            cut = _cut(pair, piece) if piece.rows else pair
-            if cut is None:
-                continue
-            if naming == "diffusers":
-                state[f"transformer.{piece.module}.lora_A.weight"] = cut[0]
-                state[f"transformer.{piece.module}.lora_B.weight"] = cut[1]
-            else:
-                name = "lora_unet_" + piece.module.replace(".", "_")
-                state[f"{name}.lora_down.weight"], state[f"{name}.lora_up.weight"] = cut
-                state[f"{name}.alpha"] = torch.tensor(float(cut[0].shape[0]))
-    return state
-
-
-def save_lora(
-    pairs: LoraPairs, path: str | Path, *, naming: str = "native", overwrite: bool = False, source_sha256: str = ""
-) -> Path:
-    """Write a LoRA as safetensors, atomically; see :func:`lora_state_dict` for the namings."""
-    state = lora_state_dict(pairs, naming)
-    header = (
-        CheckpointMetadata(kind="lora", source_sha256=source_sha256).header()
-        if naming == "native"
-        else {"format": "pt"}
-    )
+    state = {
+        f"diffusion_model.{module}.lora_{side}.weight": tensor.contiguous()
+        for module, pair in pairs.items()
+        for side, tensor in zip("AB", pair, strict=True)
+    }
+    header = CheckpointMetadata(kind="lora", source_sha256=source_sha256).header()
     return write_safetensors(path, tensor_plan(state), header, overwrite=overwrite)
 
 
@@ -237,35 +191,3 @@ def check_lora_fits(name: str, pairs: LoraPairs, shapes: Mapping[str, tuple[int,
             f"{name} does not fit {model}: {name_list(wrong)} have other shapes or no counterpart. Use a LoRA that "
             "was made for this stage and size of model."
         )
-
-
-def add_lora(
-    model: FlashVideoTransformer3DModel, lora: str | Path | LoraPairs, *, name: str = "default", scale: float = 1.0
-) -> None:
-    """Put a LoRA on a transformer as a PEFT adapter, unmerged: it can be switched, weighted and trained on.
-
-    Raises:
-        ValueError: a LoRA that does not fit.
-    """
-    pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
-    shapes = {key: tuple(parameter.shape) for key, parameter in model.named_parameters()}
-    check_lora_fits("The LoRA", pairs, shapes, "this transformer")
-    state = {}
-    for module, (down, up) in pairs.items():
-        state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = down, up * scale
-    adapted: Any = model  # the method is diffusers'
-    adapted.load_lora_adapter(state, prefix=None, adapter_name=name)
-
-
-def lora_of(model: FlashVideoTransformer3DModel, name: str = "default") -> dict[str, tuple[Tensor, Tensor]]:
-    """The pairs of a PEFT adapter on a transformer, scales folded in, on the CPU in fp32."""
-    pairs = {}
-    for module_name, module in model.named_modules():
-        downs, ups = getattr(module, "lora_A", {}), getattr(module, "lora_B", {})
-        if name in downs and name in ups:
-            scale = float(module.scaling[name])
-            down, up = (layer.weight.detach().float().cpu() for layer in (downs[name], ups[name]))
-            pairs[module_name] = (down, up * scale)
-    if not pairs:
-        raise ValueError(f"The model has no LoRA adapter named {name!r}.")
-    return pairs

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,11 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import open_weights
 from ..checkpoints.t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
-from ..checkpoints.writing import tensor_plan, write_safetensors
 
 log = logging.getLogger(__name__)
 
 MAX_TOKENS = 226
 SHORT_PROMPT = 30  # words; the authors' example prompts have 67 to 130, and only long ones were trained
-EMBEDDINGS_KIND = "prompt_embeddings"
-_KEY = "flashvideo."
 
 
 @dataclass(frozen=True)
@@ -43,15 +40,6 @@ class PromptReport:
     words: int
     cut: str = ""
     unknown: int = 0
-
-
-@dataclass(frozen=True)
-class SavedEmbeddings:
-    """Embeddings from a file: ``[B, 226, D]``, the prompt they are of, and the file's other metadata."""
-
-    embeds: Tensor
-    prompt: str
-    metadata: dict[str, str] = field(default_factory=dict)
 
 
 class TextEncoder:
@@ -261,47 +249,3 @@ def _text_after(tokenizer: Any, prompt: str, ids: list[int], keep: int) -> str:
 def stage2_prompt(prompt: str, motion: str = "medium motion,") -> str:
     """Stage II's prompt: the authors put ``medium motion,`` in front, without a space."""
     return motion + prompt
-
-
-def save_embeddings(
-    path: str | Path,
-    embeds: Tensor,
-    prompt: str,
-    *,
-    metadata: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write embeddings as safetensors, atomically, so that the encoder need not stay in memory.
-
-    Args:
-        path: the file.
-        embeds: ``[B, L, D]``.
-        prompt: the text they are of.
-        metadata: more strings to keep with them.
-        overwrite: replace an existing file.
-
-    Raises:
-        ValueError: another shape, NaN, or an output that cannot be written.
-        OSError: the disk is full; nothing is left behind.
-    """
-    if embeds.ndim != 3 or not embeds.is_floating_point() or not torch.isfinite(embeds).all():
-        raise ValueError(
-            f"embeds are {embeds.dtype} {list(embeds.shape)}; expected finite floats [B, {MAX_TOKENS}, D]."
-        )
-    own = {"kind": EMBEDDINGS_KIND, "prompt": prompt}
-    header = {**(metadata or {}), "format": "pt", **{_KEY + key: value for key, value in own.items()}}
-    return write_safetensors(path, tensor_plan({"embeds": embeds.detach().cpu()}), header, overwrite=overwrite)
-
-
-def load_embeddings(path: str | Path) -> SavedEmbeddings:
-    """Read what :func:`save_embeddings` wrote.
-
-    Raises:
-        ValueError: no such file, a damaged one or one of another kind.
-    """
-    weights = open_weights(path)
-    if weights.metadata.get(_KEY + "kind") != EMBEDDINGS_KIND or "embeds" not in weights.tensors:
-        raise ValueError(f"{path} holds no prompt embeddings. Give a file that save_embeddings wrote.")
-    extra = {key: value for key, value in weights.metadata.items() if key != "format" and not key.startswith(_KEY)}
-    embeds = weights.tensors["embeds"].read().clone()
-    return SavedEmbeddings(embeds, weights.metadata.get(_KEY + "prompt", ""), extra)

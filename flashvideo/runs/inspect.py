@@ -16,7 +16,7 @@ from ..checkpoints.vae_layout import is_published_vae, is_vae
 from ..loading.load import open_vae, vae_names
 from ..loading.lora import is_lora, read_lora
 from ..loading.source import TransformerSource, open_transformer
-from ..loading.text import EMBEDDINGS_KIND, meta_encoder
+from ..loading.text import meta_encoder
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class Inspection:
     """Findings on a checkpoint.
 
     Attributes:
-        kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview``, ``embeddings`` or ``unknown``.
+        kind: ``stage1``, ``stage2``, ``vae``, ``lora``, ``text``, ``preview`` or ``unknown``.
         layout: ``published``, ``diffusers`` or ``native``; of a file of latents, what its latents are; else "".
         parameters: elements that the model uses; ``dtypes``: elements in each dtype.
         config: the architecture; of a file of latents, its settings.
@@ -77,8 +77,6 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
     facts: dict[str, Any] = {"kind": "unknown"}
     if "flashvideo.preview" in weights.metadata:
         facts = _record_facts(weights)
-    elif metadata.kind == EMBEDDINGS_KIND:
-        facts["kind"] = "embeddings"
     elif is_vae(names):
         facts = _vae_facts(weights)
     elif is_lora(names):

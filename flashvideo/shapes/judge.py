@@ -24,11 +24,6 @@ class Tally:
     def __add__(self, other: Tally) -> Tally:
         return Tally(self.right + other.right, self.total + other.total)
 
-    @property
-    def accuracy(self) -> float:
-        """0..1; nan where nothing was judged."""
-        return self.right / self.total if self.total else float("nan")
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -53,11 +48,6 @@ class Verdict:
 
     def __add__(self, other: Verdict) -> Verdict:
         return Verdict(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))
-
-    @property
-    def overall(self) -> Tally:
-        """All attributes together."""
-        return sum((tally for _, tally in self.tallies()), Tally())
 
     def tallies(self) -> list[tuple[str, Tally]]:
         """Name and tally of each attribute."""

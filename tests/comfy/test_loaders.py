@@ -15,6 +15,7 @@ from flashvideo.loading.lora import read_lora, save_lora
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within
+from tests.lora_files import lora_file
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +101,7 @@ def make_lora(folder: Path, naming: str, stage: str = "stage2") -> Path:
                 mask[i * third : (i + 1) * third, 2 * i : 2 * i + 2] = 1
             up = up * mask
         pairs[module] = (torch.randn(ranks, columns, generator=generator) * 0.3, up)
-    return save_lora(pairs, folder / f"{stage}-{naming}.safetensors", naming=naming)
+    return lora_file(pairs, folder / f"{stage}-{naming}.safetensors", naming)
 
 
 @pytest.mark.parametrize("naming", ["native", "diffusers", "kohya"])

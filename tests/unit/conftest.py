@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from flashvideo.cli import main
-from flashvideo.loading.lora import save_lora
 from flashvideo.loading.model_store import ModelStore
 from flashvideo.loading.text import load_text_encoder
 from flashvideo.report import Bench
 from flashvideo.runs import chain
 from tests.conftest import TINY
+from tests.lora_files import lora_file as write_lora
 from tests.unit.report.oracle import SETTINGS as REPORT_SETTINGS
 from tests.unit.training.small_runs import write_config
 
@@ -155,7 +155,7 @@ def no_work(monkeypatch):
 @pytest.fixture
 def lora_file(tmp_path_factory):
     pairs = {"layers.0.attn_out": (torch.randn(4, 128), torch.randn(128, 4))}
-    return save_lora(pairs, tmp_path_factory.mktemp("lora") / "lora.safetensors", naming="diffusers")
+    return write_lora(pairs, tmp_path_factory.mktemp("lora") / "lora.safetensors", "diffusers")
 
 
 @pytest.fixture(scope="session")

@@ -129,34 +129,6 @@ class TestPrompts:
         assert stage2_prompt(PROMPT, motion="") == PROMPT
 
 
-class TestSavedEmbeddings:
-    def test_round_trip(self, tmp_path, tiny_text):
-        embeds = tiny_text.encode(PROMPT, warn=False).bfloat16()
-        path = text.save_embeddings(tmp_path / "e.safetensors", embeds, PROMPT, metadata={"encoder": "tiny"})
-        saved = text.load_embeddings(path)
-        assert torch.equal(saved.embeds, embeds)
-        assert saved.embeds.dtype == torch.bfloat16
-        assert (saved.prompt, saved.metadata) == (PROMPT, {"encoder": "tiny"})
-        assert [file.name for file in tmp_path.iterdir()] == ["e.safetensors"]
-
-    def test_existing_files_are_kept(self, tmp_path):
-        path = tmp_path / "e.safetensors"
-        path.write_bytes(b"mine")
-        with pytest.raises(ValueError, match="--overwrite"):
-            text.save_embeddings(path, torch.zeros(1, 226, 8), "")
-        assert path.read_bytes() == b"mine"
-        text.save_embeddings(path, torch.zeros(1, 226, 8), "", overwrite=True)
-        assert text.load_embeddings(path).embeds.shape == (1, 226, 8)
-
-    def test_bad_input(self, tmp_path):
-        for embeds in (torch.zeros(226, 8), torch.zeros(1, 2, 8, dtype=torch.int64), torch.full((1, 2, 8), torch.nan)):
-            with pytest.raises(ValueError, match="expected finite"):
-                text.save_embeddings(tmp_path / "e.safetensors", embeds, "")
-        assert not list(tmp_path.iterdir())
-        with pytest.raises(ValueError, match="no prompt embeddings"):
-            text.load_embeddings(TINY_TEXT / "model.safetensors")
-
-
 class TestTinyFolder:
     def test_weights_are_the_golden_ones(self, golden, tiny_text):
         t5 = golden("t5")

@@ -9,7 +9,6 @@ import torch
 
 from flashvideo import load_stage1, load_stage2
 from flashvideo.loading.load import load_vae
-from flashvideo.loading.lora import add_lora
 from flashvideo.loading.text import load_text_encoder, token_ids
 from flashvideo.method.stage2 import refine_latents
 from flashvideo.report.models import _BesideLow
@@ -18,6 +17,7 @@ from flashvideo.training.data import LatentCache
 from flashvideo.training.loop import train
 from flashvideo.training.runs import open_run
 from tests.conftest import TINY
+from tests.lora_files import add_adapter
 from tests.unit.training.small_runs import STAGE1, changed
 
 FROM_TINY = f'start = "{TINY / "stage1.pt"}"\ntext_encoder = "{TINY / "text"}"'
@@ -98,7 +98,7 @@ def test_a_trained_lora_merged_equals_unmerged(write, tmp_path):
     assert (outputs[1] - outputs[2]).abs().max() > 1e-4
     # the exported LoRA is the average over steps, the live one its last step: compare after loading the average
     adapted = load_stage1(TINY / "stage1.pt")
-    add_lora(adapted, tmp_path / "out/stage1_lora.safetensors")
+    add_adapter(adapted, tmp_path / "out/stage1_lora.safetensors")
     with torch.no_grad():
         unmerged = adapted(x, torch.tensor([500.0]), text)
     torch.testing.assert_close(unmerged, outputs[1], atol=2e-5, rtol=1e-4)
