@@ -1,6 +1,8 @@
 """Keeps reports in ``docs/report``, pictures as WebP: tables go into its README.md, three lines into the repository's.
 
-python -m tools.keep_report runs/quality runs/ablations
+Numbers that were measured with other code than today's are marked as stale; without a folder, that is all that is done.
+
+python -m tools.keep_report [runs/quality runs/ablations ...]
 """
 
 from __future__ import annotations
@@ -8,33 +10,36 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-from flashvideo.report.markdown import table_lines
-from flashvideo.report.record import Record, read_record
+from flashvideo.report.markdown import OTHER_SETTINGS, render, stale_line, table_lines
+from flashvideo.report.record import Mark, Report, read_report
 from flashvideo.report.results import SHARE, Result, Table
-from flashvideo.report.run import SECTIONS
+from flashvideo.report.run import SECTIONS, code_of_sections
 
 ROOT = Path(__file__).resolve().parents[1]
 README, KEPT = ROOT / "README.md", ROOT / "docs" / "report"
 PAGE = KEPT / "README.md"
 MARKS = BEGIN, END = ("<!-- report: begin, written by tools/keep_report.py -->", "<!-- report: end -->")
 _MAIN = ("fidelity", "refinement")
+_SUMMED_UP = ("fidelity", "refinement", "cost")
 _LEFT_OUT = {"flicker error", "size", "missing shapes a clip"}
 
 
-def block(record: Record) -> str:
+def block(report: Report) -> str:
     """The tables that the report's page shows, ablations folded away, and the hashes of the weights."""
-    sections = {name: record.sections[name] for name in SECTIONS if name != "judge" and name in record.sections}
+    sections = {name: report.sections[name] for name in SECTIONS if name != "judge" and name in report.sections}
+    warnings = {name: stale_line(report.sections[name]) for name in stale_sections(report)}
     lines: list[str] = []
     for name in (name for name in _MAIN if name in sections):
-        lines += _table(sections[name].result.tables[0])
-    rest = [table for name, section in sections.items() if name not in _MAIN for table in section.result.tables]
+        lines += _table(sections[name].result.tables[0], warnings.get(name))
+    rest = [(name, table) for name in sections if name not in _MAIN for table in sections[name].result.tables]
     if rest:
         lines += ['<details markdown="1"><summary>Ablations</summary>', ""]
-        lines += [line for table in rest for line in _table(table)]
+        lines += [line for name, table in rest for line in _table(table, warnings.get(name))]
         lines += ["</details>", ""]
     hashes = {
         (part, weights.sha256)
@@ -42,13 +47,29 @@ def block(record: Record) -> str:
         for part, weights in section.weights.items()
         if not part.startswith("extra ")
     }
-    told = ", ".join(f"{part} `{digest[:12]}`" for part, digest in sorted(hashes))
-    return "\n".join([*lines, f"SHA-256 of the weights: {told}."])
+    shown = ", ".join(f"{part} `{digest[:12]}`" for part, digest in sorted(hashes))
+    return "\n".join([*lines, f"SHA-256 of the weights: {shown}."])
 
 
-def summary(record: Record) -> str:
-    """The three lines of the README."""
-    fidelity, refinement, cost = (record.sections[name].result for name in ("fidelity", "refinement", "cost"))
+@cache
+def _codes() -> dict[str, str]:
+    return code_of_sections()
+
+
+def marks_of(report: Report) -> dict[str, Mark]:
+    """The weights and settings that each section has, and today's code."""
+    codes = _codes()
+    return {name: Mark(report.sections[name].fingerprint, codes[name]) for name in SECTIONS if name in report.sections}
+
+
+def stale_sections(report: Report) -> tuple[str, ...]:
+    """Sections that were measured with other code than today's."""
+    return report.stale(marks_of(report))
+
+
+def summary(report: Report) -> str:
+    """The three lines of the README, and one more if some of their numbers are stale."""
+    fidelity, refinement, cost = (report.sections[name].result for name in _SUMMED_UP)
     right, two_stages = (
         "colour, form, background, motion",
         ("two stages", "one stage, equal FLOPs", "one stage, equal time"),
@@ -69,6 +90,8 @@ def summary(record: Record) -> str:
         f"Two stages get {shares[0]} of the attributes right, one stage with the same FLOPs {shares[1]}, in the same "
         f"time {shares[2]}.",
     ]
+    if stale := [name for name in stale_sections(report) if name in _SUMMED_UP]:
+        lines.append(f"**Stale: measured with other code than today's, as the tables say: {', '.join(stale)}.**")
     return "\n".join(f"* {line}" for line in lines)
 
 
@@ -79,14 +102,17 @@ def _number(result: Result, name: str, measure: str) -> str:
     return f"{100 * row.mean:.1f} %" if row.unit == SHARE else f"{row.mean:.2f} {row.unit}"
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: Table, warning: str | None) -> Iterator[str]:
     title, *lines = table_lines(Table(table.title, tuple(row for row in table.rows if row.measure not in _LEFT_OUT)))
-    yield from (f"**{title.removeprefix('### ')}**", *lines)
+    yield f"**{title.removeprefix('### ')}**"
+    if warning is not None:
+        yield from ("", warning)
+    yield from lines
 
 
-def read_all(folders: Sequence[Path]) -> Record:
+def read_all(folders: Sequence[Path]) -> Report:
     """The sections of several folders."""
-    return Record({name: section for folder in folders for name, section in read_record(folder).sections.items()})
+    return Report({name: section for folder in folders for name, section in read_report(folder).sections.items()})
 
 
 def put(file: Path, new: str, marks: tuple[str, str] = MARKS) -> None:
@@ -100,14 +126,24 @@ def put(file: Path, new: str, marks: tuple[str, str] = MARKS) -> None:
 
 
 def keep(folder: Path) -> None:
-    """Copy a report's numbers, text and pictures to its own name in :data:`KEPT`."""
+    """Copy a report's numbers and pictures to its own name in :data:`KEPT`; it may be there already."""
+    if OTHER_SETTINGS in (folder / "report.md").read_text(encoding="utf-8"):
+        raise SystemExit(f"Sections of {folder} have other weights or settings than the rest: measure them anew first.")
     target = KEPT / folder.name
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(folder / "report.json", target / "report.json")
-    text = (folder / "report.md").read_text(encoding="utf-8")
-    (target / "report.md").write_text(text.replace(".png)", ".webp)"), encoding="utf-8")
+    in_place = target.resolve() == folder.resolve()
+    if not in_place:
+        shutil.copyfile(folder / "report.json", target / "report.json")
     for picture in folder.glob("*.png"):
         Image.open(picture).convert("RGB").save(target / f"{picture.stem}.webp", quality=92, method=6)
+        if in_place:
+            picture.unlink()
+
+
+def text_of(folder: Path) -> str:
+    """The text of a kept report, stale sections marked."""
+    report = read_report(folder)
+    return render(report, marks_of(report)).replace(".png)", ".webp)")
 
 
 def kept_folders() -> list[Path]:
@@ -115,10 +151,10 @@ def kept_folders() -> list[Path]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
     for run in sys.argv[1:]:
         keep(Path(run))
-    kept = read_all(kept_folders())
-    put(PAGE, block(kept))
-    put(README, summary(kept))
+    for kept in kept_folders():
+        (kept / "report.md").write_text(text_of(kept), encoding="utf-8")
+    whole = read_all(kept_folders())
+    put(PAGE, block(whole))
+    put(README, summary(whole))

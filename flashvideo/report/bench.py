@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +16,11 @@ from ..shapes.render import low_resolution, render_clip
 from ..shapes.scenes import Scene, sample_scene
 from ..video.files import write_image
 from ..video.resize import contact_sheet
-from .models import Extra, VideoModels
 from .results import Picture
 from .settings import ReportSettings
+
+if TYPE_CHECKING:
+    from .models import Extra, VideoModels
 
 Progress = Callable[[str, int, int], None]  # (what is running, clips done, clips in all)
 Clips = Sequence[tuple[Scene, Tensor]]  # scenes with a clip [3, F, h, w] each

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from .floors import floors_of
-from .record import Record, Section
+from .record import Mark, Report, Section
 from .results import SHARE, Row, Table
 
 FILE = "report.md"
 WANTED_CLIPS = 200
 
 
-def render(record: Record, fingerprints: Mapping[str, str]) -> str:
+OTHER_SETTINGS = "**Measured with other weights or settings than the rest; see the end.**"
+
+
+def render(report: Report, marks: Mapping[str, Mark]) -> str:
     """The whole report.
 
     Args:
-        record: all sections that there are.
-        fingerprints: of this run's weights and settings by section, in the order to show; others are marked.
+        report: all sections that there are.
+        marks: of this run's weights, settings and code by section, in the order to show; others are marked.
     """
     lines = ["# FlashVideo: report", ""]
     lines += [
@@ -25,34 +28,42 @@ def render(record: Record, fingerprints: Mapping[str, str]) -> str:
         "Written by `flashvideo report`.",
         "",
     ]
-    lines += _floors(record, fingerprints)
-    shown = [name for name in fingerprints if name in record.sections]
-    for name in shown:
-        section = record.sections[name]
-        lines += _section(section, current=section.fingerprint == fingerprints[name])
-    lines += _origin({name: record.sections[name] for name in shown})
+    lines += _floors(report, marks)
+    shown = {name: report.sections[name] for name in marks if name in report.sections}
+    stale = report.stale(marks)
+    for name, section in shown.items():
+        other = section.fingerprint != marks[name].fingerprint
+        lines += _section(section, OTHER_SETTINGS if other else stale_line(section) if name in stale else "")
+    lines += _origin(shown)
     return "\n".join(lines)
 
 
-def _floors(record: Record, fingerprints: Mapping[str, str]) -> Iterator[str]:
-    results = record.results(fingerprints)
+def stale_line(section: Section) -> str:
+    """What stands over numbers that were measured with other code."""
+    version = section.versions.get("flashvideo", "unknown")
+    return f"**Stale: measured with other code than today's (version {version}, code `{section.code[:12]}`).**"
+
+
+def _floors(report: Report, marks: Mapping[str, Mark]) -> Iterator[str]:
+    results, stale = report.results(marks), report.stale(marks)
     floors = floors_of(results)
     if not floors:
         return
     yield from ("## Floors", "", "| | floor |", "|---|---|")
     for floor in floors:
-        yield f"| {'met' if floor.met else '**not met**'} | {floor.text} |"
+        verdict = "met" if floor.met else "**not met**"
+        yield f"| {verdict}{' (stale)' if floor.section in stale else ''} | {floor.text} |"
     yield ""
     numbers = [row.n for name in {floor.section for floor in floors} for t in results[name].tables for row in t.rows]
     if min(numbers, default=WANTED_CLIPS) < WANTED_CLIPS:
         yield from (f"A small sample: some of these numbers come from {min(numbers)} clips, not {WANTED_CLIPS}.", "")
 
 
-def _section(section: Section, *, current: bool) -> Iterator[str]:
+def _section(section: Section, warning: str) -> Iterator[str]:
     result = section.result
     yield from (f"## {result.section}", "")
-    if not current:
-        yield from ("**Measured with other weights or settings than the rest; see the end.**", "")
+    if warning:
+        yield from (warning, "")
     for table in result.tables:
         yield from table_lines(table)
     for note in result.notes:
@@ -106,8 +117,8 @@ def _origin(sections: Mapping[str, Section]) -> Iterator[str]:
     yield from ("", "## Settings and versions", "")
     kinds: dict[str, list[str]] = {}
     for name, section in sections.items():
-        told = {**section.place, **section.versions, **_flat(section.settings), "code": section.code[:12]}
-        kinds.setdefault("; ".join(f"{key} {value}" for key, value in told.items()), []).append(name)
+        origin = {**section.place, **section.versions, **_flat(section.settings), "code": section.code[:12]}
+        kinds.setdefault("; ".join(f"{key} {value}" for key, value in origin.items()), []).append(name)
     for text, names in kinds.items():
         seconds = sum(sections[name].result.seconds for name in names)
         yield from (f"{', '.join(names)} ({seconds:.0f} s): {text}.", "")

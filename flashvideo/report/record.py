@@ -1,4 +1,4 @@
-"""The report's file: what was found, with which weights, settings and versions."""
+"""The report's file: all results, with which weights, settings, code and versions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Section:
 
     Attributes:
         fingerprint: of weights, settings and device; the same means that nothing need be measured again.
-        code: of the judge and the report, see ``code_digest``.
+        code: hash of all code that decides the numbers, see :mod:`~flashvideo.report.sources`.
     """
 
     result: Result
@@ -47,50 +47,63 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Record:
+class Mark:
+    """What a section must have been measured with, to be as good as measured again: fingerprint and code."""
+
+    fingerprint: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Report:
     """Everything that is known, by section."""
 
     sections: dict[str, Section] = field(default_factory=dict)
 
-    def with_section(self, name: str, section: Section) -> Record:
+    def with_section(self, name: str, section: Section) -> Report:
         return replace(self, sections={**self.sections, name: section})
 
-    def results(self, fingerprints: Mapping[str, str]) -> dict[str, Result]:
-        """Results that were measured with these weights and settings, in the order of ``fingerprints``."""
-        current = [name for name, mark in fingerprints.items() if self.fingerprint(name) == mark]
-        return {name: self.sections[name].result for name in current}
+    def results(self, marks: Mapping[str, Mark]) -> dict[str, Result]:
+        """Results that were measured with these weights and settings, in the order of ``marks``; stale ones too."""
+        return {name: self.sections[name].result for name, mark in marks.items() if self._fits(name, mark)}
 
-    def fingerprint(self, name: str) -> str | None:
-        return self.sections[name].fingerprint if name in self.sections else None
+    def stale(self, marks: Mapping[str, Mark]) -> tuple[str, ...]:
+        """Sections of these weights and settings that were measured with other code."""
+        return tuple(
+            name for name, mark in marks.items() if self._fits(name, mark) and self.sections[name].code != mark.code
+        )
+
+    def _fits(self, name: str, mark: Mark) -> bool:
+        return name in self.sections and self.sections[name].fingerprint == mark.fingerprint
 
 
-def read_record(folder: Path) -> Record:
-    """What earlier runs left in a folder; an empty record if nothing.
+def read_report(folder: Path) -> Report:
+    """What earlier runs left in a folder; an empty report if nothing.
 
     Raises:
         ValueError: a file that no report wrote.
     """
     path = folder / FILE
     if not path.exists():
-        return Record()
+        return Report()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if values["format"] != _FORMAT:
             raise ValueError(f"format {values['format']}")
-        return Record({name: _section(section) for name, section in values["sections"].items()})
+        return Report({name: _section(section) for name, section in values["sections"].items()})
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be read as a report ({error}). Remove it, or write to another folder."
         ) from error
 
 
-def write_record(folder: Path, record: Record, floors: list[dict[str, Any]]) -> Path:
+def write_report(folder: Path, report: Report, floors: list[dict[str, Any]]) -> Path:
     """Write ``report.json``, whole or not at all.
 
     Args:
         floors: as dictionaries, for readers.
     """
-    values = {"format": _FORMAT, "floors": floors, "sections": {k: asdict(v) for k, v in record.sections.items()}}
+    values = {"format": _FORMAT, "floors": floors, "sections": {k: asdict(v) for k, v in report.sections.items()}}
     path = folder / FILE
     with replacing(path) as partial:
         partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -123,20 +136,14 @@ def joint(first: Weights, *more: Weights) -> Weights:
     return Weights(" + ".join(one.file for one in together), " + ".join(one.sha256 for one in together))
 
 
-def code_digest() -> str:
-    """SHA-256 of the sources of the drawn clips, their judge and the report."""
-    here = Path(__file__).parent
-    return sha256(tuple(sorted([*here.glob("*.py"), *(here.parent / "shapes").glob("*.py")])))
-
-
 def versions() -> dict[str, str]:
     """Of FlashVideo, Python and the packages that compute."""
     from .. import __version__
 
-    found = {"flashvideo": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    numbers = {"flashvideo": __version__, "python": platform.python_version(), "machine": platform.machine()}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+            numbers[package] = "unknown"
+    return numbers

@@ -17,19 +17,24 @@ from .floors import floors_of
 from .models import Extra
 from .record import (
     FILE,
-    Record,
+    Mark,
+    Report,
     Section,
     Weights,
-    code_digest,
     fingerprint,
-    read_record,
+    read_report,
     versions,
-    write_record,
+    write_report,
 )
 from .results import Result
 from .settings import ReportSettings
+from .sources import Sources
 
 log = logging.getLogger(__name__)
+
+
+_PACKAGE = __name__.removesuffix(".report.run")
+_MODELS_CODE = ("report.models", "report.extras", "loading.model_store")  # what loads and runs the models
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class SectionPlan:
     parts: tuple[str, ...] = ()
     settings: tuple[str, ...] = ("clips",)
     extras: Callable[[Extra], bool] = lambda _extra: False
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Where the code begins that decides the numbers."""
+        own = self.run.__module__.removeprefix(f"{_PACKAGE}.")
+        return (own, *_MODELS_CODE) if self.parts else (own,)
 
 
 _REFINE = ("stage2", "vae", "text")
@@ -106,7 +117,7 @@ def run_report(
         weights: of every part that the sections need (``stage1`` ...), and of the extras (``extra NAME``).
         sections: names, of :data:`SECTIONS`.
         place: device and dtype, for the record; with other ones everything is measured again.
-        again: measure finished sections once more.
+        again: measure finished sections once more. Those that were measured with other code always are.
 
     Returns:
         All results of these weights and settings by section, earlier runs' included.
@@ -121,23 +132,40 @@ def run_report(
     bench.folder.mkdir(parents=True, exist_ok=True)
     for file in (FILE, markdown.FILE):
         check_writable(bench.folder / file, overwrite=True)
-    record = read_record(bench.folder)
-    place, code = dict(place or {}), code_digest()
+    report = read_report(bench.folder)
+    place, codes = dict(place or {}), code_of_sections()
     settings = {name: _settings_of(plan, bench.settings) for name, plan in SECTIONS.items()}
     used = {name: _weights_of(plan, bench, weights) for name, plan in SECTIONS.items()}
-    marks = {name: fingerprint(name, used[name], settings[name], place) for name in SECTIONS}
+    marks = {name: Mark(fingerprint(name, used[name], settings[name], place), code) for name, code in codes.items()}
     for name in sections:
-        if record.fingerprint(name) == marks[name] and not again:
-            _tell_skipped(name, record.sections[name].code == code)
+        stale = report.stale(marks)
+        if name in stale:
+            log.warning("%s was measured with other code (%s): it is measured anew", name, _origin(report, name))
+        elif name in report.results(marks) and not again:
+            log.info("%s is there already", name)
             continue
         start = time.perf_counter()
         result = SECTIONS[name].run(bench)
         result = replace(result, seconds=round(time.perf_counter() - start, 1))
-        section = Section(result, marks[name], used[name], settings[name], place, versions(), code)
-        record = read_record(bench.folder).with_section(name, section)  # others may measure beside this
-        _write(bench.folder, record, marks)
-    _write(bench.folder, record, marks)
-    return record.results(marks)
+        origin = (used[name], settings[name], place, versions(), codes[name])
+        section = Section(result, marks[name].fingerprint, *origin)
+        report = read_report(bench.folder).with_section(name, section)  # others may measure beside this
+        _write(bench.folder, report, marks)
+    for name in report.stale(marks):
+        log.warning("%s is stale: it was measured with other code (%s)", name, _origin(report, name))
+    _write(bench.folder, report, marks)
+    return report.results(marks)
+
+
+def code_of_sections() -> dict[str, str]:
+    """Hash of the code that decides each section's numbers, see :mod:`~flashvideo.report.sources`."""
+    sources = Sources()
+    return {name: sources.digest(*plan.modules) for name, plan in SECTIONS.items()}
+
+
+def _origin(report: Report, name: str) -> str:
+    section = report.sections[name]
+    return f"version {section.versions.get('flashvideo', 'unknown')}, code {section.code[:12]}"
 
 
 def _settings_of(plan: SectionPlan, settings: ReportSettings) -> dict[str, Any]:
@@ -171,14 +199,8 @@ def _check_extras(bench: Bench) -> None:
     cost.brief_pair(bench.extras)  # which raises
 
 
-def _tell_skipped(name: str, same_code: bool) -> None:
-    log.info("%s is there already", name)
-    if not same_code:
-        log.warning("%s was measured by another version of the judge or the report; --again measures it anew.", name)
-
-
-def _write(folder: Path, record: Record, marks: Mapping[str, str]) -> None:
-    floors: list[dict[str, Any]] = [asdict(floor) for floor in floors_of(record.results(marks))]
-    write_record(folder, record, floors)
+def _write(folder: Path, report: Report, marks: Mapping[str, Mark]) -> None:
+    floors: list[dict[str, Any]] = [asdict(floor) for floor in floors_of(report.results(marks))]
+    write_report(folder, report, floors)
     with replacing(folder / markdown.FILE) as partial:
-        partial.write_text(markdown.render(record, marks), encoding="utf-8")
+        partial.write_text(markdown.render(report, marks), encoding="utf-8")

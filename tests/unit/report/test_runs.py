@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from dataclasses import replace
 
 import pytest
 
 from flashvideo.report import Bench, Extra, Weights, parse_sections, run_report
+from flashvideo.report.run import code_of_sections
 from tests.unit.report.oracle import SETTINGS, USUAL, WEIGHTS, Oracle
 
 
@@ -56,6 +58,61 @@ def test_other_settings_leave_earlier_sections_marked(bench, tmp_path):
     text = (tmp_path / "report" / "report.md").read_text()
     assert "## judge\n\n**Measured with other weights" in text
     assert "## Floors" not in text
+
+
+STALE = "**Stale: measured with other code than today's (version 0.9, code `0ld`).**"
+
+
+@pytest.fixture
+def outgrown(bench, tmp_path):
+    """``outgrown(names)``: a report whose sections ``names`` were measured with other code."""
+
+    def write(*names):
+        run_report(bench(Oracle()), WEIGHTS, sections=("judge", "nfe", "refinement"))
+        file = tmp_path / "report" / "report.json"
+        values = json.loads(file.read_text())
+        for name in names:
+            values["sections"][name]["code"] = "0ld"
+            values["sections"][name]["versions"]["flashvideo"] = "0.9"
+        file.write_text(json.dumps(values))
+
+    return write
+
+
+def marked(folder):
+    text = (folder / "report.md").read_text()
+    return re.findall(r"^## (\w+)\n\n\*\*Stale: ", text, re.MULTILINE)
+
+
+def test_stale_sections_are_measured_anew_and_no_others(bench, outgrown, tmp_path, caplog):
+    outgrown("nfe")
+    oracle = Oracle()
+    run_report(bench(oracle), WEIGHTS, sections=("judge", "nfe", "refinement"))
+    assert oracle.calls["refine"] == len(SETTINGS.nfe), "one batch for each value, nothing of the refinement"
+    assert marked(tmp_path / "report") == []
+    assert "nfe was measured with other code (version 0.9, code 0ld): it is measured anew" in caplog.text
+    code = json.loads((tmp_path / "report" / "report.json").read_text())["sections"]["nfe"]["code"]
+    assert code == code_of_sections()["nfe"]
+
+
+def test_stale_sections_that_are_not_asked_for_are_marked(bench, outgrown, tmp_path, caplog):
+    outgrown("judge", "refinement")
+    results = run_report(bench(Oracle()), WEIGHTS, sections=["nfe"])
+    assert marked(tmp_path / "report") == ["judge", "refinement"]
+    assert "refinement is stale: it was measured with other code (version 0.9, code 0ld)" in caplog.text
+    text = (tmp_path / "report" / "report.md").read_text()
+    floors = [line for line in text.splitlines() if line.startswith(("| met", "| **not"))]
+    assert text.count(f"\n\n{STALE}\n\n") == 2
+    assert floors
+    assert all("(stale) |" in line for line in floors)
+    assert set(results) == {"judge", "refinement", "nfe"}
+
+
+def test_sections_of_other_settings_are_not_called_stale(bench, outgrown, tmp_path, caplog):
+    outgrown("judge")
+    run_report(replace(bench(Oracle()), settings=replace(SETTINGS, clips=2)), WEIGHTS, sections=["nfe"])
+    assert marked(tmp_path / "report") == []
+    assert "judge" not in caplog.text
 
 
 def test_a_broken_section_keeps_those_before(bench, tmp_path):
