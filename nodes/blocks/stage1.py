@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ...flashvideo.method.checks import check_size
 from ...flashvideo.method.stage1 import GUIDANCE_CURVES, GuidanceCurve
-from ...flashvideo.tensors.sizes import LATENT_CHANNELS, latent_frames
+from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames
 from ..host.codec import require_vae
 from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
 from ..shared.live_picture import colour_factors, sampling_callback
@@ -126,9 +126,10 @@ class EmptyLatent(io.ComfyNode):
     def execute(cls, size: str, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
         height, width = chosen_size(size, width, height)
         check_size(height, width)
-        shape = (batch_size, LATENT_CHANNELS, latent_frames(length), height // 8, width // 8)
+        frames, rows, columns = latent_frames(length), height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
+        shape = (batch_size, LATENT_CHANNELS, frames, rows, columns)
         samples = torch.zeros(shape, device=comfy.model_management.intermediate_device())
-        ratios = {"downscale_ratio_spacial": 8, "downscale_ratio_temporal": 4}
+        ratios = {"downscale_ratio_spacial": SPATIAL_FACTOR, "downscale_ratio_temporal": TEMPORAL_FACTOR}
         return io.NodeOutput({"samples": samples, **ratios})
 
 

@@ -12,11 +12,10 @@ from ...flashvideo.loading.text import stage2_prompt
 from ..host.text import load_text_encoder, text_length
 from ..shared.model_files import model_choices, model_path
 from ..shared.node_text import show_on_node
-from ..shared.wiring import zero_conditioning
+from ..shared.wiring import STAGES, zero_conditioning
 
 log = logging.getLogger(__name__)
 
-STAGE_CHOICES = ["Stage I", "Stage II"]
 MOTIONS = ["very low motion", "low motion", "medium motion", "high motion", "very high motion", "none"]
 _PAD = 0
 
@@ -25,7 +24,7 @@ Tokens = dict[str, list[list[tuple[Any, ...]]]]
 
 def staged_prompt(prompt: str, stage: str, motion: str) -> str:
     """Stage I's prompt is bare; Stage II's has the motion level in front, with a comma and no space."""
-    if stage == STAGE_CHOICES[0]:
+    if stage == STAGES["stage1"]:
         return prompt
     return stage2_prompt(prompt, "" if motion == "none" else f"{motion},")
 
@@ -98,8 +97,8 @@ class TextEncode(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "stage",
-                    options=STAGE_CHOICES,
-                    default=STAGE_CHOICES[0],
+                    options=list(STAGES.values()),
+                    default=STAGES["stage1"],
                     tooltip="Which model the prompt is for. Stage I gets it bare, Stage II with the motion level in "
                     "front.",
                 ),

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...flashvideo.loading.load import open_stage
 from ...flashvideo.loading.source import TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from ..shared.wiring import STAGES, require_embeds
 from .network import HostedNetwork
 from .sampling import Stage1Sampling, Stage2Sampling
@@ -42,10 +43,10 @@ _MEMORY_FACTOR_PER_WIDTH = 9.5 / (4 * 0.01 * 1024 * 1024)
 class FlashVideoLatents(comfy.latent_formats.LatentFormat):
     """16 channels, 8x in space, 4x in time; model space = VAE space times the stage's scale."""
 
-    latent_channels = 16
+    latent_channels = LATENT_CHANNELS
     latent_dimensions = 3
-    spacial_downscale_ratio = 8
-    temporal_downscale_ratio = 4
+    spacial_downscale_ratio = SPATIAL_FACTOR
+    temporal_downscale_ratio = TEMPORAL_FACTOR
 
     def __init__(self, scale_factor: float = 1.0) -> None:
         self.scale_factor = scale_factor

@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 COMPUTE_DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 _SHARE = 0.6  # of the device's memory that a decode may claim; above it, tiles are used
 _MARGIN = 512 << 20
-_DECODED_BYTES = 12  # of a pixel and frame: three fp32 numbers
 
 
 def padded_frames(frames: int) -> int:
