@@ -19,7 +19,7 @@ from tests.ui.gate_bench import GATE
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE, WORKFLOW = ROOT / "docs" / "editor.webp", ROOT / "workflows" / "tiny-demo.json"
-_SIZE = (1760, 990)
+_SIZE = (1520, 880)
 _SCALE = 0.7
 _FIRST_GROUP = 2  # Stage I: models and prompts lie to the left of the picture
 _LOOK = """([first, scale]) => {
