@@ -58,6 +58,8 @@ def test_the_house_stands_as_planned() -> None:
     files = [file for part in LOOSE for file in sorted((ROOT / part).rglob("*.py"))]
     assert len(files) > 100
     broken = [rule for file in files for rule in broken_rules(str(file.relative_to(ROOT)), file.read_text())]
+    bare = {file.parent for file in files if not (file.parent / "__init__.py").is_file()}
+    broken += [f"{folder.relative_to(ROOT)}: no __init__.py, so an installed package lacks it" for folder in bare]
     assert not broken, "\n".join(broken)
 
 

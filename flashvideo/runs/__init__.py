@@ -1,0 +1,1 @@
+"""A run from prompt to files: settings, seeds, records, both stages, jobs."""
