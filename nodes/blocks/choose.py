@@ -21,10 +21,10 @@ from ..shared.widgets import (
     seed_input,
     solver_input,
     stage2_cfg_input,
+    target_inputs,
     vae_input,
 )
 from ..shared.wiring import conditionings, image_to_video, require_index, require_stage
-from .upscale import target_inputs
 
 _MAX_FRAMES = 100000
 
@@ -99,7 +99,7 @@ class RefineOneFrame(io.ComfyNode):
                     tooltip="Which frame: 0 is the first, -1 the last.",
                 ),
                 *target_inputs(),
-                noise_step_input("How much of the latent is replaced by noise: 675 by default, trained on 650 to 750."),
+                noise_step_input(),
                 seed_input("Seed of the posterior's draw and of the degradation's noise."),
                 *schedule_inputs(),
                 stage2_cfg_input(),

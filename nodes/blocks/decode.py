@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..host.codec import VaeLimits, decode_images, limit_inputs, require_vae
-from ..host.colors import color_finish, color_inputs
+from ..host.colors import MATCH_COLORS, color_finish, color_inputs
 from ..shared.widgets import vae_input
 from ..shared.wiring import require_latents, true_frames
 
@@ -46,7 +46,7 @@ class TiledDecode(io.ComfyNode):
         tile_size: int = 0,
         memory_gb: float = 0.0,
         colors_of: Tensor | None = None,
-        match_colors: float = 8.0,
+        match_colors: float = MATCH_COLORS,
     ) -> io.NodeOutput:
         require_vae(vae)
         require_latents(latent, even=False)

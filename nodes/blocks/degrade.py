@@ -25,8 +25,7 @@ class LatentDegradation(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="The low-resolution video, resized to the target and encoded."),
                 noise_step_input(
-                    "How much of the latent is replaced by noise: 675 by default, trained on 650 to 750. More "
-                    "gives Stage II more freedom, less keeps closer to the preview.",
+                    more=" More gives Stage II more freedom, less keeps closer to the preview.",
                 ),
                 seed_input("Seed of the noise, the same as RandomNoise's. Sample k of a batch gets seed + k."),
                 io.Model.Input(

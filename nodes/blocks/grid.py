@@ -19,12 +19,13 @@ from ..host.codec import VaeLimits, decode_images, require_vae
 from ..host.stage2_sampling import degraded_latent, refined_latent
 from ..shared.node_text import show_on_node
 from ..shared.widgets import (
+    STAGE2,
     answered,
     model_input,
     negative_input,
     positive_input,
     seed_input,
-    shift_input,
+    setting_input,
     solver_input,
     vae_input,
 )
@@ -88,8 +89,9 @@ def parse_cells(steps: str, cfg: str, noise_step: str) -> list[list[Cell]]:
         check_positive("steps", count)
     for noise in noises:
         check_noise_step(noise)
-    if bad := [scale for scale in scales if not 0 <= scale <= 100]:
-        raise ValueError(f"cfg holds {bad[0]:g}; expected 0 to 100.")
+    least, most = STAGE2["guidance_scale"].offered or (0, 0)
+    if bad := [scale for scale in scales if not least <= scale <= most]:
+        raise ValueError(f"cfg holds {bad[0]:g}; expected {least} to {most}.")
     if (cells := len(columns) * len(scales) * len(noises)) > _MAX_CELLS:
         raise ValueError(f"The grid has {cells} cells; at most {_MAX_CELLS}. Shorten a list.")
     return [[Cell(noise, scale, count) for count in columns] for noise, scale in itertools.product(noises, scales)]
@@ -138,12 +140,15 @@ class ParameterGrid(io.ComfyNode):
                 io.String.Input("cfg", default="7, 13", tooltip="Guidance scales, one a row."),
                 io.String.Input(
                     "noise_step",
-                    default="675",
+                    default=str(STAGE2["noise_step"].default),
                     tooltip="Noise steps, 0 to 999, a block of rows each. The published model was trained on 650 to "
                     "750.",
                 ),
                 seed_input("Seed of the degradation's noise, the same in every cell."),
-                shift_input("As on the Stage II Refiner: 2.5 the authors' run, 1 the paper's equal steps."),
+                setting_input(
+                    STAGE2["shift"],
+                    tooltip="As on the Stage II Refiner: 2.5 the authors' run, 1 the paper's equal steps.",
+                ),
                 solver_input(advanced=True, optional=True),
                 io.Int.Input(
                     "frame",

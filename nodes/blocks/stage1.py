@@ -16,16 +16,18 @@ from ..host.codec import require_vae
 from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
 from ..shared.live_picture import colour_factors, sampling_callback
 from ..shared.widgets import (
-    PRESETS,
+    STAGE1,
     answered,
-    cfg_input,
     check_chosen_size,
     chosen_size,
+    guidance_inputs,
     model_input,
     negative_input,
     positive_input,
     seed_input,
+    setting_input,
     size_inputs,
+    stage1_steps_input,
 )
 from ..shared.wiring import (
     STAGES,
@@ -38,34 +40,6 @@ from ..shared.wiring import (
 )
 
 _SAMPLER: Any = io.Sampler  # mypy takes it for comfy.samplers.Sampler, which ComfyUI imports by the same name for types
-
-
-def guidance_inputs() -> list[io.Input]:
-    """The widgets of Stage I's guidance."""
-    return [
-        cfg_input(
-            8.0,
-            "Guidance scale: how closely the prompt is followed. The guidance of a step swings between 1 and 1 + this.",
-        ),
-        io.Float.Input(
-            "exponent",
-            default=5.0,
-            min=0.0,
-            max=20.0,
-            step=1.0,
-            tooltip="Exponent of the guidance curve. The authors' curve needs a whole number.",
-            advanced=True,
-            optional=True,
-        ),
-        io.Combo.Input(
-            "guidance_curve",
-            options=list(GUIDANCE_CURVES),
-            default="authors",
-            tooltip="authors: what the model was sampled with. smooth: grows over the steps. constant: plain CFG.",
-            advanced=True,
-            optional=True,
-        ),
-    ]
 
 
 def check_curve(guidance_curve: str | None, exponent: float | None) -> bool | str:
@@ -91,15 +65,8 @@ class EmptyLatent(io.ComfyNode):
             description="The size and length of the video that Stage I paints. It was trained on 480x256, 49 frames.",
             search_aliases=["flashvideo", "empty latent video", "size", "resolution", "frames", "batch"],
             inputs=[
-                *size_inputs(next(iter(PRESETS)), "Stage I was trained on 270p."),
-                io.Int.Input(
-                    "length",
-                    default=49,
-                    min=1,
-                    max=4001,
-                    step=4,
-                    tooltip="Frames: 1, 5, 9 ... (4n + 1). Trained on 49, which are 6 seconds at 8 frames a second.",
-                ),
+                *size_inputs(STAGE1),
+                setting_input(STAGE1["num_frames"], "length"),
                 io.Int.Input(
                     "batch_size",
                     default=1,
@@ -150,13 +117,7 @@ class Stage1Sampler(io.ComfyNode):
                 positive_input("stage1"),
                 io.Latent.Input("latent", tooltip="FlashVideo Empty Latent: size, length and number of previews."),
                 seed_input("Seed of the start and the solver's noise; the same as RandomNoise's in the parts."),
-                io.Int.Input(
-                    "steps",
-                    default=51,
-                    min=1,
-                    max=1000,
-                    tooltip="Evaluations of the model. The authors run 51 (their paper says 50).",
-                ),
+                stage1_steps_input(),
                 *guidance_inputs(),
                 negative_input(" That is also what Text Encode gives."),
                 io.Vae.Input(
@@ -230,9 +191,7 @@ class Stage1Sigmas(io.ComfyNode):
             search_aliases=["flashvideo", "scheduler", "sigmas", "basic scheduler", "stage 1"],
             inputs=[
                 model_input("stage1"),
-                io.Int.Input(
-                    "steps", default=51, min=1, max=1000, tooltip="Evaluations of the model; the authors run 51."
-                ),
+                stage1_steps_input(),
             ],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Falling sigmas, ending in 0.")],
         )
@@ -259,11 +218,11 @@ class Stage1Guider(io.ComfyNode):
                 model_input("stage1"),
                 positive_input("stage1"),
                 *guidance_inputs(),
-                io.Int.Input(
+                setting_input(
+                    STAGE1["num_steps"],
                     "steps",
                     default=0,
-                    min=0,
-                    max=1000,
+                    low=0,
                     tooltip="Steps of the whole run, for split sigmas. 0: as many as the sigmas have.",
                     advanced=True,
                     optional=True,

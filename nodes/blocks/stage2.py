@@ -6,31 +6,21 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...flashvideo.method.stage2 import Rounding
 from ..host.stage2_sampling import FROM_LATENT, refined_latent, stage2_sigmas, with_noise_step
 from ..shared.widgets import (
+    ROUNDINGS,
+    STAGE2,
     model_input,
     negative_input,
     noise_step_input,
     positive_input,
+    rounding_input,
     schedule_inputs,
+    setting_input,
     solver_input,
     stage2_cfg_input,
 )
 from ..shared.wiring import require_stage
-
-ROUNDINGS: dict[str, Rounding] = {"exact": None, "bf16": "bf16"}
-
-
-def rounding_input() -> io.Input:
-    return io.Combo.Input(
-        "rounding",
-        options=list(ROUNDINGS),
-        default="exact",
-        tooltip="bf16 rounds time steps and noise step as the authors' production run did; exact does not.",
-        advanced=True,
-        optional=True,
-    )
 
 
 class Stage2Refiner(io.ComfyNode):
@@ -51,11 +41,10 @@ class Stage2Refiner(io.ComfyNode):
                 *schedule_inputs(),
                 stage2_cfg_input(),
                 solver_input(),
-                io.Int.Input(
-                    "noise_step",
+                setting_input(
+                    STAGE2["noise_step"],
                     default=FROM_LATENT,
-                    min=FROM_LATENT,
-                    max=999,
+                    low=FROM_LATENT,
                     tooltip="-1 takes it from the latent. Set it only for a latent that was degraded elsewhere.",
                     advanced=True,
                     optional=True,

@@ -12,11 +12,13 @@ from ...flashvideo.loading.text import stage2_prompt
 from ..host.text import load_text_encoder, text_length
 from ..shared.model_files import model_choices, model_path
 from ..shared.node_text import show_on_node
+from ..shared.widgets import STAGE2
 from ..shared.wiring import STAGES, zero_conditioning
 
 log = logging.getLogger(__name__)
 
 MOTIONS = ["very low motion", "low motion", "medium motion", "high motion", "very high motion", "none"]
+MOTION = STAGE2["motion"].default.removesuffix(",")
 _PAD = 0
 
 Tokens = dict[str, list[list[tuple[Any, ...]]]]
@@ -105,8 +107,8 @@ class TextEncode(io.ComfyNode):
                 io.Combo.Input(
                     "motion",
                     options=MOTIONS,
-                    default="medium motion",
-                    tooltip="Stage II only: the words in front of the prompt. The authors always use medium motion.",
+                    default=MOTION,
+                    tooltip=STAGE2["motion"].help,
                 ),
                 io.Boolean.Input(
                     "prompt_weights",
@@ -129,7 +131,7 @@ class TextEncode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, clip: Any, prompt: str, stage: str, motion: str = "medium motion", prompt_weights: bool = False
+        cls, clip: Any, prompt: str, stage: str, motion: str = MOTION, prompt_weights: bool = False
     ) -> io.NodeOutput:
         if clip is None:
             raise ValueError("clip is None: the checkpoint has no text encoder. Use FlashVideo Load Text Encoder.")

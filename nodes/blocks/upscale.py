@@ -7,25 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...flashvideo.video.resize import RESIZE_MODES
 from ..host.codec import VaeLimits, limit_inputs, upscaled_latent
-from ..shared.widgets import answered, check_chosen_size, chosen_size, seed_input, size_inputs, vae_input
+from ..shared.widgets import answered, check_chosen_size, chosen_size, seed_input, target_inputs, vae_input
 
-TARGET = "1080p (1920x1072)"
 POSTERIORS = ["sample", "mean"]
-
-
-def target_inputs() -> list[io.Input]:
-    """The widgets of the target size and the way to it."""
-    return [
-        *size_inputs(TARGET, "Size of the refined video; Stage II was trained on 1080p."),
-        io.Combo.Input(
-            "resize",
-            options=list(RESIZE_MODES),
-            default="stretch",
-            tooltip="stretch: what Stage II was trained on. crop and pad keep the aspect ratio.",
-        ),
-    ]
 
 
 class UpscaleEncode(io.ComfyNode):

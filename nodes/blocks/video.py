@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
 from ..host.codec import VaeLimits, limit_inputs, require_vae
-from ..host.colors import color_finish, color_inputs
+from ..host.colors import MATCH_COLORS, color_finish, color_inputs
 from ..host.lazy_video import LatentFrames, LazyVideo
-from ..shared.widgets import fps_input, frame_rate, vae_input
+from ..shared.widgets import VIDEO, fps_input, frame_rate, vae_input
 from ..shared.wiring import require_latents, require_single, true_frames
 
 
@@ -72,7 +72,7 @@ class DecodeVideo(io.ComfyNode):
             inputs=[
                 io.Latent.Input("latent", tooltip="One video's latent in VAE space; pick one of a batch first."),
                 vae_input(),
-                fps_input("Frames per second; both stages were trained on 8. Not used where a source is connected."),
+                fps_input(f"{VIDEO['fps'].help} Not used where a source is connected."),
                 io.Int.Input(
                     "bit_depth",
                     default=8,
@@ -108,7 +108,7 @@ class DecodeVideo(io.ComfyNode):
         tile_size: int = 0,
         memory_gb: float = 0.0,
         colors_of: Tensor | None = None,
-        match_colors: float = 8.0,
+        match_colors: float = MATCH_COLORS,
         source: Any = None,
         audio: Any = None,
     ) -> io.NodeOutput:

@@ -13,6 +13,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...flashvideo.video.files import write_video
+from ..shared.widgets import VIDEO, setting_input
 from ..shared.wiring import FRAMES_KEY, require_latents
 from .routes import described, gate_store
 from .signature import ancestors, content_mark, signature
@@ -78,12 +79,11 @@ class PreviewGate(io.ComfyNode):
                     advanced=True,
                     optional=True,
                 ),
-                io.Float.Input(
-                    "fps",
-                    default=8.0,
-                    min=1.0,
-                    max=120.0,
-                    step=1.0,
+                setting_input(  # whole rates do for the pictures in the node
+                    VIDEO["fps"],
+                    low=1,
+                    high=120,
+                    step=1,
                     tooltip="Frames a second of the previews; FlashVideo was trained on 8.",
                     advanced=True,
                     optional=True,

@@ -9,8 +9,11 @@ from torch import Tensor
 
 from ...flashvideo.video.color_match import match_colors
 from ...flashvideo.video.resize import RESIZE_MODES
+from ..shared.widgets import STAGE2, setting_input
 from ..shared.wiring import RESIZE_KEY
 from .codec import Finish
+
+MATCH_COLORS = 8.0  # not the setting's default, which is off: colors_of connected or not says whether
 
 
 def color_inputs() -> list[io.Input]:
@@ -21,12 +24,9 @@ def color_inputs() -> list[io.Input]:
             optional=True,
             tooltip="The small video that was refined: its colours and light are kept, Stage II's detail stays.",
         ),
-        io.Float.Input(
-            "match_colors",
-            default=8.0,
-            min=1.0,
-            max=1024.0,
-            step=1.0,
+        setting_input(
+            STAGE2["match_colors"],
+            default=MATCH_COLORS,
             tooltip="With colors_of: the size, in its pixels, from which on colours are kept. 1 keeps all that it "
             "shows, 8 the colours of larger areas.",
             advanced=True,

@@ -9,14 +9,16 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...flashvideo.method.checks import check_size
-from ...flashvideo.method.stage2 import SOLVERS
-from ...flashvideo.runs.settings import DEFAULT_FPS, MAX_FPS, SIZES, Stage2Settings
+from ...flashvideo.method.stage2 import Rounding
+from ...flashvideo.runs.fields import Setting, settings_of
+from ...flashvideo.runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings
 from .wiring import STAGES
 
+STAGE1, STAGE2, VIDEO = settings_of(Stage1Settings), settings_of(Stage2Settings), settings_of(VideoSettings)
+ROUNDINGS: dict[str, Rounding] = {"exact": None, "bf16": "bf16"}
 CUSTOM = "custom"
 PRESETS = {f"{name} ({width}x{height})": (height, width) for name, (height, width) in SIZES.items()}
-_MAX_PIXELS = 16384
-_MAX_SEED = 0xFFFFFFFFFFFFFFFF
+_MAX_SEED = 0xFFFFFFFFFFFFFFFF  # ComfyUI's, of RandomNoise too
 
 
 def answered(check: Callable[[], Any]) -> bool | str:
@@ -48,13 +50,57 @@ def vae_input() -> io.Input:
     return io.Vae.Input("vae", tooltip="FlashVideo Load VAE, or core's Load VAE with a CogVideoX VAE.")
 
 
-# ---- sampling
+# ---- settings
+
+
+def setting_input(
+    known: Setting,
+    name: str = "",
+    *,
+    default: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    step: float | None = None,
+    tooltip: str = "",
+    advanced: bool = False,
+    optional: bool = False,
+) -> io.Input:
+    """The widget of a setting, as its field says; arguments are what this one has otherwise.
+
+    Args:
+        name: of the widget, where that is not the setting's.
+        tooltip: instead of the setting's help.
+    """
+    name, tooltip = name or known.name, tooltip or known.help
+    hidden: Any = True if known.advanced or advanced else None  # None: not said
+    if known.choices:
+        return io.Combo.Input(
+            name,
+            options=list(known.choices),
+            default=known.default,
+            tooltip=tooltip,
+            advanced=hidden,
+            optional=optional,
+        )
+    offered: tuple[Any, Any] = known.offered or (known.low, known.high)
+    steps: Any = known.step if step is None else step
+    widget: Any = io.Int.Input if known.kind is int else io.Float.Input
+    return widget(
+        name,
+        default=known.kind(known.default if default is None else default),
+        min=known.kind(offered[0] if low is None else low),
+        max=known.kind(offered[1] if high is None else high),
+        step=None if steps is None else known.kind(steps),
+        tooltip=tooltip,
+        advanced=hidden,
+        optional=optional,
+    )
 
 
 def seed_input(tooltip: str) -> io.Input:
     return io.Int.Input(
         "seed",
-        default=0,
+        default=STAGE1["seed"].default,
         min=0,
         max=_MAX_SEED,
         control_after_generate=io.ControlAfterGenerate.fixed,
@@ -62,59 +108,72 @@ def seed_input(tooltip: str) -> io.Input:
     )
 
 
-def cfg_input(default: float, tooltip: str) -> io.Input:
-    return io.Float.Input("cfg", default=default, min=0.0, max=100.0, step=0.1, tooltip=tooltip)
+def stage1_steps_input() -> io.Input:
+    return setting_input(STAGE1["num_steps"], "steps")
+
+
+def guidance_inputs() -> list[io.Input]:
+    """Stage I's guidance."""
+    return [
+        setting_input(STAGE1["guidance_scale"], "cfg"),
+        setting_input(STAGE1["guidance_exponent"], "exponent", optional=True),
+        setting_input(STAGE1["guidance_curve"], optional=True),
+    ]
 
 
 def stage2_cfg_input() -> io.Input:
-    return cfg_input(13.0, "Guidance scale; the authors use 10 to 13. 1 halves the cost and leaves guidance out.")
+    return setting_input(STAGE2["guidance_scale"], "cfg")
 
 
-def noise_step_input(tooltip: str) -> io.Input:
-    return io.Int.Input("noise_step", default=Stage2Settings().noise_step, min=0, max=999, tooltip=tooltip)
-
-
-def shift_input(tooltip: str) -> io.Input:
-    return io.Float.Input("shift", default=2.5, min=0.01, max=100.0, step=0.1, tooltip=tooltip)
+def noise_step_input(tooltip: str = "", more: str = "") -> io.Input:
+    """``more`` is added to the setting's help, ``tooltip`` stands in its place."""
+    known = STAGE2["noise_step"]
+    return setting_input(known, tooltip=tooltip or known.help + more)
 
 
 def schedule_inputs() -> list[io.Input]:
     """Stage II's time grid."""
-    return [
-        io.Int.Input(
-            "steps", default=4, min=1, max=1000, tooltip="Steps of the flow. 4 by default; the authors ran 5."
-        ),
-        shift_input("Above 1 the steps grow towards the end; 1 gives equal steps (the paper's), 2.5 the authors' run."),
-    ]
+    return [setting_input(STAGE2["num_steps"], "steps"), setting_input(STAGE2["shift"])]
 
 
-def solver_input(**more: Any) -> io.Input:
+def solver_input(*, advanced: bool = False, optional: bool = False) -> io.Input:
+    return setting_input(STAGE2["solver"], advanced=advanced, optional=optional)
+
+
+def rounding_input() -> io.Input:
+    """The setting with a word for none."""
     return io.Combo.Input(
-        "solver",
-        options=list(SOLVERS),
-        default="euler",
-        tooltip="euler: one evaluation a step, the paper's. midpoint, heun: two. rk4: four.",
-        **more,
+        "rounding",
+        options=list(ROUNDINGS),
+        default="exact",
+        tooltip=STAGE2["rounding"].help,
+        advanced=True,
+        optional=True,
     )
 
 
 # ---- sizes and rates
 
 
-def size_inputs(default: str, tooltip: str) -> list[io.Input]:
+def size_inputs(settings: dict[str, Setting]) -> list[io.Input]:
     """A preset, or width and height; read by :func:`chosen_size`."""
-    height, width = PRESETS[default]
-    tooltip = f"{tooltip} custom takes width and height below."
+    size = settings["height"].default, settings["width"].default
+    preset = next(name for name, known in PRESETS.items() if known == size)
+    tooltip, pixels = settings["height"].help, "With size custom: pixels, a multiple of 16."
     return [
-        io.Combo.Input("size", options=[*PRESETS, CUSTOM], default=default, tooltip=tooltip),
-        _side_input("width", width),
-        _side_input("height", height),
+        io.Combo.Input(
+            "size",
+            options=[*PRESETS, CUSTOM],
+            default=preset,
+            tooltip=f"{tooltip} custom takes width and height below.",
+        ),
+        *(setting_input(settings[side], tooltip=pixels) for side in ("width", "height")),
     ]
 
 
-def _side_input(name: str, default: int) -> io.Input:
-    tooltip = "With size custom: pixels, a multiple of 16."
-    return io.Int.Input(name, default=default, min=16, max=_MAX_PIXELS, step=16, tooltip=tooltip)
+def target_inputs() -> list[io.Input]:
+    """The target size and the way to it."""
+    return [*size_inputs(STAGE2), setting_input(STAGE2["resize"])]
 
 
 def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
@@ -129,12 +188,13 @@ def check_chosen_size(size: Any, width: Any, height: Any) -> None:
     if size != CUSTOM or width is None or height is None:
         return
     check_size(height, width)
-    if max(height, width) > _MAX_PIXELS:
-        raise ValueError(f"width {width}, height {height}: at most {_MAX_PIXELS} pixels a side.")
+    _, most = STAGE2["height"].offered or (0, 0)
+    if max(height, width) > most:
+        raise ValueError(f"width {width}, height {height}: at most {most} pixels a side.")
 
 
 def fps_input(tooltip: str) -> io.Input:
-    return io.Float.Input("fps", default=float(DEFAULT_FPS), min=0.01, max=float(MAX_FPS), step=0.01, tooltip=tooltip)
+    return setting_input(VIDEO["fps"], tooltip=tooltip)
 
 
 def frame_rate(fps: float) -> Fraction:
