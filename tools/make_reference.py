@@ -47,7 +47,8 @@ def _whole(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield from (command.description, "")
         for group in command._action_groups:
             actions = [action for action in group._group_actions if not isinstance(action, argparse._HelpAction)]
-            table, title = tuple(_table(actions)), f"{listed.dest}: {group.title}"
+            name = (group.title or "").removeprefix("positional ")
+            table, title = tuple(_table(actions)), f"{listed.dest}: {name}"
             if table in shown:
                 anchor = shown[table].lower().replace(":", "").replace(" ", "-")
                 yield from (f"### {title}", "", f"The same as under [{shown[table]}](#{anchor}).", "")
