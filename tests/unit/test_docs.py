@@ -55,6 +55,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken(page)) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Paths of sources in backticks, from the root, the page's folder or the library."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = re.findall(r"`([\w./*-]+/[\w.*-]+\.(?:py|js|toml|md|svg))`", text)
+    homes = (ROOT, page.parent, ROOT / "flashvideo")
+    assert [path for path in named if not any(list(home.glob(path)) for home in homes)] == []
+
+
 def test_the_site_stays_in_its_folder() -> None:
     """MkDocs shows ``docs/`` alone: what lies outside is linked by its address."""
     for page in (ROOT / "docs").rglob("*.md"):
