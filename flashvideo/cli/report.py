@@ -154,7 +154,7 @@ def _hashes(store: ModelStore) -> dict[str, Weights]:
         "vae": (paths.vae,),
         "text": (paths.text, paths.tokenizer),
     }
-    return {name: joint(*map(hash_weights, filter(None, found))) for name, found in files.items() if found[0]}
+    return {name: joint(*map(hash_weights, filter(None, of_part))) for name, of_part in files.items() if of_part[0]}
 
 
 def _place(store: ModelStore) -> dict[str, str]:

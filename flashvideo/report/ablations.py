@@ -40,12 +40,12 @@ def _ablation(bench: Bench, section: str, values: Sequence[float]) -> Result:
         refiner(f"{label} {value:g}", bench.models, replace(usual, **change))
         for value, change in zip(values, changed, strict=True)
     ]
-    found = compare_methods(bench, f"Stage II: {label}", methods, settings.ablation_clips, frames=frames)
+    comparison = compare_methods(bench, f"Stage II: {label}", methods, settings.ablation_clips, frames=frames)
     kept = {"NFE": usual.num_steps, "CFG": usual.guidance_scale, "noise step": usual.noise_step}
     others = ", ".join(f"{name} {value:g}" for name, value in kept.items() if name != label)
     return Result(
         section,
-        (Table(f"Stage II by {label}, {frames} frames", found.rows()),),
+        (Table(f"Stage II by {label}, {frames} frames", comparison.rows()),),
         (f"All else as in the refinement: {others}; colours as Stage II painted them.",),
-        (found.picture(bench, f"{section}.png"),),
+        (comparison.picture(bench, f"{section}.png"),),
     )

@@ -113,13 +113,13 @@ def brief_pair(extras: Sequence[Extra]) -> tuple[VideoModels, VideoModels] | Non
         ValueError: one without the other, or several.
     """
     brief = [extra for extra in extras if extra.only == SECTION and extra.name != SINGLE]
-    found = {stage: [extra.models for extra in brief if extra.stage == stage] for stage in ("stage1", "stage2")}
+    models_of = {stage: [extra.models for extra in brief if extra.stage == stage] for stage in ("stage1", "stage2")}
     if not brief:
         return None
-    if any(len(models) != 1 for models in found.values()):
-        told = ", ".join(f"{extra.name} ({extra.stage})" for extra in brief)
-        raise ValueError(f"extras with only={SECTION}: {told}; expected one of each stage, which work together.")
-    return found["stage1"][0], found["stage2"][0]
+    if any(len(models) != 1 for models in models_of.values()):
+        given = ", ".join(f"{extra.name} ({extra.stage})" for extra in brief)
+        raise ValueError(f"extras with only={SECTION}: {given}; expected one of each stage, which work together.")
+    return models_of["stage1"][0], models_of["stage2"][0]
 
 
 def _two_stage_arm(bench: Bench, name: str, first: VideoModels, second: VideoModels) -> Arm:

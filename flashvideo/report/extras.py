@@ -79,10 +79,10 @@ def parse_extra(text: str) -> ExtraFile:
 def check_text_width(extra: ExtraFile, text_width: int, text_length: int) -> None:
     """Raise ValueError unless the transformer takes the prompts that the others take."""
     config = open_stage(extra.base or extra.path, extra.stage).config
-    found = config["text_embed_dim"], config.get("max_text_seq_length", text_length)
-    if found != (text_width, text_length):
+    width, length = config["text_embed_dim"], config.get("max_text_seq_length", text_length)
+    if (width, length) != (text_width, text_length):
         raise ValueError(
-            f"the extra {extra.name} takes prompts of {found[1]} tokens of width {found[0]}; the models take "
+            f"the extra {extra.name} takes prompts of {length} tokens of width {width}; the models take "
             f"{text_length} of {text_width}. Give weights that were trained with the same text encoder."
         )
 

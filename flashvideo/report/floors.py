@@ -54,11 +54,10 @@ def _judge_floors(result: Result) -> Iterator[Floor]:
         for resolution in (judging.HIGH, judging.LOW):
             yield _at_least(result, f"{group}, {resolution}", judging.ALL, JUDGE_FLOOR)
         names = f"{group}, {judging.SHUFFLED}", f"{group}, {judging.CHANCE}"
-        found, chance = (_mean(result, name, judging.ALL) for name in names)
-        text = (
-            f"judge, {names[0]}: {_shown(found)}, chance is {_shown(chance)}; expected within {CHANCE_MARGIN:.0%} of it"
-        )
-        yield Floor(result.section, text, abs(found - chance) <= CHANCE_MARGIN)
+        shuffled, chance = (_mean(result, name, judging.ALL) for name in names)
+        demand = f"expected within {CHANCE_MARGIN:.0%} of it"
+        text = f"judge, {names[0]}: {_shown(shuffled)}, chance is {_shown(chance)}; {demand}"
+        yield Floor(result.section, text, abs(shuffled - chance) <= CHANCE_MARGIN)
 
 
 def _fidelity_floors(result: Result) -> Iterator[Floor]:
@@ -81,9 +80,9 @@ def _refinement_floors(result: Result) -> Iterator[Floor]:
 
 
 def _at_least(result: Result, name: str, measure: str, floor: float) -> Floor:
-    found = _mean(result, name, measure)
-    text = f"{result.section}, {name}, {measure}: {_shown(found)}; expected at least {floor:.0%}"
-    return Floor(result.section, text, found >= floor)
+    mean = _mean(result, name, measure)
+    text = f"{result.section}, {name}, {measure}: {_shown(mean)}; expected at least {floor:.0%}"
+    return Floor(result.section, text, mean >= floor)
 
 
 def _mean(result: Result, name: str, measure: str) -> float:

@@ -64,7 +64,7 @@ class Comparison:
     frames: tuple[Tensor, ...]
 
     def rows(self) -> tuple[Row, ...]:
-        return tuple(row for name, found in self.measured.items() for row in measured_rows(name, found))
+        return tuple(row for name, clips in self.measured.items() for row in measured_rows(name, clips))
 
     def picture(self, bench: Bench, file: str) -> Picture:
         columns = ["low resolution", *self.measured, "true"]
@@ -74,10 +74,10 @@ class Comparison:
 def refinement_section(bench: Bench) -> Result:
     """Stage II against bilinear and Lanczos enlargement of the same low-resolution clips."""
     methods = [*plain_methods(bench), *_refiners(bench), round_trip(bench)]
-    found = compare_methods(bench, "Refinement", methods, bench.settings.clips)
-    tables = [Table("Against the true clips", found.rows())]
+    comparison = compare_methods(bench, "Refinement", methods, bench.settings.clips)
+    tables = [Table("Against the true clips", comparison.rows())]
     tables += [
-        Table(f"Refined less {other}, clip by clip", difference_rows(found.measured, other))
+        Table(f"Refined less {other}, clip by clip", difference_rows(comparison.measured, other))
         for other in (BILINEAR, LANCZOS)
     ]
     note = (
@@ -85,7 +85,7 @@ def refinement_section(bench: Bench) -> Result:
         f"resolution. {ROUND_TRIP}: the true clips, encoded and decoded, which is the most that refining can reach. "
         f"Clips that are equal count as {_EQUAL:.0f} dB."
     )
-    return Result(SECTION, tuple(tables), (note,), (found.picture(bench, "refinement.png"),))
+    return Result(SECTION, tuple(tables), (note,), (comparison.picture(bench, "refinement.png"),))
 
 
 def _refiners(bench: Bench) -> list[Method]:
@@ -177,15 +177,15 @@ def measure(video: Tensor, true: Tensor, scene: Scene, factor: int) -> Measured:
     )
 
 
-def measured_rows(name: str, found: Sequence[Measured]) -> tuple[Row, ...]:
+def measured_rows(name: str, clips: Sequence[Measured]) -> tuple[Row, ...]:
     """All measures of one method."""
     return present(
         (
-            mean_row(name, SPECTRUM, [one.spectrum for one in found], DECIBEL),
-            share_row(name, TEXTURE, [one.texture for one in found]),
-            mean_row(name, PSNR, [one.psnr for one in found], DECIBEL),
-            mean_row(name, LOW_PSNR, [one.low_psnr for one in found], DECIBEL),
-            mean_row(name, FLICKER, [one.flicker for one in found]),
+            mean_row(name, SPECTRUM, [one.spectrum for one in clips], DECIBEL),
+            share_row(name, TEXTURE, [one.texture for one in clips]),
+            mean_row(name, PSNR, [one.psnr for one in clips], DECIBEL),
+            mean_row(name, LOW_PSNR, [one.low_psnr for one in clips], DECIBEL),
+            mean_row(name, FLICKER, [one.flicker for one in clips]),
         )
     )
 
@@ -195,7 +195,7 @@ def difference_rows(measured: dict[str, list[Measured]], other: str) -> tuple[Ro
     ours, theirs, name = measured[REFINED], measured[other], f"{REFINED} - {other}"
 
     def difference(measure: str, field: str, unit: str = "") -> Row:
-        first, second = ([getattr(one, field) for one in found] for found in (ours, theirs))
+        first, second = ([getattr(one, field) for one in clips] for clips in (ours, theirs))
         return difference_row(name, measure, first, second, unit)
 
     return present(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ..shapes.judge import Tally, Verdict
@@ -62,11 +62,8 @@ class Result:
 
     def row(self, name: str, measure: str) -> Row | None:
         """The first row of that name and measure in any table."""
-        found = (table.row(name, measure) for table in self.tables)
-        return next((row for row in found if row is not None), None)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        rows = (table.row(name, measure) for table in self.tables)
+        return next((row for row in rows if row is not None), None)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Result:

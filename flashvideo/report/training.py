@@ -34,9 +34,9 @@ def training_section(bench: Bench) -> Result:
     clips, frames = bench.settings.ablation_clips, bench.settings.ablation_frames
     usual = replace(bench.settings.stage2, match_colors=0.0)
     methods = [refiner(SHIPPED, bench.models, usual), *(refiner_of(extra, usual) for extra in others)]
-    found = compare_methods(bench, "Other weights of Stage II", methods, clips, frames=frames)
-    table = Table(f"Stage II with other weights, NFE {usual.num_steps}, {frames} frames", found.rows())
-    return Result(TRAINING, (table,), (), (found.picture(bench, "training.png"),))
+    comparison = compare_methods(bench, "Other weights of Stage II", methods, clips, frames=frames)
+    table = Table(f"Stage II with other weights, NFE {usual.num_steps}, {frames} frames", comparison.rows())
+    return Result(TRAINING, (table,), (), (comparison.picture(bench, "training.png"),))
 
 
 def adaptation_section(bench: Bench) -> Result:
@@ -71,7 +71,7 @@ def sizes_section(bench: Bench) -> Result:
     methods = [*plain_methods(bench, _SCALE), refiner(SHIPPED, bench.models, large)]
     methods += [refiner_of(extra, large) for extra in filter(compared_in(SIZES), bench.extras)]
     name, frames = f"{large.width}x{large.height}", bench.settings.ablation_frames
-    found = compare_methods(bench, f"Stage II at {name}", methods, bench.settings.ablation_clips, _SCALE, frames)
+    comparison = compare_methods(bench, f"Stage II at {name}", methods, bench.settings.ablation_clips, _SCALE, frames)
     note = "The same scenes drawn twice as large: shapes and textures have twice as many pixels as in training."
-    table = Table(f"Stage II at {name}, {frames} frames", found.rows())
-    return Result(SIZES, (table,), (note,), (found.picture(bench, "sizes.png"),))
+    table = Table(f"Stage II at {name}, {frames} frames", comparison.rows())
+    return Result(SIZES, (table,), (note,), (comparison.picture(bench, "sizes.png"),))

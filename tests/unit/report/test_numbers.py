@@ -42,9 +42,9 @@ def test_lanczos_is_its_formula():
     frame = video[0, 1, 1].tolist()
     rows = [line(row, 28) for row in frame]
     columns = [line([row[x] for row in rows], 20) for x in range(28)]
-    found = lanczos(video, 20, 28)
-    assert found.shape == (1, 3, 2, 20, 28)
-    torch.testing.assert_close(found[0, 1, 1], torch.tensor(columns).T, atol=1e-5, rtol=0)
+    enlarged = lanczos(video, 20, 28)
+    assert enlarged.shape == (1, 3, 2, 20, 28)
+    torch.testing.assert_close(enlarged[0, 1, 1], torch.tensor(columns).T, atol=1e-5, rtol=0)
     torch.testing.assert_close(lanczos(video, 5, 7), video, atol=1e-6, rtol=0)
     torch.testing.assert_close(lanczos(torch.full_like(video, 0.3), 20, 28), torch.full((1, 3, 2, 20, 28), 0.3))
     with pytest.raises(ValueError, match="only enlarging"):

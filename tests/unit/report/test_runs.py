@@ -124,12 +124,12 @@ def test_a_broken_section_keeps_those_before(bench, tmp_path):
 
 
 def test_same_seed_same_bytes(tmp_path):
-    found = []
+    written = []
     for name in ("a", "b"):
         run_report(Bench(Oracle(), SETTINGS, tmp_path / name), WEIGHTS, sections=["nfe"])
         record = json.loads((tmp_path / name / "report.json").read_text())["sections"]["nfe"]["result"]
-        found.append(({**record, "seconds": 0}, (tmp_path / name / "nfe.png").read_bytes()))
-    assert found[0] == found[1]
+        written.append(({**record, "seconds": 0}, (tmp_path / name / "nfe.png").read_bytes()))
+    assert written[0] == written[1]
 
 
 def test_damaged_record_is_refused(bench, tmp_path):

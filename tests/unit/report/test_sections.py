@@ -64,9 +64,9 @@ def test_fidelity_of_swapped_clips_is_chance(bench):
 def test_judge_with_other_captions_is_at_chance(bench):
     result = run_report(bench(Oracle()), {}, sections=["judge"])["judge"]
     for group in (ONE, MORE):
-        found, chance = (value(result, f"{group}, {name}", "all") for name in ("captions of other clips", "chance"))
-        assert found == replace(chance, name=found.name)
-        assert found.mean < 0.6
+        shuffled, chance = (value(result, f"{group}, {name}", "all") for name in ("captions of other clips", "chance"))
+        assert shuffled == replace(chance, name=shuffled.name)
+        assert shuffled.mean < 0.6
 
 
 def test_ablations_and_other_weights(bench):
@@ -142,5 +142,5 @@ def test_cost_of_two_stages_trained_as_briefly(bench):
 
 def test_flops_formula():
     tokens, width = 10 + 2 * 3 * 5, 8
-    found = evaluation_flops(NetworkSize(layers=3, width=width, text_length=10), 5, 48, 80)
-    assert found == 3 * (4 * tokens**2 * width + 24 * tokens * width**2)
+    flops = evaluation_flops(NetworkSize(layers=3, width=width, text_length=10), 5, 48, 80)
+    assert flops == 3 * (4 * tokens**2 * width + 24 * tokens * width**2)

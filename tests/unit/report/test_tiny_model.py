@@ -56,8 +56,8 @@ def test_its_settings_are_those_that_the_report_measures():
 def test_stage1_shows_what_held_out_captions_say(tiny, group, floor):
     scenes = held_out_scenes(group, 10, SETTINGS)
     clips = tiny.generate_low([s.caption for s in scenes], [s.seed for s in scenes], SETTINGS.stage1)
-    found = total(judge_clip(clip, scene) for clip, scene in zip(clips, scenes, strict=True))
-    tallies = dict(found.tallies())
+    verdict = total(judge_clip(clip, scene) for clip, scene in zip(clips, scenes, strict=True))
+    tallies = dict(verdict.tallies())
     right = sum(tallies[name].right for name in PROMPT_ATTRIBUTES)
     assert right / sum(tallies[name].total for name in PROMPT_ATTRIBUTES) >= floor
     assert all(tallies[name].right >= 0.7 * tallies[name].total for name in PROMPT_ATTRIBUTES), "each by itself"

@@ -32,14 +32,14 @@ def models():
 
 def through_the_chain(models, prompts, seeds):
     """Every step's tensor, by the step's name."""
-    found = dict(zip(("embeds1", "embeds2"), chain.embed_for_both(models, prompts, STAGE2.motion), strict=True))
-    found["latents"] = chain.sample_previews(models, found["embeds1"], STAGE1, seeds)
-    found["preview"] = chain.decode(models, found["latents"])
-    found["encoded"] = chain.encode_upscaled(models, found["preview"], STAGE2, seeds)
-    found["degraded"] = chain.degrade(models, found["encoded"], STAGE2, seeds)
-    found["refined"] = chain.refine(models, found["degraded"], found["embeds2"], STAGE2)
-    frames = chain.decode_frames(models, found["refined"], preview=found["preview"], settings=STAGE2)
-    return {**found, "video": torch.cat(list(frames), dim=2)}
+    tensors = dict(zip(("embeds1", "embeds2"), chain.embed_for_both(models, prompts, STAGE2.motion), strict=True))
+    tensors["latents"] = chain.sample_previews(models, tensors["embeds1"], STAGE1, seeds)
+    tensors["preview"] = chain.decode(models, tensors["latents"])
+    tensors["encoded"] = chain.encode_upscaled(models, tensors["preview"], STAGE2, seeds)
+    tensors["degraded"] = chain.degrade(models, tensors["encoded"], STAGE2, seeds)
+    tensors["refined"] = chain.refine(models, tensors["degraded"], tensors["embeds2"], STAGE2)
+    frames = chain.decode_frames(models, tensors["refined"], preview=tensors["preview"], settings=STAGE2)
+    return {**tensors, "video": torch.cat(list(frames), dim=2)}
 
 
 @pytest.fixture

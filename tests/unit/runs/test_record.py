@@ -41,12 +41,12 @@ def altered(path, target, **changes):
 def test_round_trip(preview, tmp_path):
     for content, step in (("preview", None), ("degraded", 700), ("refined", None)):
         kept = replace(preview, content=content, noise_step=step)
-        found = load_record(kept.save(tmp_path / f"{content}.safetensors"))
+        record = load_record(kept.save(tmp_path / f"{content}.safetensors"))
         for name in ("latents", "stage1_embeds", "stage2_embeds"):
-            assert torch.equal(getattr(found, name), getattr(preview, name))
-            assert getattr(found, name).dtype == getattr(preview, name).dtype
-        assert found.description() == kept.description()
-        assert (found.stage1, found.stage2, found.prompt) == (preview.stage1, preview.stage2, preview.prompt)
+            assert torch.equal(getattr(record, name), getattr(preview, name))
+            assert getattr(record, name).dtype == getattr(preview, name).dtype
+        assert record.description() == kept.description()
+        assert (record.stage1, record.stage2, record.prompt) == (preview.stage1, preview.stage2, preview.prompt)
 
 
 def test_same_preview_same_bytes(preview, tmp_path):
@@ -131,8 +131,8 @@ def test_any_header_length(preview, tmp_path):
     """A safetensors file of a header length 128, 384 ... begins with the same byte as a pickle."""
     first_bytes = set()
     for length in range(0, 512, 8):
-        found = load_record(replace(preview, prompt="x" * length).save(tmp_path / f"{length}.safetensors"))
-        assert found.prompt == "x" * length
+        record = load_record(replace(preview, prompt="x" * length).save(tmp_path / f"{length}.safetensors"))
+        assert record.prompt == "x" * length
         first_bytes.add((tmp_path / f"{length}.safetensors").read_bytes()[0])
     assert 0x80 in first_bytes
 

@@ -75,10 +75,12 @@ def test_a_job_without_one_of_its_files_is_not_finished(job, kind):
 
 
 def test_files_are_told_once_they_are_whole(models, job):
-    told = []
-    Runner(models, Wanted(degraded=True), written=lambda what, path: told.append((what, path, path.exists()))).run(
-        [job], 8
-    )
+    files = []
+
+    def keep(what, path):
+        files.append((what, path, path.exists()))
+
+    Runner(models, Wanted(degraded=True), written=keep).run([job], 8)
     outputs = job.outputs
     paths = {"preview": outputs.preview_video, "Stage II's start": outputs.degraded, "video": outputs.video}
-    assert told == [(what, path, True) for what, path in paths.items()]
+    assert files == [(what, path, True) for what, path in paths.items()]
