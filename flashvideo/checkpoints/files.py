@@ -168,9 +168,9 @@ def _find_container(tree: Any) -> tuple[str, dict[str, TensorRef]]:
     ]
     best: tuple[str, dict[str, TensorRef]] = ("", {})
     for key, value in candidates:
-        found = {str(name): ref for name, ref in value.items() if isinstance(ref, TensorRef)}
-        if len(found) > len(best[1]):
-            best = (key, found)
+        refs = {str(name): ref for name, ref in value.items() if isinstance(ref, TensorRef)}
+        if len(refs) > len(best[1]):
+            best = (key, refs)
     return best
 
 
@@ -195,8 +195,10 @@ def _open_legacy(path: Path) -> WeightFile:
             "Save it again with a current torch, or get it as .safetensors."
         ) from error
     for key in ("", *_CONTAINERS):
-        found = tree if not key else tree.get(key, {}) if isinstance(tree, dict) else {}
-        plain = {str(name): t for name, t in found.items() if isinstance(t, Tensor)} if isinstance(found, dict) else {}
+        content = tree if not key else tree.get(key, {}) if isinstance(tree, dict) else {}
+        plain = (
+            {str(name): t for name, t in content.items() if isinstance(t, Tensor)} if isinstance(content, dict) else {}
+        )
         if plain:
             tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t)) for n, t in plain.items()}
             return WeightFile(path, "pickle", tensors, files=(path,), container=key)

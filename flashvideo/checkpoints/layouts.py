@@ -148,8 +148,8 @@ def detect_transformer(names: Any) -> DetectedLayout | None:
             match = marker.match(name)
             if match:
                 prefix = match.group(1)
-                found = [_LAYER_INDEX[kind].match(n[len(prefix) :]) for n in names if n.startswith(prefix)]
-                indices = [int(m.group(1)) for m in found if m]
+                matches = [_LAYER_INDEX[kind].match(n[len(prefix) :]) for n in names if n.startswith(prefix)]
+                indices = [int(m.group(1)) for m in matches if m]
                 return DetectedLayout(kind, prefix, max(indices) + 1 if indices else 0)
     return None
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import TensorInfo, WeightFile
+from .files import TensorInfo, WeightFile, name_list
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +72,10 @@ class T5Layout:
             "unexpected": [name for name in {**self.tensors, **self.scales} if name not in expected],
             "wrong": wrong,
         }
-        found = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
-        if found:
+        parts = [f"{kind}: {name_list(names)}" for kind, names in problems.items() if names]
+        if parts:
             raise ValueError(
-                f"{self.path} is no complete T5 v1.1 encoder; {'; '.join(found)}. "
+                f"{self.path} is no complete T5 v1.1 encoder; {'; '.join(parts)}. "
                 "Download it again, or give T5-XXL v1.1's encoder (google/t5-v1_1-xxl, or t5xxl_*.safetensors)."
             )
 
@@ -101,7 +101,7 @@ def read_layout(weights: WeightFile) -> T5Layout:
     tensors, scales, ignored = _sort_keys(weights)
     _refuse_other_models(weights, tensors)
     if ignored:
-        log.info("%s: %d tensors are of no use to the encoder: %s", weights.path, len(ignored), _some(ignored))
+        log.info("%s: %d tensors are of no use to the encoder: %s", weights.path, len(ignored), name_list(ignored))
     buckets, heads = tensors[_BIAS].shape
     inner = tensors[_QUERY].shape[0]
     if not heads or inner % heads:
@@ -160,20 +160,14 @@ def _refuse_other_models(weights: WeightFile, tensors: Mapping[str, TensorInfo])
     elif _GATE.replace("wi_0", "wi") in tensors or gate != "gated-gelu":
         reason = "its feed-forward is not gated: it is a T5 older than v1.1"
     elif missing := [name for name in (_EMBEDDING, _BIAS, _QUERY, _GATE) if name not in tensors]:
-        reason = f"it lacks {_some(missing)}; it has {_some(weights.tensors)}"
+        reason = f"it lacks {name_list(missing)}; it has {name_list(weights.tensors)}"
     elif flat := [name for name in (_EMBEDDING, _BIAS, _QUERY, _GATE) if len(tensors[name].shape) != 2]:
-        reason = f"{_some(flat)} should have two dimensions"
+        reason = f"{name_list(flat)} should have two dimensions"
     if reason:
         raise ValueError(
             f"{weights.path} is no T5 v1.1 encoder: {reason}. Give T5-XXL v1.1's encoder "
             "(a folder of google/t5-v1_1-xxl's encoder, or t5xxl_*.safetensors)."
         )
-
-
-def _some(names: Any, limit: int = 5) -> str:
-    names = list(names)
-    rest = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
 
 
 def find_tokenizer(path: Path, where: Path | None) -> Path:

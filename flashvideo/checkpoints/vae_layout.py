@@ -58,7 +58,7 @@ def published_vae_key_map(keys: Iterable[str]) -> dict[str, str]:
     if not is_published_vae(names):
         raise ValueError(
             f"not the published 3D VAE layout: the key {_PUBLISHED_MARK!r} is missing; expected the contents of "
-            "`state_dict` in the authors' 3d-vae.pt"
+            "`state_dict` in the authors' 3d-vae.pt."
         )
     levels = 1 + max(int(m[1]) for m in (re.match(r"decoder\.up\.(\d+)\.", name) for name in names) if m)
     mapped: dict[str, str] = {}
@@ -67,7 +67,9 @@ def published_vae_key_map(keys: Iterable[str]) -> dict[str, str]:
         if target is None:
             continue
         if target in mapped:
-            raise ValueError(f"{name!r} and {mapped[target]!r} both name {target!r}; one of them does not belong there")
+            raise ValueError(
+                f"{name!r} and {mapped[target]!r} both name {target!r}; one of them does not belong there."
+            )
         mapped[target] = name
     return mapped
 
@@ -113,14 +115,17 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NOR
     elif not is_diffusers_vae(shapes):
         raise ValueError(
             f"not a CogVideoX VAE: neither {_PUBLISHED_MARK!r} (published) nor {_DIFFUSERS_MARK!r} (diffusers) is "
-            "among the keys; expected the authors' 3d-vae.pt or a diffusers AutoencoderKLCogVideoX"
+            "among the keys; expected the authors' 3d-vae.pt or a diffusers AutoencoderKLCogVideoX."
         )
     widths = tuple(
         _shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight")[0] for i in range(_levels(shapes))
     )
     wrong = [width for width in widths if width % norm_groups]
     if wrong:
-        raise ValueError(f"VAE widths {wrong} are not multiples of the {norm_groups} groups of its norms")
+        raise ValueError(
+            f"VAE widths {wrong} are not multiples of the {norm_groups} groups of its norms; expected a VAE of "
+            "CogVideoX's architecture."
+        )
     layers = len({name.split(".")[4] for name in shapes if name.startswith("encoder.down_blocks.0.resnets.")})
     return {
         "in_channels": _shape(shapes, "encoder.conv_in.conv.weight")[1],
@@ -138,11 +143,13 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NOR
 def _levels(shapes: Mapping[str, Sequence[int]]) -> int:
     down = {int(m[1]) for m in (re.match(r"encoder\.down_blocks\.(\d+)\.", name) for name in shapes) if m}
     if not down:
-        raise ValueError("the VAE's weights have no encoder.down_blocks; a whole autoencoder is expected")
+        raise ValueError("the VAE's weights have no encoder.down_blocks; expected a whole autoencoder.")
     return max(down) + 1
 
 
 def _shape(shapes: Mapping[str, Sequence[int]], key: str) -> tuple[int, ...]:
     if key not in shapes:
-        raise ValueError(f"the VAE's weights lack {key!r}, which tells a width; the file is incomplete")
+        raise ValueError(
+            f"the VAE's weights lack {key!r}, which tells a width. The file is incomplete: download it again."
+        )
     return tuple(int(size) for size in shapes[key])

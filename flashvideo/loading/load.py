@@ -135,7 +135,7 @@ def vae_names(weights: WeightFile) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         config = infer_vae_config(weights.shapes, vae_overrides(weights).get("norm_num_groups", NORM_GROUPS))
     except ValueError as error:
-        raise ValueError(f"{weights.path}: {error}.") from error
+        raise ValueError(f"{weights.path}: {error}") from error
     names = list(weights.tensors)
     ballast = [name for name in names if name.startswith(BALLAST_PREFIXES)]
     if is_published_vae(names):

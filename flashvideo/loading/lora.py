@@ -90,7 +90,7 @@ def read_lora(path: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
     path = Path(path).expanduser()
     weights = open_weights(path)
     default_alpha, pattern = _alphas(weights, path if path.is_dir() else path.parent)
-    found: dict[tuple[str, Piece, int], dict[str, Tensor]] = {}
+    sides: dict[tuple[str, Piece, int], dict[str, Tensor]] = {}
     unknown = []
     for name, info in weights.tensors.items():
         match = _ENDINGS.match(name)
@@ -105,24 +105,24 @@ def read_lora(path: str | Path) -> dict[str, tuple[Tensor, Tensor]]:
         side = (
             match["ab"] or match["matrix"] or {"down": "A", "up": "B"}.get(match["side"] or match["old"] or "", "alpha")
         )
-        entry = found.setdefault((*target, int(match["index"] or 0)), {})
+        entry = sides.setdefault((*target, int(match["index"] or 0)), {})
         entry[side] = info.read().float()
         if match["matrix"]:
             entry["published"] = torch.ones(())
         if default_alpha is not None:
             chosen = next((v for key, v in pattern.items() if match["module"].endswith(key)), default_alpha)
             entry.setdefault("alpha", torch.tensor(float(chosen)))
-    if unknown or not found:
+    if unknown or not sides:
         raise ValueError(
-            f"{path}: {len(unknown)} keys match no module of the transformer ({name_list(unknown)}). Is it for this "
-            "model?"
+            f"{path}: {len(unknown)} keys match no module of the transformer ({name_list(unknown)}). Use a LoRA that "
+            "was made for this model."
         )
-    return _assemble(path, found)
+    return _assemble(path, sides)
 
 
-def _assemble(path: Path, found: dict[tuple[str, Piece, int], dict[str, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+def _assemble(path: Path, sides: dict[tuple[str, Piece, int], dict[str, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
     grouped: dict[str, list[tuple[Piece, int, Tensor, Tensor]]] = {}
-    for (native, piece, index), entry in found.items():
+    for (native, piece, index), entry in sides.items():
         if "A" not in entry or "B" not in entry:
             raise ValueError(f"{path}: the LoRA of {piece.module} is incomplete: it needs both A (down) and B (up).")
         down, up = entry["A"].flatten(1), entry["B"].flatten(1)

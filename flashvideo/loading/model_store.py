@@ -66,17 +66,17 @@ def find_models(
         raise ValueError(
             f"There is no folder {root}. Give the folder of the models, or '{BUNDLED}' for the bundled one."
         )
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     missing = []
     for name in (*needed, *optional):
         if given.get(name):
-            found[name] = Path(str(given[name])).expanduser()
-            if not found[name].exists():
-                raise ValueError(f"There is no {found[name]}, which was given for {name}.")
+            paths[name] = Path(str(given[name])).expanduser()
+            if not paths[name].exists():
+                raise ValueError(f"There is no {paths[name]}, which was given for {name}.")
             continue
         matches = [path for pattern in _CANDIDATES[name] for path in sorted(root.glob(pattern))] if root else []
         if matches:
-            found[name] = matches[0]
+            paths[name] = matches[0]
         elif name in needed:
             missing.append(f"{name} ({', '.join(_CANDIDATES[name])})")
     if missing:
@@ -89,7 +89,7 @@ def find_models(
     tokenizer = given.get("tokenizer")
     if tokenizer and not Path(tokenizer).expanduser().exists():
         raise ValueError(f"There is no {tokenizer}, which was given for the tokenizer.")
-    return ModelPaths(**found, tokenizer=Path(tokenizer).expanduser() if tokenizer else None)
+    return ModelPaths(**paths, tokenizer=Path(tokenizer).expanduser() if tokenizer else None)
 
 
 class ModelStore:

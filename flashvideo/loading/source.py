@@ -208,12 +208,16 @@ def _account(
     missing, wrong = [], []
     for name, shape in expected.items():
         module, _, leaf = name.rpartition(".")
-        found = [_find_part(weights, detected.prefix + piece.module, piece, leaf, shape[0]) for piece in layout[module]]
+        pieces = [
+            _find_part(weights, detected.prefix + piece.module, piece, leaf, shape[0]) for piece in layout[module]
+        ]
         absent = [
-            f"{detected.prefix}{p.module}.{leaf}" for p, part in zip(layout[module], found, strict=True) if part is None
+            f"{detected.prefix}{p.module}.{leaf}"
+            for p, part in zip(layout[module], pieces, strict=True)
+            if part is None
         ]
         missing += absent
-        present = tuple(part for part in found if part is not None)
+        present = tuple(part for part in pieces if part is not None)
         used.update(
             n for part in present for n in (part.name, part.scale, *(x for pair in part.lora for x in pair)) if n
         )

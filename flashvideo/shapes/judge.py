@@ -85,7 +85,7 @@ def compare(reading: Reading, scene: Scene) -> Verdict:
     return Verdict(
         **verdict,
         background=Tally(int(reading.background == scene.background), 1),
-        missing=sum(found is None for _, found in pairs),
+        missing=sum(seen is None for _, seen in pairs),
         extra=max(len(reading.shapes) - len(scene.shapes), 0),
     )
 
@@ -99,17 +99,17 @@ def _judged(reading: Reading) -> list[str]:
 
 
 def _right(pair: _Pair, name: str) -> bool:
-    asked, found = pair
-    return found is not None and getattr(asked, name) == getattr(found, name)
+    asked, seen = pair
+    return seen is not None and getattr(asked, name) == getattr(seen, name)
 
 
 def _best_matching(reading: Reading, scene: Scene) -> list[_Pair]:
     asked, names = scene.shapes, _judged(reading)
-    found = [*reading.shapes, *[None] * len(asked)]
+    seen = [*reading.shapes, *[None] * len(asked)]
 
     def worth(pairs: list[_Pair]) -> tuple[int, int]:
         rights = sum(_right(pair, name) for pair in pairs for name in names)
         return rights, sum(_right(pair, "colour") for pair in pairs)
 
-    choices = [list(zip(asked, choice, strict=True)) for choice in permutations(found, len(asked))]
+    choices = [list(zip(asked, choice, strict=True)) for choice in permutations(seen, len(asked))]
     return max(choices, key=worth)

@@ -94,8 +94,8 @@ def read_clip(video: Tensor) -> Reading:
         for patch in track.patches:
             taken[patch.frame] |= patch.inside
     textured = shows_texture(video.shape[2])
-    found = [_describe(track, small, backdrop, share, taken, large if textured else None) for track in tracks]
-    shapes = tuple(sorted(found, key=lambda shape: -shape.area))
+    described = [_describe(track, small, backdrop, share, taken, large if textured else None) for track in tracks]
+    shapes = tuple(sorted(described, key=lambda shape: -shape.area))
     return Reading(background, shapes, shows_motion(video.shape[1]), textured)
 
 

@@ -204,7 +204,7 @@ def encode_video(
         source = generator.device if generator is not None else torch.device("cpu")
         noise = torch.randn(shape, generator=generator, device=source)
     if sample and noise is not None and tuple(noise.shape) != shape:
-        raise ValueError(f"noise has shape {list(noise.shape)}; the latents, and so the noise, have {list(shape)}")
+        raise ValueError(f"noise has shape {list(noise.shape)}; expected that of the latents, {list(shape)}.")
     latents = torch.empty(shape, device=job.device)
     start = 0
     with contextlib.closing(_encoded(video, Session(job, limits, Counter([job], progress)))) as parts:
@@ -297,7 +297,7 @@ def estimate_encode(
 def _kept_frames(latents: Tensor, method: str) -> int:
     """Latent frames that will be decoded. Raises ValueError for an unknown method."""
     if method not in ("exact", "authors"):
-        raise ValueError(f"method is {method!r}; expected 'exact' or 'authors'")
+        raise ValueError(f"method is {method!r}; expected 'exact' or 'authors'.")
     return authors_frames(latents.shape[2]) if method == "authors" else latents.shape[2]
 
 
@@ -306,6 +306,6 @@ def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: Device) -> J
     job = encode_job(vae, chunks, (1, 1), len(video), device)
     if height % job.grid or width % job.grid:
         raise ValueError(
-            f"the video is {height} by {width} pixels; the VAE needs multiples of {job.grid}: crop or resize it"
+            f"the video is {height} by {width} pixels; the VAE needs multiples of {job.grid}. Crop or resize it."
         )
     return replace(job, size=(height // job.grid, width // job.grid))

@@ -40,7 +40,7 @@ class Limits:
         _check_budget("memory_budget", self.memory_budget)
         _check_budget("host_budget", self.host_budget)
         if self.scratch is not None and not Path(self.scratch).is_dir():
-            raise ValueError(f"the scratch folder {self.scratch} does not exist: make it, or leave scratch out")
+            raise ValueError(f"the scratch folder {self.scratch} does not exist. Make it, or leave scratch out.")
 
     @property
     def tile_size(self) -> Size | bool | None:
@@ -55,16 +55,16 @@ def _check_tile(tile: Tile) -> None:
         return
     pair = (tile, tile) if isinstance(tile, int) and tile is not True else tile
     if not isinstance(pair, tuple | list) or len(pair) != 2 or any(type(side) is not int for side in pair):
-        raise ValueError(f"tile is {tile!r}; expected latents as an int or (rows, columns), False or None")
+        raise ValueError(f"tile is {tile!r}; expected latents as an int or (rows, columns), False or None.")
     if min(pair) < 1:
-        raise ValueError(f"tile is {tile!r}; a tile has at least one latent each way")
+        raise ValueError(f"tile is {tile!r}; expected at least one latent each way.")
 
 
 def _check_budget(name: str, value: float | None) -> None:
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise ValueError(f"{name} is {value!r}; expected bytes, a positive number such as 6e9, or None")
+        raise ValueError(f"{name} is {value!r}; expected bytes, a positive number such as 6e9, or None.")
 
 
 UNLIMITED = Limits()

@@ -116,7 +116,7 @@ def _blocks(name: str, resnets: Iterable[Module], grid: int) -> list[Layer]:
         if not isinstance(activation, nn.SiLU | None):
             raise ValueError(
                 f"the VAE's {name}.resnets.{index} uses {type(activation).__name__}; CogVideoX's VAE uses SiLU, "
-                "and only that is supported: load the published VAE"
+                "and only that is supported. Load the published VAE."
             )
         own = f"{name}.{index}"
         norm1, norm2 = _norm(_child(resnet, "norm1")), _norm(_child(resnet, "norm2"))
@@ -152,7 +152,7 @@ def _child(module: object, path: str) -> Any:
         if not hasattr(child, name):
             raise ValueError(
                 f"the VAE's {type(module).__name__} has no {path!r}: expected the module names of "
-                "AutoencoderKLCogVideoX, from diffusers or ComfyUI"
+                "AutoencoderKLCogVideoX, from diffusers or ComfyUI."
             )
         child = getattr(child, name)
     return child

@@ -27,11 +27,11 @@ def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: Device) 
     weight = layers[0].conv.weight
     device = torch.device(device) if device is not None else weight.device
     if device.type == "meta":
-        raise ValueError("the VAE has no weights (it is on the meta device): load it with load_vae")
+        raise ValueError("the VAE has no weights (it is on the meta device). Load it with load_vae.")
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     if not weight.dtype.is_floating_point or weight.dtype.itemsize < 2:
-        raise ValueError(f"the VAE's weights are {weight.dtype}; expected float32, bfloat16 or float16: convert them")
+        raise ValueError(f"the VAE's weights are {weight.dtype}; expected float32, bfloat16 or float16. Convert them.")
     return device, weight.dtype
 
 
