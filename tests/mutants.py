@@ -63,6 +63,13 @@ MUTANTS = (
         _TRANSFORMER,
     ),
     Mutant(
+        "exact-gelu-in-training",
+        _NETWORK,
+        'F.gelu(hidden, approximate="tanh")',
+        'F.gelu(hidden, approximate="none")',
+        _TRANSFORMER,
+    ),
+    Mutant(
         "small-eps-in-block-norms",
         "flashvideo/models/transformer.py",
         "norm_eps=norm_eps,",

@@ -19,11 +19,12 @@ def hidden_states_after_layers(model, *inputs, **keywords):
     return out, states
 
 
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_stage1_forward(golden, tiny_stage1, within, case):
+def test_stage1_forward(golden, tiny_stage1, within, case, inplace):
     file = golden("forward_stage1")
     x, t, context = file.latents(f"case{case}.x"), file[f"case{case}.t"], file[f"case{case}.context"]
-    out, states = hidden_states_after_layers(tiny_stage1, x, t, context)
+    out, states = hidden_states_after_layers(tiny_stage1, x, t, context, inplace=inplace)
     limit = LIMIT_CASE4 if case == 4 else LIMIT
     within(out, file.latents(f"case{case}.out"), limit)
     with torch.no_grad():
@@ -37,16 +38,16 @@ def test_stage1_forward(golden, tiny_stage1, within, case):
         assert (out - ignored).abs().max() > 0.1, "the LoRA in the file was not merged"
 
 
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("noise_step", [675, 600])
 @pytest.mark.parametrize("case", CASES)
-def test_stage2_forward(golden, tiny_stage2, within, case, noise_step):
+def test_stage2_forward(golden, tiny_stage2, within, case, noise_step, inplace):
     file = golden("forward_stage2")
     x, t, context = file.latents(f"case{case}.x"), file[f"case{case}.t"], file[f"case{case}.context"]
-    out, states = hidden_states_after_layers(tiny_stage2, x, t, context, noise_step=noise_step)
+    out, states = hidden_states_after_layers(tiny_stage2, x, t, context, noise_step=noise_step, inplace=inplace)
     within(out, file.latents(f"case{case}.out_ref{noise_step}"), LIMIT_CASE4 if case == 4 else LIMIT)
     with torch.no_grad():
-        told = torch.full_like(t, noise_step)
-        embedding = tiny_stage2.embed_step(t, told, x.shape[2], torch.float32)
+        embedding = tiny_stage2.embed_step(t, torch.full_like(t, noise_step), x.shape[2], torch.float32)
     within(embedding, file[f"case{case}.emb_ref{noise_step}"], 1e-6)
     for layer, state in enumerate(states):
         name = f"case{case}.hidden_after_layer{layer}_ref{noise_step}"
