@@ -37,6 +37,7 @@ _PIPELINE = "tests/unit/runs/test_golden.py"
 _STAGE2 = "flashvideo/method/stage2.py"
 _NETWORK = "flashvideo/models/network.py"
 _SOURCE = "flashvideo/loading/source.py"
+_REPORT, _REPORT_TESTS = "flashvideo/report/models.py", "tests/unit/report/test_models.py"
 
 MUTANTS = (
     Mutant("lora-ignored", _SOURCE, "if not part.lora:\n", "if True:\n", _TRANSFORMER),
@@ -58,9 +59,16 @@ MUTANTS = (
     Mutant(
         "exact-gelu",
         _NETWORK,
+        'F.gelu(hidden, approximate="tanh")',
+        'F.gelu(hidden, approximate="none")',
+        _TRANSFORMER,
+    ),
+    Mutant(
+        "exact-gelu-in-place",
+        _NETWORK,
         'gelu_(hidden, approximate="tanh")',
         'gelu_(hidden, approximate="none")',
-        _TRANSFORMER,
+        _PIPELINE,
     ),
     Mutant(
         "exact-gelu-in-training",
@@ -199,6 +207,15 @@ MUTANTS = (
         "if False:",
         _SAMPLING,
     ),
+    Mutant(
+        "resumed-run-overlooks-degraded-latents",
+        "flashvideo/runs/runner.py",
+        "outputs.refined.exists() and (outputs.degraded.exists() or not self.wanted.degraded)",
+        "outputs.refined.exists()",
+        "tests/unit/runs/test_runner.py",
+    ),
+    Mutant("remembered-clips-of-another-resize", _REPORT, " {settings.resize} {", " {", _REPORT_TESTS),
+    Mutant("remembered-clips-of-another-posterior", _REPORT, " {settings.sample_posterior}", "", _REPORT_TESTS),
 )
 
 

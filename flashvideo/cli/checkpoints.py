@@ -47,44 +47,49 @@ def run_convert(options: argparse.Namespace) -> None:
     path = convert_checkpoint(
         options.source, options.output, kind=options.kind, dtype=options.dtype, overwrite=options.overwrite
     )
-    found = inspect_checkpoint(path, values=False)
-    say(f"{path}: {_KIND_NAMES[found.kind]}, {found.file_bytes / 1e9:.3f} GB")
+    inspection = inspect_checkpoint(path, values=False)
+    say(f"{path}: {_KIND_NAMES[inspection.kind]}, {inspection.file_bytes / 1e9:.3f} GB")
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    found = inspect_checkpoint(options.file, values=not options.quick)
+    inspection = inspect_checkpoint(options.file, values=not options.quick)
     if options.json:
-        say(json.dumps({**asdict(found), "path": str(found.path), "sound": found.sound}, indent=2))
+        say(json.dumps({**asdict(inspection), "path": str(inspection.path), "sound": inspection.sound}, indent=2))
     else:
-        for line in describe(found, values=not options.quick):
+        for line in describe(inspection, values=not options.quick):
             say(line)
-    return 0 if found.sound else 1
+    return 0 if inspection.sound else 1
 
 
-def describe(found: Inspection, *, values: bool) -> list[str]:
+def describe(inspection: Inspection, *, values: bool) -> list[str]:
     """The findings in words."""
-    lines = [f"{found.path}: {_KIND_NAMES[found.kind]}" + (f", {found.layout}" if found.layout else "")]
-    stored = ", ".join(f"{count:,} in {name}" for name, count in found.dtypes.items())
-    where = f" under '{found.container}'" if found.container else ""
-    lines.append(f"  size:         {found.file_bytes / 1e9:.3f} GB; {stored}{where}")
-    if found.config:
-        label = "settings:     " if found.kind == "preview" else "architecture: "
-        lines.append(f"  {label}{', '.join(f'{key} {value}' for key, value in found.config.items())}")
-    if found.lora_rank:
+    lines = [
+        f"{inspection.path}: {_KIND_NAMES[inspection.kind]}" + (f", {inspection.layout}" if inspection.layout else "")
+    ]
+    stored = ", ".join(f"{count:,} in {name}" for name, count in inspection.dtypes.items())
+    where = f" under '{inspection.container}'" if inspection.container else ""
+    lines.append(f"  size:         {inspection.file_bytes / 1e9:.3f} GB; {stored}{where}")
+    if inspection.config:
+        label = "settings:     " if inspection.kind == "preview" else "architecture: "
+        lines.append(f"  {label}{', '.join(f'{key} {value}' for key, value in inspection.config.items())}")
+    if inspection.lora_rank:
         lines.append(
-            f"  LoRA:         rank {found.lora_rank}" + (", merged on loading" if found.kind == "stage1" else "")
+            f"  LoRA:         rank {inspection.lora_rank}"
+            + (", merged on loading" if inspection.kind == "stage1" else "")
         )
-    if found.metadata.kind:
-        lines.append(f"  converted:    {found.metadata.dtype}, from a file with SHA-256 {found.metadata.source_sha256}")
-    lines += _numbered("skipped", found.ballast)
-    lines += _numbered("problem", found.problems)
-    lines += _numbered("NaN or infinite values in", found.damaged)
-    if found.kind in ("stage1", "stage2", "vae"):
-        lines.append(f"  memory:       {found.bytes_bf16 / 1e9:.2f} GB in bf16; {_room(found.bytes_bf16)}")
-    if found.sound:
+    if inspection.metadata.kind:
+        lines.append(
+            f"  converted:    {inspection.metadata.dtype}, from a file with SHA-256 {inspection.metadata.source_sha256}"
+        )
+    lines += _numbered("skipped", inspection.ballast)
+    lines += _numbered("problem", inspection.problems)
+    lines += _numbered("NaN or infinite values in", inspection.damaged)
+    if inspection.kind in ("stage1", "stage2", "vae"):
+        lines.append(f"  memory:       {inspection.bytes_bf16 / 1e9:.2f} GB in bf16; {_room(inspection.bytes_bf16)}")
+    if inspection.sound:
         lines.append("  sound:        " + ("nothing missing, all values finite" if values else "nothing missing"))
     else:
-        lines.append("  NOT SOUND:    it will not load as it is" if found.problems else "  NOT SOUND")
+        lines.append("  NOT SOUND:    it will not load as it is" if inspection.problems else "  NOT SOUND")
     return lines
 
 

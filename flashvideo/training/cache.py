@@ -21,16 +21,16 @@ KEY = "flashvideo.cache."
 
 def read_index(folder: Path) -> dict[str, Any]:
     try:
-        found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} is no cache of latents: it has no {INDEX}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{folder / INDEX} cannot be read ({error}). Delete the cache to have it made anew."
         ) from error
-    if not isinstance(found, dict) or found.get("layout") != LAYOUT:
+    if not isinstance(index, dict) or index.get("layout") != LAYOUT:
         raise ValueError(f"{folder} is a cache of another version. Delete it to have it made anew.")
-    return found
+    return index
 
 
 def shard_name(number: int) -> str:
@@ -95,8 +95,8 @@ class LatentCache:
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, prefix = self._places[index]
         file, parts = self._file(number)
-        found: dict[str, Any] = {part: file.get_tensor(prefix + part) for part in parts}
-        return {**found, "caption": self.captions[index], "name": self.names[index]}
+        tensors: dict[str, Any] = {part: file.get_tensor(prefix + part) for part in parts}
+        return {**tensors, "caption": self.captions[index], "name": self.names[index]}
 
     def _file(self, number: int) -> tuple[Any, list[str]]:
         """A shard's open file and the parts that each of its clips has."""

@@ -159,11 +159,11 @@ def _claim(folder: Path, plan: _Plan) -> None:
         )
 
 
-def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+def _differences(existing: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Names of what differs, with both values where they are short."""
     named: list[str] = []
-    for name in sorted(found.keys() | wanted.keys()):
-        old, new = found.get(name), wanted.get(name)
+    for name in sorted(existing.keys() | wanted.keys()):
+        old, new = existing.get(name), wanted.get(name)
         if old == new:
             continue
         if isinstance(old, dict) and isinstance(new, dict):

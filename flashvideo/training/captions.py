@@ -29,11 +29,11 @@ def read_caption_tables(folder: Path) -> dict[str, str]:
     Raises:
         ValueError: a table that cannot be understood.
     """
-    found: dict[str, str] = {}
+    captions: dict[str, str] = {}
     for path in (folder / name for name in TABLES):
         if path.is_file():
-            found.update(_read_table(path))
-    return found
+            captions.update(_read_table(path))
+    return captions
 
 
 def caption_in_table(table: Mapping[str, str], name: str) -> str | None:

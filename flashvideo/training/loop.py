@@ -99,13 +99,13 @@ def make_optimizer(
         ValueError: bitsandbytes is wanted and not installed.
     """
     groups = _parameter_groups(module, rate_scales or {}, by_shape=settings.optimizer == "muon")
-    told: dict[str, Any] = {
+    hyperparameters: dict[str, Any] = {
         "lr": settings.learning_rate,
         "betas": settings.betas,
         "weight_decay": settings.weight_decay,
     }
     if settings.optimizer == "muon":
-        return Muon(groups, **told, dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32)
+        return Muon(groups, **hyperparameters, dtype=torch.bfloat16 if settings.precision == "bf16" else torch.float32)
     kind: Any = torch.optim.AdamW
     if settings.optimizer == "adamw8bit":
         try:
@@ -116,7 +116,7 @@ def make_optimizer(
             raise ValueError(
                 'run.optimizer = "adamw8bit" needs bitsandbytes. Install it (pip install bitsandbytes) or use "adamw".'
             ) from error
-    optimizer: torch.optim.Optimizer = kind(groups, **told)
+    optimizer: torch.optim.Optimizer = kind(groups, **hyperparameters)
     return optimizer
 
 
@@ -285,17 +285,17 @@ class _Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
-        found = checkpoints_in(self.run.folder)
-        if not found:
+        checkpoints = checkpoints_in(self.run.folder)
+        if not checkpoints:
             return 0
         try:
-            self.accelerator.load_state(str(found[-1]))
+            self.accelerator.load_state(str(checkpoints[-1]))
         except (RuntimeError, KeyError) as error:
             raise ValueError(
-                f"{found[-1]} is of another model or other settings ({str(error).splitlines()[0]}). "
+                f"{checkpoints[-1]} is of another model or other settings ({str(error).splitlines()[0]}). "
                 "Give the configuration that it was made with, or another folder."
             ) from error
-        step = int(found[-1].name.removeprefix("step-"))
+        step = int(checkpoints[-1].name.removeprefix("step-"))
         _drop_log_after(self.run.folder / "log.jsonl", step)
         log.info("resumed at step %d", step)
         return step

@@ -119,9 +119,9 @@ def _read_frames(container: Any, wanted: list[int], framing: Framing, shares: li
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     clip: Tensor | None = None
-    size, found, number = torch.Size(), 0, -1
+    size, filled, number = torch.Size(), 0, -1
     for number, picture in enumerate(container.decode(stream)):
-        if number != wanted[found]:
+        if number != wanted[filled]:
             continue
         pixels = torch.from_numpy(picture.reformat(format="rgb24", interpolation=exact_scaling()).to_ndarray())
         if clip is None:
@@ -130,9 +130,9 @@ def _read_frames(container: Any, wanted: list[int], framing: Framing, shares: li
             clip = torch.empty(3, framing.frames, framing.height, framing.width)
         if pixels.shape[:2] != size:
             raise BadClipError("its frame size changes on the way")
-        clip[:, found] = _cut_out(pixels.permute(2, 0, 1).float().div_(255), cut, framing)
-        found += 1
-        if found == len(wanted):
+        clip[:, filled] = _cut_out(pixels.permute(2, 0, 1).float().div_(255), cut, framing)
+        filled += 1
+        if filled == len(wanted):
             return clip
     raise BadClipError(f"it has {number + 1} frames; {wanted[-1] + 1} are needed for {framing.frames}")
 

@@ -82,8 +82,8 @@ class FolderClips:
         if not self.folder.is_dir():
             raise ValueError(f"There is no folder {self.folder}. Give one with videos or images.")
         self.table = read_caption_tables(self.folder)
-        found = (path.relative_to(self.folder) for path in self.folder.rglob("*"))
-        self.names = sorted(path.as_posix() for path in found if _is_media(path))
+        paths = (path.relative_to(self.folder) for path in self.folder.rglob("*"))
+        self.names = sorted(path.as_posix() for path in paths if _is_media(path))
         if not self.names:
             raise ValueError(
                 f"{self.folder} has no videos or images, nor have the folders in it. "
@@ -268,17 +268,17 @@ def find_shards(shards: str | Path) -> list[Path]:
     """
     path = Path(shards).expanduser()
     if path.is_dir():
-        found = sorted(path.glob("*.tar"))
-        if not found:
+        files = sorted(path.glob("*.tar"))
+        if not files:
             raise ValueError(
                 f"{path} has no .tar files. Give a folder of shards, or a pattern like clips-{{000..003}}.tar."
             )
-        return found
-    found = [Path(name) for name in _expand(str(path))]
-    missing = [str(one) for one in found if not one.is_file()]
+        return files
+    files = [Path(name) for name in _expand(str(path))]
+    missing = [str(one) for one in files if not one.is_file()]
     if missing:
-        raise ValueError(f"There is no shard {', '.join(missing[:3])} ({len(missing)} of {len(found)} are missing).")
-    return found
+        raise ValueError(f"There is no shard {', '.join(missing[:3])} ({len(missing)} of {len(files)} are missing).")
+    return files
 
 
 def _expand(pattern: str) -> list[str]:
