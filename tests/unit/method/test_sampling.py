@@ -218,6 +218,16 @@ def test_callbacks_count_to_the_end():
     assert all(s[2] == SHAPE for s in seen)
 
 
+def test_callbacks_see_latents_in_vae_space():
+    seen = []
+    start, noise = torch.ones(SHAPE), torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    settings = {"num_steps": 3, "latent_scale": 2.0, "callback": lambda _done, _total, x: seen.append(x.clone())}
+    refined = refine_latents(Linear(), start, TEXT, **settings)
+    torch.testing.assert_close(seen[-1], refined)
+    painted = sample_stage1(Linear(), noise, TEXT, step_noise=[noise, noise], **settings)
+    torch.testing.assert_close(seen[-1], painted)
+
+
 def test_inputs_are_left_as_they_were():
     start, text = torch.ones(SHAPE), TEXT.clone()
     refine_latents(Linear(), start, text)

@@ -108,6 +108,23 @@ def test_accumulated_gradients_are_the_mean_of_the_micro_batches(tmp_path):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+def test_gradients_are_clipped(tmp_path):
+    """Clipped to next to nothing they are far below AdamW's epsilon, and the weights stay."""
+    torch.manual_seed(0)
+    batch, moved = {"x": torch.randn(2, 8), "y": torch.randn(2, 2)}, []
+    for norm in (1e6, 1e-14):
+        objective = Linear()
+        before = [p.detach().clone() for p in objective.parameters()]
+        settings = RunSettings(max_grad_norm=norm, learning_rate=0.01, weight_decay=0.0)
+        phases, folder = [Phase(steps=1, batch_size=2)], tmp_path / str(norm)
+        train(Run(objective, lambda *_: batch, phases, settings, folder, lambda folder, state: None))
+        moved.append(
+            max(float((a - b).detach().abs().max()) for a, b in zip(objective.parameters(), before, strict=True))
+        )
+    assert moved[0] > 5e-3
+    assert moved[1] < 1e-6
+
+
 def test_gradient_checkpointing_changes_memory_only(write, tmp_path):
     more = "gradient_checkpointing = true\n"
     config = write()

@@ -1,0 +1,69 @@
+"""Every draw of a run is the one of its seed and its purpose: files of today are made again by any later version."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from flashvideo.runs import chain
+from flashvideo.runs.seeds import generator_for
+from flashvideo.runs.settings import Stage1Settings, Stage2Settings
+
+SEED = 11
+STAGE1 = Stage1Settings(height=32, width=32, num_frames=5, num_steps=3)
+STAGE2 = Stage2Settings(height=64, width=64)
+
+
+class NoModels:
+    """Whatever is asked for, a part that does nothing."""
+
+    @contextmanager
+    def use(self, name):
+        yield SimpleNamespace(device=torch.device("cpu"))
+
+    def latent_scale(self, name):
+        return None
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """``given(name)``: the chain's function of this name is not called; gives its arguments, once there are some."""
+
+    def watch(name):
+        calls = []
+        monkeypatch.setattr(chain, name, lambda *args, **more: calls.append((args, more)) or torch.zeros(1))
+        return calls
+
+    return watch
+
+
+def drawn(shape, purpose, count=1):
+    generator = generator_for(SEED, purpose)
+    return [torch.randn(shape, generator=generator)[None] for _ in range(count)]
+
+
+def test_stage1_draws_its_start_and_its_solvers_noise(given):
+    calls = given("sample_stage1")
+    chain.sample_previews(NoModels(), torch.zeros(1), STAGE1, [SEED])
+    ((_, noise, _), more), shape = calls[0], (16, 2, 4, 4)
+    assert torch.equal(noise, *drawn(shape, "stage1 start"))
+    assert all(map(torch.equal, more["step_noise"], drawn(shape, "stage1 solver", 2)))
+    assert len(more["step_noise"]) == 2
+
+
+def test_stage2_draws_from_the_posterior_and_degrades(given):
+    encodings, degradations = given("encode_video"), given("degrade_latents")
+    chain.encode_upscaled(NoModels(), torch.zeros(1, 3, 5, 32, 32), STAGE2, [SEED])
+    chain.degrade(NoModels(), torch.zeros(1, 16, 2, 8, 8), STAGE2, [SEED])
+    assert torch.equal(encodings[0][1]["noise"], *drawn((16, 2, 8, 8), "posterior"))
+    assert torch.equal(degradations[0][1]["noise"], *drawn((16, 2, 8, 8), "degradation"))
+
+
+@pytest.mark.parametrize(("side", "sequential"), [(32, False), (512, True)])
+def test_large_latents_are_guided_one_branch_after_the_other(given, side, sequential):
+    calls = given("refine_latents")
+    chain.refine(NoModels(), torch.zeros(1, 1, 1, side, side), torch.zeros(1), STAGE2)
+    assert calls[0][1]["sequential_guidance"] is sequential
