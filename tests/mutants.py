@@ -39,6 +39,10 @@ _NETWORK = "flashvideo/models/network.py"
 _SOURCE = "flashvideo/loading/source.py"
 _REPORT, _REPORT_TESTS = "flashvideo/report/models.py", "tests/unit/report/test_models.py"
 
+_OPTION = "tests/unit/cli/test_options.py::test_an_option_changes_what_it_should_and_nothing_else[generate {}]"
+_OPTIONS = "flashvideo/cli/options.py"
+_GIVEN = 'value = getattr(options, name.replace("-", "_"), None)'
+
 MUTANTS = (
     Mutant("lora-ignored", _SOURCE, "if not part.lora:\n", "if True:\n", _TRANSFORMER),
     Mutant(
@@ -216,6 +220,23 @@ MUTANTS = (
     ),
     Mutant("remembered-clips-of-another-resize", _REPORT, " {settings.resize} {", " {", _REPORT_TESTS),
     Mutant("remembered-clips-of-another-posterior", _REPORT, " {settings.sample_posterior}", "", _REPORT_TESTS),
+    *(
+        Mutant(
+            f"option-{option.partition('=')[0]}-ignored",
+            _OPTIONS,
+            _GIVEN,
+            _GIVEN.replace("= ", f"= None if name == {option.partition('=')[0]!r} else "),
+            _OPTION.format(f"--{option}"),
+        )
+        for option in ("shift=1.5", "solver=heun", "rounding=bf16", "motion=fast,")
+    ),
+    Mutant(
+        "option-vae-dtype-ignored",
+        _OPTIONS,
+        "vae_dtype = _DTYPES[options.vae_dtype] if options.vae_dtype else None",
+        "vae_dtype = None",
+        _OPTION.format("--vae-dtype=bf16"),
+    ),
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from .files import WeightFile
 
 FORMAT_VERSION = "1"
+STAGES = {"stage1": "Stage I", "stage2": "Stage II"}  # kind of a transformer -> what people call it
 _PREFIX = "flashvideo."
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.metadata import STAGES
 from ..loading.convert import KINDS, OUTPUT_DTYPES, convert_checkpoint
 from ..runs.inspect import Inspection, inspect_checkpoint
 from .progress import say
 
 _KIND_NAMES = {
-    "stage1": "Stage I transformer",
-    "stage2": "Stage II transformer",
+    **{kind: f"{name} transformer" for kind, name in STAGES.items()},
     "vae": "3D VAE",
     "lora": "LoRA",
     "text": "T5 text encoder",

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..checkpoints.metadata import STAGES
 from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
 from ..runs.fields import Setting, settings_of
@@ -141,9 +142,9 @@ class OptionGroup:
         return settings
 
 
-_STAGE1 = OptionGroup("Stage I", Stage1Settings)
-_STAGE2 = OptionGroup("Stage II", Stage2Settings)
-_STAGE2_ALONE = OptionGroup("Stage II", Stage2Settings, leave_out=("motion",))  # the preview's embeddings hold it
+_STAGE1 = OptionGroup(STAGES["stage1"], Stage1Settings)
+_STAGE2 = OptionGroup(STAGES["stage2"], Stage2Settings)
+_STAGE2_ALONE = OptionGroup(STAGES["stage2"], Stage2Settings, leave_out=("motion",))  # the preview's embeddings hold it
 _VIDEO = OptionGroup("video", VideoSettings)
 
 

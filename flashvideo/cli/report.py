@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.files import DTYPE_NAMES
+from ..checkpoints.metadata import STAGES
 from ..loading.load import open_stage
 from ..loading.model_store import ModelStore
 from ..report import (
@@ -30,9 +31,9 @@ from .options import OptionGroup, add_model_options, model_store
 from .progress import Bars, say
 
 _DTYPE = "fp32"
-_STAGE1 = OptionGroup("Stage I", Stage1Settings, leave_out=("seed",), renamed={"preview-size": "low-size"})
+_STAGE1 = OptionGroup(STAGES["stage1"], Stage1Settings, leave_out=("seed",), renamed={"preview-size": "low-size"})
 _STAGE2 = OptionGroup(
-    "Stage II, its size a multiple of Stage I's",
+    f"{STAGES['stage2']}, its size a multiple of {STAGES['stage1']}'s",
     Stage2Settings,
     leave_out=("solver", "rounding", "motion", "resize", "posterior-mean"),
 )

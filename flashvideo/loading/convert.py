@@ -27,7 +27,7 @@ KINDS = ("stage1", "stage2", "vae", "lora")
 FP8 = torch.float8_e4m3fn
 _FP8_MAX = torch.finfo(FP8).max
 _LINEARS = ("modulation", "qkv", "attn_out", "mlp_up", "mlp_down")  # the layers' linear weights: 99 % of the file
-OUTPUT_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8_e4m3": FP8}
+OUTPUT_DTYPES = {DTYPE_NAMES[dtype]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, FP8)}
 
 
 def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.files import WeightFile, name_list, open_weights
-from ..checkpoints.metadata import read_metadata
+from ..checkpoints.metadata import STAGES, read_metadata
 from ..checkpoints.vae_layout import (
     BALLAST_PREFIXES,
     NORM_GROUPS,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_STAGE_NAMES = {"stage1": "Stage I", "stage2": "Stage II"}
-
 
 def check_compute_dtype(dtype: torch.dtype | None) -> None:
     if dtype is not None and (not dtype.is_floating_point or dtype.itemsize == 1):
@@ -45,9 +43,9 @@ def open_stage(path: str | Path, kind: str) -> TransformerSource:
     source = open_transformer(path)
     if source.kind != kind:
         raise ValueError(
-            f"{path} is a {_STAGE_NAMES[source.kind]} transformer "
+            f"{path} is a {STAGES[source.kind]} transformer "
             f"({'with' if source.kind == 'stage2' else 'without'} the noise-step embedding); "
-            f"{_STAGE_NAMES[kind]} was expected. Give the other stage's file."
+            f"{STAGES[kind]} was expected. Give the other stage's file."
         )
     source.check()
     return source

@@ -18,7 +18,7 @@ from .stage1 import Callback, latent_scale_of
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
 Rounding = Literal["bf16"] | None
-ROUNDINGS: tuple[str, ...] = ("bf16",)  # None beside them is exact
+ROUNDINGS: tuple[Literal["bf16"], ...] = ("bf16",)  # None beside them is exact
 
 
 def euler_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..checkpoints.metadata import STAGES
 from ..shapes.judge import Verdict, judge_clip
 from ..shapes.scenes import Scene
 from .bench import MORE, ONE, Bench, captions_of, middle_frame, seeds_of
@@ -14,7 +15,7 @@ from .models import VideoModels
 from .results import Result, Row, Table, attribute_rows, mean_row
 
 SECTION = "fidelity"
-STAGE1, STAGE2 = "Stage I", "Stage II"
+STAGE1, STAGE2 = STAGES.values()
 PROMPT = "colour, form, background, motion"
 PROMPT_ATTRIBUTES = ("colour", "form", "background", "motion")
 TEXTURE = "texture"

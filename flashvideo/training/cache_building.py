@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.outputs import replacing
 from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..loading.convert import OUTPUT_DTYPES
 from ..method.pixel_degradation import degrade_pixels
 from ..method.seeds import mixed_seed
 from ..tensors.sizes import latent_frames
@@ -36,7 +37,6 @@ log = logging.getLogger(__name__)
 
 _SHARD_CLIPS = 256
 _SHARD_BYTES = 256e6
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 _PLACES = ("path", "cache")  # a data set may move without its cache becoming stale
 
 Progress = Callable[[int, int], None]
@@ -131,7 +131,9 @@ class _Plan:
 
 def _bytes_of_latents(settings: DatasetSettings) -> float:
     numbers = 16 * latent_frames(settings.frames) * (settings.height // 8) * (settings.width // 8)
-    return numbers * _DTYPES[settings.precision].itemsize * (1 + settings.keep_std) * (1 + settings.degraded_copies)
+    return (
+        numbers * OUTPUT_DTYPES[settings.precision].itemsize * (1 + settings.keep_std) * (1 + settings.degraded_copies)
+    )
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -200,7 +202,7 @@ class _Loaded:
 class _Builder:
     def __init__(self, settings: DatasetSettings, source: ClipSource, vae: Any, text_encoder: Any, plan: _Plan) -> None:
         self.settings, self.source, self.vae, self.text_encoder, self.plan = settings, source, vae, text_encoder, plan
-        self.dtype = _DTYPES[settings.precision]
+        self.dtype = OUTPUT_DTYPES[settings.precision]
 
     def write(
         self, path: Path, clips: range, workers: int, progress: Progress | None, counted: tuple[int, int]

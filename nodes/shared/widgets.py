@@ -8,6 +8,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...flashvideo.method import stage2
 from ...flashvideo.method.checks import check_size
 from ...flashvideo.method.stage2 import Rounding
 from ...flashvideo.runs.fields import Setting, settings_of
@@ -15,7 +16,7 @@ from ...flashvideo.runs.settings import SIZES, Stage1Settings, Stage2Settings, V
 from .wiring import STAGES
 
 STAGE1, STAGE2, VIDEO = settings_of(Stage1Settings), settings_of(Stage2Settings), settings_of(VideoSettings)
-ROUNDINGS: dict[str, Rounding] = {"exact": None, "bf16": "bf16"}
+ROUNDINGS: dict[str, Rounding] = {"exact": None, **{name: name for name in stage2.ROUNDINGS}}
 CUSTOM = "custom"
 PRESETS = {f"{name} ({width}x{height})": (height, width) for name, (height, width) in SIZES.items()}
 _MAX_SEED = 0xFFFFFFFFFFFFFFFF  # ComfyUI's, of RandomNoise too

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...flashvideo.checkpoints.metadata import STAGES as STAGES
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import TEMPORAL_FACTOR, video_frames
 
-STAGES = {"stage1": "Stage I", "stage2": "Stage II"}
 # in a LATENT dictionary, beside its samples:
 NOISE_STEP_KEY = "flashvideo_noise_step"  # what they were degraded with
 FRAMES_KEY = "flashvideo_frames"  # frames of the video before it was padded to 4n + 1

@@ -22,6 +22,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"other-{name}").symlink_to(TINY / name)
     generator = torch.Generator().manual_seed(0)
     pair = torch.randn(4, 128, generator=generator), torch.randn(128, 4, generator=generator)
-    save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors", naming="diffusers")
+    save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors")
     (folder / "prompts.txt").write_text(PROMPT)
     return folder
