@@ -81,15 +81,17 @@ def outcome_of_tests(name: str, code: int, seconds: float, junit: Path) -> Outco
     cases = ElementTree.parse(junit).getroot().findall(".//testcase")
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = Counter(mark.get("message", "") for case in cases if (mark := case.find("skipped")) is not None)
+    left_out = sum(skipped.values()) == len(cases)
     details = f"{len(cases)} tests"
     if failed:
         names = [f"{case.get('classname', '').replace('.', '/')}::{case.get('name')}" for case in failed]
         details += f", {len(failed)} failed: {', '.join(names[:NAMED])}{', ...' if len(names) > NAMED else ''}"
-    if skipped:
+    if left_out:
+        details = f"all {details}: {'; '.join(skipped)}"
+    elif skipped:
         reasons = "; ".join(f"{count}: {why}" for why, count in skipped.most_common())
         details += f", {sum(skipped.values())} skipped ({reasons})"
-    state = "FAILED" if code else "skipped" if sum(skipped.values()) == len(cases) else "passed"
-    return Outcome(name, state, seconds, details)
+    return Outcome(name, "FAILED" if code else "skipped" if left_out else "passed", seconds, details)
 
 
 def show(names: list[str]) -> int:

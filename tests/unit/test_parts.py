@@ -21,6 +21,12 @@ def test_left_out(k): pytest.skip("no such device")
 def broken(): raise RuntimeError
 def test_without_its_fixture(broken): pass
 """
+LEFT_OUT = """
+import pytest
+pytestmark = pytest.mark.skip("no ComfyUI")
+def test_one(): pass
+def test_two(): pass
+"""
 
 
 class Parts:
@@ -93,8 +99,10 @@ def test_tests_are_counted_failures_named_skips_explained(parts: Parts) -> None:
 
 
 def test_tests_that_were_all_skipped_are_a_skipped_part(parts: Parts) -> None:
-    parts.pytest("nodes", "import pytest\ndef test_it(): pytest.skip('no ComfyUI')")
-    assert parts.line("nodes")[0::2] == ["skipped", "1 tests, 1 skipped (1: no ComfyUI)"]
+    parts.pytest(
+        "nodes", "import pytest\n@pytest.mark.parametrize('k', [1, 2])\ndef test_it(k): pytest.skip('no ComfyUI')"
+    )
+    assert parts.line("nodes")[0::2] == ["skipped", "all 2 tests: no ComfyUI"]
 
 
 def test_tests_that_never_ended_are_not_those_of_the_last_time(parts: Parts) -> None:
