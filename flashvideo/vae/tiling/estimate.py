@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ...tensors.sizes import TEMPORAL_FACTOR, video_frames
 from ..limits import Size
 from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, goes_in_windows
 from .modules import ConvLayer, Layer, ResampleLayer
@@ -134,7 +135,7 @@ def _resampling_bytes(
 
 def _largest_piece(job: Job, tile: Size) -> int:
     """Bytes of the largest tile of any plane, with its halo: what one pinned buffer holds."""
-    longest = max(4 * count - 3 * (index == 0) for index, count in enumerate(job.chunks))
+    longest = max(video_frames(job.chunks[0]), TEMPORAL_FACTOR * max(job.chunks[1:], default=0))
     frames = max(job.chunks) if job.encode else longest
     sides = ((layer.grid * min(tile[0], job.size[0]), layer.grid * min(tile[1], job.size[1])) for layer in job.layers)
     areas = (
