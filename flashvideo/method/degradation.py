@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents
+from ..tensors.noise import Generators, standard_normal
 from .checks import check_noise_step
 from .schedules import signal_and_noise
 
 STAGE1_LATENT_SCALE = 0.7
 STAGE2_LATENT_SCALE = 1.15258426
-
-
-def standard_normal(shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
-    """One draw in fp32, on the generator's device or the CPU."""
-    device = generator.device if generator is not None else torch.device("cpu")
-    return torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
 
 
 def mix_noise(latents: Tensor, noise: Tensor, noise_step: int | Tensor) -> Tensor:
@@ -39,7 +32,7 @@ def degrade_latents(
     noise_step: int = 675,
     *,
     noise: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     latent_scale: float = STAGE2_LATENT_SCALE,
 ) -> Tensor:
     """Latents with noise mixed in, in model space, by :func:`mix_noise`.
@@ -47,7 +40,8 @@ def degrade_latents(
     Args:
         latents: ``[B, 16, T, h, w]`` in VAE space.
         noise_step: strength, an index 0..999 into the zero-terminal-SNR table; tell Stage II the same.
-        noise: standard normal, like ``latents``; else drawn (in fp32, on the generator's device or the CPU).
+        noise: standard normal, like ``latents``; else drawn in fp32.
+        generator: to draw from, one or one for each sample; see :func:`~flashvideo.tensors.noise.standard_normal`.
         latent_scale: latents times this is Stage II's model space; the noise has standard deviation
             ``amplitude / latent_scale`` in VAE space.
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents
-from .degradation import STAGE1_LATENT_SCALE, standard_normal
+from ..tensors.noise import Generators, check_generators, standard_normal
+from .degradation import STAGE1_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance, dynamic_guidance, smooth_guidance
 from .schedules import SolverLevels, stage1_schedule
 
@@ -110,7 +111,7 @@ def sample_stage1(
     guidance_scale: float = 8.0,
     guidance_exponent: float = 5.0,
     negative_prompt_embeds: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     step_noise: Sequence[Tensor] | None = None,
     latent_scale: float | None = None,
     callback: Callback | None = None,
@@ -126,7 +127,7 @@ def sample_stage1(
         num_steps: evaluations; the authors run 51 (their paper says 50). Any number works.
         guidance_scale, guidance_exponent: of :func:`~flashvideo.method.guidance.dynamic_guidance`.
         negative_prompt_embeds: ``[B, 226, D]``; ``None`` is all zeros, as the model was trained.
-        generator: of the solver's noise, one fp32 draw for each step but the last.
+        generator: of the solver's noise, one fp32 draw for each step but the last; one for all samples or one for each.
         step_noise: those draws, in order, instead: ``num_steps - 1`` tensors like ``noise``.
         latent_scale: default: the checkpoint's own, else 0.7.
         callback: ``callback(steps done, num_steps, denoised estimate in VAE space)`` after each step.
@@ -140,6 +141,7 @@ def sample_stage1(
         ValueError: shapes or settings that do not fit, before the first evaluation.
     """
     check_latents("noise", noise)
+    check_generators(generator, len(noise))
     check_guidance(guidance_scale)
     schedule = stage1_schedule(num_steps)
     timesteps = schedule.timesteps.tolist()

@@ -18,7 +18,8 @@ from ..loading.text import check_prompt, encode_prompts, stage2_prompt
 from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..method.stage1 import sample_stage1
 from ..method.stage2 import refine_latents
-from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
+from ..tensors.noise import standard_normal
+from ..tensors.sizes import SPATIAL_FACTOR
 from ..vae.codec import decode_latents, decode_stream, encode_video
 from ..video.color_match import match_colors
 from ..video.resize import resize_video
@@ -100,11 +101,6 @@ def embed_for_both(
     return first.cpu(), second.cpu()
 
 
-def _draws(shape: Sequence[int], generators: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal ``[B, *shape]`` on the CPU, each sample from its own generator."""
-    return torch.stack([torch.randn(tuple(shape), generator=generator) for generator in generators])
-
-
 def _generators(seeds: Sequence[int], purpose: Purpose) -> list[torch.Generator]:
     return [generator_for(seed, purpose) for seed in seeds]
 
@@ -124,9 +120,7 @@ def sample_previews(
     """
     settings.check()
     _, *shape = settings.latent_shape
-    noise = _draws(shape, _generators(seeds, "stage1 start"))
-    solvers = _generators(seeds, "stage1 solver")
-    step_noise = [_draws(shape, solvers) for _ in range(settings.num_steps - 1)]
+    noise = standard_normal((len(seeds), *shape), _generators(seeds, "stage1 start"))
     with models.use("stage1") as transformer:
         return sample_stage1(
             transformer,
@@ -136,7 +130,7 @@ def sample_previews(
             guidance_scale=settings.guidance_scale,
             guidance_exponent=settings.guidance_exponent,
             guidance_curve=settings.guidance_curve,  # type: ignore[arg-type]
-            step_noise=step_noise,
+            generator=_generators(seeds, "stage1 solver"),
             sequential_guidance=sequential_guidance(noise.shape),
             callback=_steps(progress, "Stage I"),
         ).cpu()
@@ -157,14 +151,14 @@ def encode_upscaled(
         seeds: of the posterior, one a sample; the settings' own is not used.
     """
     large = resize_video(video, settings.height, settings.width, mode=settings.resize)
-    noise = None
-    if settings.sample_posterior:
-        size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
-        shape = (LATENT_CHANNELS, latent_frames(video.shape[2]), *size)
-        noise = _draws(shape, _generators(seeds, "posterior"))
     with models.use("vae") as vae:
-        sample = settings.sample_posterior
-        return encode_video(vae, large, sample=sample, noise=noise, callback=_steps(progress, "Encode")).float()
+        return encode_video(
+            vae,
+            large,
+            sample=settings.sample_posterior,
+            generator=_generators(seeds, "posterior"),
+            callback=_steps(progress, "Encode"),
+        )
 
 
 def degrade(models: Models, latents: Tensor, settings: Stage2Settings, seeds: Sequence[int]) -> Tensor:
@@ -173,8 +167,8 @@ def degrade(models: Models, latents: Tensor, settings: Stage2Settings, seeds: Se
     Args:
         seeds: of the noise, one a sample; the settings' own is not used.
     """
-    noise = _draws(latents.shape[1:], _generators(seeds, "degradation"))
-    return degrade_latents(latents, settings.noise_step, noise=noise, latent_scale=stage2_scale(models))
+    generators = _generators(seeds, "degradation")
+    return degrade_latents(latents, settings.noise_step, generator=generators, latent_scale=stage2_scale(models))
 
 
 def refine(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents, check_video
+from ..tensors.noise import Generators, standard_normal
 from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from .limits import UNLIMITED, Device, Limits, Tile
 from .tiling import plan
@@ -165,7 +166,7 @@ def encode_video(
     *,
     sample: bool = True,
     noise: Tensor | None = None,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     tile: Tile = None,
     memory_budget: float | None = None,
     callback: Callback | None = None,
@@ -182,7 +183,7 @@ def encode_video(
         sample: draw ``mean + std * noise``; False gives the mean.
         noise: standard normal ``[B, 16, T, h, w]``; by default one draw of that shape, in fp32, from ``generator`` on
             its device, so a seed gives the same latents whatever the tile and the device of the VAE.
-        generator: source of the noise; None is torch's default one on the CPU.
+        generator: source of the noise, one or one for each video; None is torch's default one on the CPU.
         callback: called after every chunk with its number from 1, the number of chunks, and its latents. May raise.
 
     The other arguments are those of ``decode_latents``.
@@ -201,8 +202,7 @@ def encode_video(
     channels = job.layers[-1].channels[1] // 2
     shape = (len(video), channels, times, *job.size)
     if sample and noise is None:
-        source = generator.device if generator is not None else torch.device("cpu")
-        noise = torch.randn(shape, generator=generator, device=source)
+        noise = standard_normal(shape, generator)
     if sample and noise is not None and tuple(noise.shape) != shape:
         raise ValueError(f"noise has shape {list(noise.shape)}; expected that of the latents, {list(shape)}.")
     latents = torch.empty(shape, device=job.device)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ...flashvideo.method.checks import NOISE_STEPS
-from ...flashvideo.method.degradation import standard_normal
 from ...flashvideo.method.schedules import SolverLevels, stage1_schedule
 from ...flashvideo.method.stage1 import GuidanceCurve, stage1_guidance, stage1_steps
 from ...flashvideo.tensors.checks import check_latents
+from ...flashvideo.tensors.noise import standard_normal
 from .sampling import Stage1Sampling, vp_factors
 
 _SEEDS = 2**63

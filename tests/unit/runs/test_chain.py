@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from flashvideo.loading.model_store import ModelStore, find_models
+from flashvideo.method import degradation, stage1
 from flashvideo.report import LoadedModels
 from flashvideo.runs import chain
 from flashvideo.runs.record import load_record
 from flashvideo.runs.settings import Stage1Settings, Stage2Settings
+from flashvideo.tensors.noise import standard_normal
+from flashvideo.vae import codec
 from tests.conftest import TINY
 
 PROMPTS, SEEDS = ["a red ball rolls", "rain falls on a lake", "a blue cube turns"], [3, 0, 2**63 - 1]
@@ -44,23 +47,17 @@ def through_the_chain(models, prompts, seeds):
 
 @pytest.fixture
 def draws(monkeypatch):
-    """All noise ``[B, ...]`` that the method is given, in order, with the function's name."""
-    given = []
+    """All noise ``[B, ...]`` that is drawn, in order, with the module that draws it."""
+    drawn = []
+    for module in (chain, stage1, degradation, codec):
 
-    def watch(name, noise_of):
-        function = getattr(chain, name)
+        def watching(shape, generator, module=module):
+            assert generator is not None, "nothing comes from torch's own generator"
+            drawn.append((module.__name__, standard_normal(shape, generator)))
+            return drawn[-1][1]
 
-        def watching(*arguments, **more):
-            assert more.get("generator") is None, "drawn by the chain, sample by sample"
-            given.extend((name, noise) for noise in noise_of(arguments, more))
-            return function(*arguments, **more)
-
-        monkeypatch.setattr(chain, name, watching)
-
-    watch("sample_stage1", lambda arguments, more: [arguments[1], *more["step_noise"]])
-    watch("encode_video", lambda _arguments, more: [more["noise"]])
-    watch("degrade_latents", lambda _arguments, more: [more["noise"]])
-    return given
+        monkeypatch.setattr(module, "standard_normal", watching)
+    return drawn
 
 
 def test_a_batch_is_its_samples_alone(models, draws):
