@@ -66,9 +66,10 @@ class Option:
     def check_default(self, value: Any) -> None:
         """Raise ValueError unless a value of a ``settings.json`` runs; numbers may be words there."""
         kind = self.fields[0].kind
-        given = value if kind is str and not self.is_size else str(value) if self.is_size else kind(str(value))
-        for one in self.fields:
-            one.check(self.chosen(given)[one.name])
+        if self.is_size:
+            parse_size(str(value))
+        else:
+            self.fields[0].check(value if kind is str else kind(str(value)))
 
     def add_to(self, group: Any, name: str, default: Any, shown: str) -> None:
         """Add it to a parser's group under a name; ``shown`` is what the help says of the default."""
