@@ -63,6 +63,11 @@ def test_the_house_stands_as_planned() -> None:
     assert not broken, "\n".join(broken)
 
 
+def test_tests_mirror_the_rooms() -> None:
+    folders = {path.parent.name for path in (ROOT / "tests" / "unit").glob("*/*.py")}
+    assert folders <= set(FLOORS), f"the plan has no room {', '.join(sorted(folders - set(FLOORS)))}"
+
+
 @pytest.mark.parametrize(
     ("file", "source", "said"),
     [
