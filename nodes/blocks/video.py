@@ -51,12 +51,6 @@ def read_audio(source: Any, start: float, duration: float) -> AudioInput | None:
     return {"waveform": torch.from_numpy(waveform.copy())[None], "sample_rate": rate}
 
 
-def count_consumers(prompt: dict[str, Any] | None, node_id: str | None) -> int:
-    """How many inputs of a workflow take a node's first output."""
-    links = [value for node in (prompt or {}).values() for value in node.get("inputs", {}).values()]
-    return max(1, sum(isinstance(link, list) and link[:2] == [node_id, 0] for link in links))
-
-
 class DecodeVideo(io.ComfyNode):
     """A LATENT as a VIDEO that is decoded while it is saved."""
 
@@ -95,7 +89,6 @@ class DecodeVideo(io.ComfyNode):
                 ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="For Save Video and any other node.")],
-            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -120,10 +113,9 @@ class DecodeVideo(io.ComfyNode):
             audio = source_audio(source)
         height, width = (side * SPATIAL_FACTOR for side in samples.shape[3:])
         shape = (true_frames(latent), height, width)
-        consumers = count_consumers(cls.hidden.prompt, cls.hidden.unique_id)
         finish = color_finish(latent, colors_of, match_colors, shape[0])
         limits = VaeLimits(tile_size, memory_gb)
-        frames = LatentFrames(vae, samples, shape, limits, consumers, finish[0] if finish else None)
+        frames = LatentFrames(vae, samples, shape, limits, finish[0] if finish else None)
         return io.NodeOutput(LazyVideo(frames, rate, audio, bit_depth))
 
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
+import folder_paths
 import torch
 from comfy_api.input import AudioInput, VideoInput
 from comfy_api.input_impl import VideoFromComponents
@@ -17,11 +18,8 @@ from comfy_api.util import VideoCodec, VideoComponents, VideoContainer
 from torch import Tensor
 
 from ...flashvideo.checkpoints.outputs import replacing
-from ...flashvideo.vae.tiling.memory import free_on_host
+from ...flashvideo.video.spool import FrameSpool
 from .codec import Finish, VaeLimits, decoded_chunks
-
-_KEEP_SHARE = 0.5  # of the free host memory: as much may decoded frames take that a second consumer waits for
-_PIXEL_BYTES = 12
 
 
 class FrameSource(Protocol):
@@ -39,49 +37,34 @@ class FrameSource(Protocol):
 
 
 class LatentFrames:
-    """Frames that are decoded from latents ``[1, 16, T, h, w]``.
+    """Frames of latents ``[1, 16, T, h, w]``, decoded when they are first read; from then on they wait on disk.
 
     Args:
         shape: frames (without padding), height, width.
-        consumers: how many will read them; more than one, and they are kept for the others while memory allows.
         finish: what is done to frames as they come.
     """
 
     def __init__(
-        self,
-        vae: Any,
-        samples: Tensor,
-        shape: tuple[int, int, int],
-        limits: VaeLimits,
-        consumers: int = 1,
-        finish: Finish | None = None,
+        self, vae: Any, samples: Tensor, shape: tuple[int, int, int], limits: VaeLimits, finish: Finish | None = None
     ) -> None:
         self.vae, self.samples, self.shape, self.limits, self.finish = vae, samples, shape, limits, finish
-        self._waiting = consumers
-        self._kept: Tensor | None = None
+        self._spool: FrameSpool | None = None
 
     def stream(self, stop: int) -> Generator[Tensor, None, None]:
-        self._waiting -= 1
-        kept = self._kept
-        if self._waiting <= 0:
-            self._kept = None
-        if kept is not None and len(kept) >= stop:
-            yield kept[:stop]
+        if self._spool is not None and self._spool.count >= stop:
+            yield from self._spool.read(stop)
             return
-        size = math.prod(self.shape[1:]) * stop * _PIXEL_BYTES
-        store = (
-            torch.empty(stop, *self.shape[1:], 3) if self._waiting > 0 and size < _KEEP_SHARE * free_on_host() else None
-        )
-        done = 0
+        folder = Path(folder_paths.get_temp_directory())
+        spool, done = FrameSpool.where_there_is_room(folder, stop, (*self.shape[1:], 3)), 0
         with contextlib.closing(decoded_chunks(self.vae, self.samples, self.limits)) as chunks:
             for chunk in chunks:
                 chunk = chunk[:, :, : stop - done]
                 frames = (chunk if self.finish is None else self.finish(chunk, done))[0].movedim(0, -1)
-                if store is not None:
-                    store[done : done + len(frames)] = frames
+                if spool is not None and not spool.add(frames):
+                    spool = None
                 done += len(frames)
-                if done == stop:
-                    self._kept = store
+                if done == stop:  # before the last frames are given away: their reader may not come back
+                    self._spool = spool
                 yield frames
                 if done == stop:
                     return

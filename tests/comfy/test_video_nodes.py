@@ -126,6 +126,15 @@ def test_two_consumers_decode_once(bench: Bench, latents: Any) -> None:
     assert len(file_frames(saved_file(bench, run, save))) == 9
 
 
+def test_saving_again_does_not_decode_again(bench: Bench, latents: Any) -> None:
+    save = bench.add("SaveVideo", video=lazy(bench, latents(1, 16, 3, 4, 6)), filename_prefix="first", **AUTO)
+    first = bench.run()
+    bench.graph.nodes[save[0]]["inputs"]["filename_prefix"] = "second"
+    second = bench.run()
+    assert (decodes(first), decodes(second)) == (1, 0)
+    assert torch.equal(*(file_frames(saved_file(bench, run, save)) for run in (first, second)))
+
+
 def test_ten_bits_and_audio_reach_the_file(bench: Bench, latents: Any) -> None:
     audio = bench.tensor("ProbeAudio", torch.rand(1, 2, 16000), rate=16000)
     video = lazy(bench, latents(1, 16, 2, 4, 6), bit_depth=10, audio=audio)
