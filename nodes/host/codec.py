@@ -19,7 +19,15 @@ from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estim
 from ...flashvideo.vae.limits import Limits
 from ...flashvideo.video.resize import resize_video
 from ..shared.node_text import show_on_node
-from ..shared.wiring import FRAMES_KEY, RESIZE_KEY, image_to_video, require_latents, true_frames
+from ..shared.wiring import (
+    FRAMES_KEY,
+    RESIZE_KEY,
+    image_to_video,
+    joined_videos,
+    require_latents,
+    require_one_video,
+    true_frames,
+)
 from .vae import CoreAutoencoder, claimed_bytes, padded_frames, reporting, spare_memory
 
 Finish = Callable[[Tensor, int], Tensor]  # (frames [1, 3, f, H, W], number of the first) -> the same, finished
@@ -159,7 +167,7 @@ def decode_images(
                 start += count
                 if start == frames:
                     break
-    return images.flatten(0, 1)
+    return joined_videos(images)
 
 
 def encode_clip(vae: Any, video: Tensor, limits: VaeLimits, noise_seed: int | None) -> Tensor:
@@ -190,6 +198,7 @@ def upscaled_latent(
 ) -> dict[str, Any]:
     """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
     require_vae(vae)
+    require_one_video(image)
     check_size(*size)
     video = image_to_video(image)
     frames = video.shape[2]

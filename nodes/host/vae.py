@@ -21,6 +21,7 @@ from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
 from ...flashvideo.vae.codec import decode_stream, encode_video, estimate_decode, estimate_encode
 from ...flashvideo.vae.limits import Limits
+from ..shared.wiring import joined_videos, require_one_video
 
 log = logging.getLogger(__name__)
 
@@ -134,6 +135,30 @@ class HostedAutoencoder(CoreAutoencoder):
         return self.encode(pixels, tile=tile)
 
 
+class HostedVAE(comfy.sd.VAE):
+    """ComfyUI's VAE. Its decode nodes put the videos of a batch one behind the other; here that is remembered, so that
+    nobody encodes them as one clip."""
+
+    def decode(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _batch_joined(super().decode(*args, **kwargs))
+
+    def decode_tiled(self, *args: Any, **kwargs: Any) -> Tensor:
+        return _batch_joined(super().decode_tiled(*args, **kwargs))
+
+    def encode(self, pixel_samples: Tensor) -> Tensor:
+        require_one_video(pixel_samples)
+        return super().encode(pixel_samples)
+
+    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        require_one_video(pixel_samples)
+        return super().encode_tiled(pixel_samples, *args, **kwargs)
+
+
+def _batch_joined(images: Tensor) -> Tensor:
+    """What core's nodes make of several videos anyhow; one video keeps its five dimensions."""
+    return joined_videos(images) if images.ndim == 5 and len(images) > 1 else images
+
+
 def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
     """The module with the weights of a file.
 
@@ -186,7 +211,7 @@ def load_vae_object(path: str) -> comfy.sd.VAE:
     device = management.vae_device()
     module = _read_module(path, management.vae_dtype(device, COMPUTE_DTYPES))
     with _without_warning():
-        vae: Any = comfy.sd.VAE(sd={})
+        vae: Any = HostedVAE(sd={})
     vae.first_stage_model, vae.device, vae.output_device = module, device, management.intermediate_device()
     # What core hands over and takes back: fp32 in 0..1. The library casts to the weights' precision itself.
     vae.vae_dtype, vae.working_dtypes = torch.float32, COMPUTE_DTYPES

@@ -15,6 +15,7 @@ from ...flashvideo.tensors.sizes import TEMPORAL_FACTOR, video_frames
 NOISE_STEP_KEY = "flashvideo_noise_step"  # what they were degraded with
 FRAMES_KEY = "flashvideo_frames"  # frames of the video before it was padded to 4n + 1
 RESIZE_KEY = "flashvideo_resize"  # how the small video was brought to its shape
+_VIDEOS = "flashvideo_videos"  # attribute of an IMAGE that holds several videos: it has no dimension for them
 _SEEDS = 2**64
 
 
@@ -62,6 +63,26 @@ def image_to_video(image: Tensor) -> Tensor:
     if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
         raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
     return image[..., :3].movedim(-1, 0)[None].float()
+
+
+def joined_videos(images: Tensor) -> Tensor:
+    """Videos ``[B, F, H, W, C]`` as IMAGE ``[B * F, H, W, C]``, which remembers B where it matters."""
+    count, frames = images.shape[:2]
+    joined = images.flatten(0, 1)
+    if count > 1 and frames > 1:
+        setattr(joined, _VIDEOS, count)
+    return joined
+
+
+def require_one_video(image: Tensor) -> None:
+    """Raise ValueError for an IMAGE that a batch of videos was decoded into: it would be taken for one clip."""
+    count = getattr(image, _VIDEOS, 1)
+    if count > 1:
+        raise ValueError(
+            f"The image is a batch of {count} videos of {len(image) // count} frames, one behind the other; they would "
+            "become one clip. Take one before it is decoded, with FlashVideo Preview Gate or FlashVideo Pick Preview, "
+            "or set batch_size to 1."
+        )
 
 
 def require_single(samples: Tensor, otherwise: str = "") -> None:

@@ -86,6 +86,44 @@ def test_a_batch_of_videos_is_decoded_one_after_another(bench: Bench, library_va
     assert close(saved(core, "image"), expected)
 
 
+DECODERS = {"FlashVideoTiledDecode": "latent", "VAEDecode": "samples", "VAEDecodeTiled": "samples"}
+ENCODERS = {"FlashVideoUpscaleEncode": "image", "VAEEncode": "pixels", "VAEEncodeTiled": "pixels"}
+
+
+def through(bench: Bench, latent: Any, decoder: str, encoder: str) -> Path:
+    """A latent that is decoded and encoded again at the same size."""
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
+    image = bench.add(decoder, vae=vae, **{DECODERS[decoder]: bench.latent(latent)})
+    more = {"size": "custom", "width": 48, "height": 32} if encoder == "FlashVideoUpscaleEncode" else {}
+    return bench.save(bench.add(encoder, vae=vae, **{ENCODERS[encoder]: image}, **more))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_batch_of_videos_is_no_clip(bench: Bench, latents: Any, decoder: str, encoder: str) -> None:
+    """Without a gate two seeds would become one video, which Stage II refines without a word."""
+    through(bench, latents(2, 16, 2, 4, 6), decoder, encoder)
+    assert "a batch of 2 videos of 5 frames" in bench.fails()
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 2, 4, 6), (3, 16, 1, 4, 6)], ids=["a video", "pictures"])
+@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_one_video_and_a_batch_of_pictures_go_on(
+    bench: Bench, latents: Any, decoder: str, encoder: str, shape: tuple[int, ...]
+) -> None:
+    out = through(bench, latents(*shape), decoder, encoder)
+    bench.run()
+    assert saved(out).shape == (1, 16, 2, 4, 6)
+
+
+def test_pixels_of_a_batch_of_videos_are_not_degraded_as_one(bench: Bench, latents: Any) -> None:
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
+    image = bench.add("VAEDecode", vae=vae, samples=bench.latent(latents(2, 16, 2, 4, 6)))
+    bench.save(bench.add("FlashVideoDegradePixels", image=image), "ProbeSaveImage", "image")
+    assert "a batch of 2 videos of 5 frames" in bench.fails()
+
+
 def test_cores_own_vae_is_decoded_exactly(bench: Bench, library_vae: Any, latents: Any) -> None:
     given = latents(1, 16, 4, 4, 6)
     core = bench.add("ProbeCoreVae", vae=bench.add("FlashVideoLoadVAE", vae_name=VAE))
