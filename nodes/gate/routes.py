@@ -9,10 +9,9 @@ from typing import Any
 import folder_paths
 from aiohttp import web
 
-from .store import Batch, GateStore, is_hash
+from .store import Batch, GateStore, checked_limit, is_hash
 
 PREFIX = "/flashvideo/previews"
-_MAX_MEGABYTES = 1 << 20
 
 
 @cache
@@ -69,12 +68,13 @@ async def post_empty(request: web.Request) -> web.Response:
 
 async def post_limit(request: web.Request) -> web.Response:
     try:
-        megabytes = int((await request.json())["megabytes"])
-    except (ValueError, KeyError, TypeError):
+        given = (await request.json())["megabytes"]
+    except (ValueError, TypeError, LookupError, RecursionError):  # also no such charset, arrays in arrays in arrays
         return web.json_response({"error": 'expected {"megabytes": number}'}, status=400)
-    if not 1 <= megabytes <= _MAX_MEGABYTES:
-        return web.json_response({"error": f"expected 1 to {_MAX_MEGABYTES} megabytes"}, status=400)
-    gate_store().limit = megabytes
+    try:
+        gate_store().limit = checked_limit(given)
+    except ValueError as error:
+        return web.json_response({"error": str(error)}, status=400)
     return _state()
 
 

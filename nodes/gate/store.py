@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import shutil
@@ -29,6 +30,7 @@ from ...flashvideo.checkpoints.outputs import replacing
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 1024  # megabytes: some 500 previews of 49 frames
+_MAX_LIMIT = 1 << 20  # megabytes
 _MEGABYTE = 1 << 20
 _HEX = re.compile(r"[0-9a-f]{32}")
 _ENTRY, _LIMIT = "entry.json", "limit.json"
@@ -37,6 +39,17 @@ _ENTRY, _LIMIT = "entry.json", "limit.json"
 def is_hash(text: str) -> bool:
     """Whether a text can be a signature or a content hash."""
     return _HEX.fullmatch(text) is not None
+
+
+def checked_limit(megabytes: object) -> int:
+    """A limit from a file or a request.
+
+    Raises:
+        ValueError: no number, or none that a limit can be.
+    """
+    if isinstance(megabytes, bool) or not isinstance(megabytes, int | float) or not 1 <= megabytes <= _MAX_LIMIT:
+        raise ValueError(f"expected 1 to {_MAX_LIMIT} megabytes")
+    return int(megabytes)
 
 
 def plain_values(latent: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +105,19 @@ class Batch:
         """The reverse of :meth:`as_json`.
 
         Raises:
-            ValueError, TypeError, KeyError: another program wrote it, or it was damaged.
+            ValueError, TypeError, KeyError, RecursionError: another program wrote it, or it was damaged.
         """
         data = json.loads(text)
+        if not isinstance(data, dict):
+            raise ValueError("expected a dictionary")
         batch = cls(samples=tuple(Sample(**sample) for sample in data.pop("previews")), **data)
-        if not all(map(is_hash, batch.hashes)):
+        if not batch.samples or not all(map(is_hash, batch.hashes)):
             raise ValueError("a sample's name is no hash")
+        sizes = [size for sample in batch.samples for size in (sample.frames, sample.width, sample.height)]
+        if any(type(size) is not int or size < 0 for size in sizes):
+            raise ValueError("a preview's size is no number")
+        if (batch.key and not is_hash(batch.key)) or not 0 <= float(batch.fps) < math.inf:
+            raise ValueError("the previews' key or frame rate is none")
         return batch
 
 
@@ -117,14 +137,17 @@ class GateStore:
         if not is_hash(signature):
             return None
         try:
-            return Batch.from_json((self.root / signature / _ENTRY).read_text(encoding="utf-8"))
+            batch = Batch.from_json((self.root / signature / _ENTRY).read_text(encoding="utf-8"))
+            if batch.signature != signature:
+                raise ValueError("it is another batch's")
+            return batch
         except FileNotFoundError:
             with self._lock:
                 if signature in self._evicted:
                     self._evicted.discard(signature)
                     self.generation += 1
             return None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             log.warning("FlashVideo: a damaged batch of previews is ignored (%s: %s)", signature, error)
             return None
 
@@ -134,13 +157,15 @@ class GateStore:
             return None
         try:
             with safe_open(self.root / signature / f"{sample}.safetensors", framework="pt") as file:
-                latent = {"samples": file.get_tensor("samples"), **json.loads(file.metadata()["values"])}
+                latent = {**json.loads(file.metadata()["values"]), "samples": file.get_tensor("samples")}
+            if content_hash(latent) != sample:
+                raise ValueError("its content is not what its name says")
+            return latent
         except FileNotFoundError:
             return None
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError) as error:
             log.warning("FlashVideo: a damaged sample is ignored (%s: %s)", sample, error)
             return None
-        return latent if content_hash(latent) == sample else None
 
     def has_latents(self, batch: Batch) -> bool:
         return all(self.latent(batch.signature, sample) is not None for sample in batch.hashes)
@@ -193,8 +218,11 @@ class GateStore:
     def limit(self) -> int:
         """Megabytes."""
         try:
-            return int(json.loads((self.root / _LIMIT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return checked_limit(json.loads((self.root / _LIMIT).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return DEFAULT_LIMIT
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("FlashVideo: %s is damaged (%s); the limit is %d MB.", _LIMIT, error, DEFAULT_LIMIT)
             return DEFAULT_LIMIT
 
     @limit.setter
@@ -214,8 +242,8 @@ class GateStore:
     def make_room(self, keep: str = "") -> None:
         """Remove the batches that were not used for longest until the limit holds; ``keep`` stays."""
         with self._lock:
-            folders = sorted(self._folders(), key=_last_used)
-            total, allowed = sum(map(_size, folders)), self.limit * _MEGABYTE
+            folders, limit = sorted(self._folders(), key=_last_used), self.limit
+            total, allowed = sum(map(_size, folders)), limit * _MEGABYTE
             for folder in folders:
                 if total <= allowed:
                     break
@@ -223,7 +251,7 @@ class GateStore:
                     total -= _size(folder)
                     self._evicted.add(folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
-                    log.info("FlashVideo: the preview store is over %d MB, an old batch was removed", self.limit)
+                    log.info("FlashVideo: the preview store is over %d MB, an old batch was removed", limit)
 
     def empty(self) -> int:
         """Remove all batches; gives the bytes that were freed."""

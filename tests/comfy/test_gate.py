@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +221,72 @@ def test_limits_are_checked(server: ComfyServer) -> None:
         with pytest.raises(urllib.error.HTTPError) as error:
             server.post("/flashvideo/previews/limit", wrong)
         assert error.value.code == 400
+
+
+JSON = "application/json"
+DEEP = b"[" * 100_000
+WRONG_LIMITS = {
+    "infinite": (b'{"megabytes": 1e400}', JSON),
+    "no number": (b'{"megabytes": NaN}', JSON),
+    "negative": (b'{"megabytes": -5}', JSON),
+    "true": (b'{"megabytes": true}', JSON),
+    "deep": (b'{"megabytes": ' + DEEP + b"}", JSON),
+    "charset": (b'{"megabytes": 5}', f"{JSON}; charset=klingon"),
+    "no text": (b'{"megabytes": 5}', f"{JSON}; charset=base64"),
+    "bytes": (b"\xff\xfe", JSON),
+    "nothing": (b"", JSON),
+}
+
+
+@pytest.mark.parametrize("body", WRONG_LIMITS)
+def test_a_limit_that_is_none_is_the_askers_mistake(server: ComfyServer, body: str) -> None:
+    content, kind = WRONG_LIMITS[body]
+    address = f"http://127.0.0.1:{server.port}/flashvideo/previews/limit"
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(urllib.request.Request(address, content, {"Content-Type": kind}), timeout=60)
+    assert error.value.code == 400
+    assert "expected" in json.loads(error.value.read())["error"]
+    assert server.get("/flashvideo/previews")["limit_megabytes"] == 1024
+
+
+def test_a_damaged_entry_is_made_anew(gated: Gated) -> None:
+    """In words; whatever stands in the file."""
+    server, shown = gated.bench.server, gated.shown(gated.run())
+    address = f"/flashvideo/previews/{shown['signature']}"
+    entry = next((server.base / "user").rglob(shown["signature"])) / "entry.json"
+    good = json.loads(entry.read_text())
+    other = [{**preview, "frames": "5"} for preview in good["previews"]]
+    named = [{**preview, "hash": 5} for preview in good["previews"]]
+    wrong: list[Any] = [5, "text", None, [], {}, {**good, "previews": 5}, {**good, "previews": []}]
+    wrong += [{**good, "previews": other}, {**good, "previews": named}, {**good, "key": "../x"}, {**good, "fps": "x"}]
+    wrong += [{**good, "fps": float("inf")}, {**good, "signature": STALE}, {**good, "more": 1}]
+    for content in [b"", b"\xff", DEEP, *(json.dumps(data).encode() for data in wrong)]:
+        entry.write_bytes(content)
+        with pytest.raises(urllib.error.HTTPError) as error:
+            server.request(address)
+        assert (error.value.code, content[:80]) == (404, content[:80])
+    assert f"a damaged batch of previews is ignored ({shown['signature']}: " in server.log()
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    again = gated.run()
+    assert gated.stage1 in again.executed
+    assert gated.shown(again)["previews"] == shown["previews"]
+    assert json.loads(entry.read_text()) == good
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"1e400", b"-1", b"0", b"null", b'"9"', DEEP], ids=range(8))
+def test_a_damaged_limit_is_the_default(gated: Gated, content: bytes) -> None:
+    """It removes no previews."""
+    server, shown = gated.bench.server, gated.shown(gated.run())
+    folder = next((server.base / "user").rglob(shown["signature"])).parent
+    try:
+        (folder / "limit.json").write_bytes(content)
+        assert server.get("/flashvideo/previews")["limit_megabytes"] == 1024
+        assert "limit.json is damaged" in server.log()
+        gated.nodes[gated.stage1]["inputs"]["seed"] += 1
+        gated.run()
+        assert server.request(shown["previews"][0]["video"])[4:8] == b"ftyp"
+    finally:
+        (folder / "limit.json").unlink()
 
 
 def test_nodes_of_the_older_kind_may_be_ancestors(gated: Gated) -> None:
