@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+MAX_NAME = 255  # bytes of a file's name: ext4, APFS, NTFS and most others
 
 
 def check_writable(path: Path, *, overwrite: bool, size: int = 0) -> None:
@@ -21,9 +24,10 @@ def check_writable(path: Path, *, overwrite: bool, size: int = 0) -> None:
         ValueError: a folder of that name, an existing file, a missing or unwritable folder, too little room.
     """
     folder = path.parent
-    if path.is_dir():
+    is_folder, exists = _what_is_there(path)
+    if is_folder:
         raise ValueError(f"{path} is a folder; expected the name of a file to write.")
-    if path.exists() and not overwrite:
+    if exists and not overwrite:
         raise ValueError(f"{path} exists already and is kept. Choose another name, or allow it with --overwrite.")
     if not folder.is_dir():
         raise ValueError(f"The folder {folder} does not exist. Create it, or write to another one.")
@@ -39,6 +43,24 @@ def check_writable(path: Path, *, overwrite: bool, size: int = 0) -> None:
         raise ValueError(
             f"{folder} has {free / 1e9:.2f} GB free; {path.name} takes {size / 1e9:.2f} GB. Make room first."
         )
+
+
+def _what_is_there(path: Path) -> tuple[bool, bool]:
+    """Whether ``path`` is a folder, and whether there is anything of that name.
+
+    Raises:
+        ValueError: a name that no file can have.
+    """
+    length = len(os.fsencode(path.name)) if os.name == "posix" else len(path.name)
+    if length > MAX_NAME:
+        raise ValueError(
+            f"The name {path.name[:40]}...{path.name[-30:]} has {length} bytes; file systems take at most {MAX_NAME}. "
+            "Choose a shorter one for the output: other files are named after it."
+        )
+    try:
+        return path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a path that is too long, a NUL in it, a folder that is closed
+        raise ValueError(f"{path} cannot be written ({error}). Choose another name or folder.") from error
 
 
 @contextlib.contextmanager

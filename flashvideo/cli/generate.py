@@ -9,12 +9,22 @@ from typing import Any
 
 from ..checkpoints.outputs import check_writable
 from ..loading.model_store import ModelStore
-from ..method.checks import check_positive
+from ..method.checks import check_text
 from ..runs import chain
-from ..runs.jobs import Job, Outputs, Wanted, check_jobs, prompt_jobs, read_prompts, seed_jobs, this_process
+from ..runs.jobs import (
+    Job,
+    Outputs,
+    Wanted,
+    check_count,
+    check_jobs,
+    prompt_jobs,
+    read_prompts,
+    seed_jobs,
+    this_process,
+)
 from ..runs.record import load_record
 from ..runs.runner import Runner
-from ..runs.settings import Stage1Settings, Stage2Settings, check_seed
+from ..runs.settings import Stage1Settings, Stage2Settings
 from ..video.files import check_fps, check_output
 from .options import (
     add_model_options,
@@ -89,8 +99,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 def run_generate(options: argparse.Namespace) -> None:
     stage1 = stage1_settings(options)
     stage2 = stage2_settings(options, Stage2Settings()).with_seed(stage1.seed)
-    check_positive("--num-previews", options.num_previews)
-    check_seed(stage1.seed + options.num_previews - 1)
+    check_count(options.num_previews, stage1.seed)
     check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
@@ -99,6 +108,7 @@ def run_generate(options: argparse.Namespace) -> None:
     if options.prompts is not None:
         _generate_many(options, stage1, stage2, wanted)
         return
+    check_text("the prompt", options.prompt)
     if not options.prompt.strip():
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
     rank, processes = this_process()
@@ -118,6 +128,7 @@ def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
 
 def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> None:
     prompts = read_prompts(options.prompts.expanduser())
+    check_count(options.num_previews, stage1.seed, len(prompts))
     folder = options.output.expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; with --prompts the output is a folder.")

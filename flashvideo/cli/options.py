@@ -12,13 +12,16 @@ from typing import Any, TypeVar
 
 import torch
 
+from ..checkpoints.files import name_list
 from ..checkpoints.metadata import STAGES
 from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
+from ..method.checks import shortened
 from ..runs.fields import Setting, settings_of
 from ..runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings, parse_size, size_name
 
 SETTINGS_FILE = "settings.json"  # in a models folder
+_MAX_SETTINGS = 1 << 20  # bytes
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
 _Settings = TypeVar("_Settings", Stage1Settings, Stage2Settings)
 
@@ -236,17 +239,19 @@ def _read_settings(file: Path) -> dict[str, str]:
         if option.fields[0].of_models
     }
     try:
+        if (size := file.stat().st_size) > _MAX_SETTINGS:
+            raise ValueError(f"it has {size} bytes, expected at most {_MAX_SETTINGS}")
         table = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({error}). Mend it or take it away.") from error
     if not isinstance(table, dict) or set(table) - set(known):
-        wrong = sorted(set(table) - set(known)) if isinstance(table, dict) else table
+        wrong = name_list(set(table) - set(known)) if isinstance(table, dict) else shortened(table)
         raise ValueError(f"{file} has {wrong}; expected a table of these: {', '.join(known)}.")
     for name, value in table.items():
         try:
             known[name].check_default(value)
-        except ValueError:
-            raise ValueError(f"{file} has {name!r} as {value!r}; expected {known[name].expected}.") from None
+        except (ValueError, RecursionError):
+            raise ValueError(f"{file} has {name!r} as {shortened(value)}; expected {known[name].expected}.") from None
     return {name.replace("-", "_"): str(value) for name, value in table.items()}
 
 

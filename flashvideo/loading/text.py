@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import open_weights
 from ..checkpoints.t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
+from ..method.checks import check_text, shortened
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,10 @@ def check_prompt(tokenizer: Any, prompt: str, max_length: int = MAX_TOKENS, *, w
         ValueError: an empty prompt.
     """
     if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"the prompt is {prompt!r}; expected some text. Describe the video in 60 to 130 words.")
+        raise ValueError(
+            f"the prompt is {shortened(prompt)}; expected some text. Describe the video in 60 to 130 words."
+        )
+    check_text("the prompt", prompt)
     if max_length < 2:
         raise ValueError(f"max_length is {max_length}; expected at least 2 tokens.")
     ids = _prompt_ids(tokenizer, prompt)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..tensors.sizes import SIZE_MULTIPLE
 
 NOISE_STEPS = 1000
+MAX_TEXT = 20_000  # characters; a model reads about a thousand
 
 
 def check_size(height: int, width: int) -> None:
@@ -35,6 +36,30 @@ def check_noise_step(noise_step: float) -> None:
 def check_positive(name: str, value: int) -> None:
     if int(value) != value or value < 1:
         raise ValueError(f"{name} is {value}; expected a whole number of at least 1.")
+
+
+def check_text(name: str, text: Any) -> None:
+    """Raise ValueError unless ``text`` is some text that a tokenizer and a file can hold; it may be empty."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is {shortened(text)}; expected text.")
+    if len(text) > MAX_TEXT:
+        raise ValueError(
+            f"{name} has {len(text)} characters; expected at most {MAX_TEXT}, of which the model reads about a "
+            "thousand. Shorten it."
+        )
+    wrong = next((index for index, one in enumerate(text) if one == "\0" or "\ud800" <= one <= "\udfff"), None)
+    if wrong is not None:
+        what = "a NUL" if text[wrong] == "\0" else "half of a surrogate pair, or a byte that is not UTF-8,"
+        raise ValueError(f"{name} has {what} at character {wrong + 1}; expected text in UTF-8. Take it out.")
+
+
+def shortened(value: Any, length: int = 80) -> str:
+    """A value as messages show it."""
+    try:
+        words = ascii(value)
+    except RecursionError:
+        words = "nested too deeply"
+    return words if len(words) <= length else f"{words[:length]}..."
 
 
 def check_finite_number(name: str, value: float) -> None:

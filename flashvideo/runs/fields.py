@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..checkpoints.files import name_list
+from ..method.checks import check_text, shortened
+
 _KEY = "setting"
 _UNSET: Any = object()
 T = TypeVar("T")
@@ -55,9 +58,11 @@ class Setting:
 
     def check(self, value: Any, label: str = "") -> None:
         """Raise ValueError for a value that cannot run; ``label`` is what the message calls the setting instead."""
+        if self.kind is str and isinstance(value, str):
+            check_text(label or self.label, value)
         if not self._runs(value):
             reason = f" ({self.reason})" if self.reason else ""
-            raise ValueError(f"{label or self.label} is {value!r}; expected {self.expected}{reason}.")
+            raise ValueError(f"{label or self.label} is {shortened(value)}; expected {self.expected}{reason}.")
 
     def _runs(self, value: Any) -> bool:
         if self.off is not _UNSET and value == self.off:
@@ -66,7 +71,7 @@ class Setting:
             return value in self.choices
         if self.kind in (str, bool):
             return isinstance(value, self.kind)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        if not is_number(value):
             return False
         number = int(value) if self.kind is int else float(value)  # whole numbers exactly
         return (
@@ -75,6 +80,14 @@ class Setting:
             and (self.above is None or number > self.above)
             and (self.high is None or number <= self.high)
         )
+
+    def is_of_kind(self, value: Any) -> bool:
+        """Whether ``value`` is a number, a word or a truth value as the setting's are, within its range or not."""
+        if self.off is None and value is None:
+            return True
+        if self.kind in (str, bool):
+            return isinstance(value, self.kind)
+        return is_number(value) and (self.kind is float or int(value) == value)
 
     @property
     def range(self) -> str:
@@ -95,6 +108,14 @@ class Setting:
             return f"one of {self.range}" + (", or None" if self.off is None else "")
         kind = {int: "a whole number", float: "a number", str: "words", bool: "True or False"}[self.kind]
         return f"{kind}: {self.range}" if self.range else kind
+
+
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number that a float can hold."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def setting(default: Any, help: str, **more: Any) -> Any:
@@ -125,8 +146,8 @@ def check_known(names: Iterable[str], known: Iterable[str], where: str) -> None:
     """Raise ValueError for names that this program does not know: what they ask for, it would not do."""
     if unknown := sorted(set(names) - set(known)):
         raise ValueError(
-            f"{where} has {', '.join(unknown)}, which this program does not know: a newer one wrote it. Update "
-            "FlashVideo, or make it again with this one."
+            f"{where} has {name_list(name[:80] for name in unknown)}, which this program does not know: a newer one "
+            "wrote it. Update FlashVideo, or make it again with this one."
         )
 
 
@@ -134,7 +155,15 @@ def from_dict(kind: Callable[..., T], values: dict[str, Any], where: str) -> T:
     """A settings dataclass from a table. Fields that it lacks keep their defaults: they were invented later.
 
     Raises:
-        ValueError: fields that this program does not know.
+        ValueError: fields that this program does not know, values of another kind.
     """
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} is {shortened(values)}; expected a table of settings. It is damaged: make it again.")
     check_known(values, inspect.signature(kind).parameters, where)
+    for name, described in settings_of(kind).items():  # type: ignore[arg-type]
+        if name in values and not described.is_of_kind(values[name]):
+            raise ValueError(
+                f"{where} has {name} as {shortened(values[name])}; expected {described.expected}. It is damaged: make "
+                "it again."
+            )
     return kind(**values)

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..checkpoints.outputs import check_writable
+from ..method.checks import check_positive, check_text
 from ..video.files import check_output
-from .settings import Stage1Settings, Stage2Settings
+from .settings import MAX_SEED, Stage1Settings, Stage2Settings
 
+MAX_JOBS = 100_000  # videos of one run: each takes a look at the disk before work, and memory
+MAX_PROMPTS_FILE = 64 << 20  # bytes
 _PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
 _RANK_NAMES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # torchrun, then MPI's kinds
 _SIZE_NAMES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -100,11 +103,35 @@ class Wanted:
         others += [outputs.refined] if self.refined else []
         for path in others:
             check_writable(path, overwrite=overwrite)
+        if self.final:  # it lies there while it is decoded, wanted or not
+            check_writable(outputs.refined, overwrite=True)
         if self.final and not overwrite and outputs.refined.exists():
             raise ValueError(
                 f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
                 "Decode it, remove it, or pass --overwrite."
             )
+
+
+def check_count(num_previews: int, first_seed: int, prompts: int = 1) -> None:
+    """Raise ValueError for more videos than a run can hold in mind, or more seeds than there are.
+
+    Args:
+        num_previews: for each prompt, ``--num-previews``.
+        first_seed: the others follow it.
+        prompts: how many there are.
+    """
+    check_positive("--num-previews", num_previews)
+    if num_previews * prompts > MAX_JOBS:
+        of_prompts = f" of {prompts} prompts" if prompts > 1 else ""
+        raise ValueError(
+            f"--num-previews {num_previews}{of_prompts} asks for too many videos; expected at most {MAX_JOBS} in one "
+            "run. Ask for fewer, and go on from another --seed."
+        )
+    if first_seed + num_previews - 1 > MAX_SEED:
+        raise ValueError(
+            f"--num-previews {num_previews} from seed {first_seed} on goes beyond the last seed, {MAX_SEED}. Begin "
+            "with a smaller --seed."
+        )
 
 
 def check_jobs(jobs: list[Job], wanted: Wanted, *, overwrite: bool) -> None:
@@ -131,6 +158,8 @@ def read_prompts(path: Path) -> list[str]:
         ValueError: no such file, or no prompt in it.
     """
     try:
+        if (size := path.stat().st_size) > MAX_PROMPTS_FILE:
+            raise ValueError(f"{path} has {size} bytes; expected a text file of at most {MAX_PROMPTS_FILE}. Divide it.")
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
@@ -139,6 +168,8 @@ def read_prompts(path: Path) -> list[str]:
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise ValueError(f"{path} has no prompts in it. Write one a line.")
+    for index, prompt in enumerate(prompts):
+        check_text(f"prompt {index + 1} of {path}", prompt)
     return prompts
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..checkpoints.files import open_weights
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from ..method.checks import check_noise_step
+from ..method.checks import check_noise_step, check_text, shortened
 from ..tensors.checks import check_latents
 from ..video.files import DEFAULT_FPS, check_fps
-from .fields import check_known
+from .fields import check_known, is_number
 from .settings import Stage1Settings, Stage2Settings
 
 RECORD_FORMAT = "1"
@@ -23,6 +23,7 @@ _KEY = "flashvideo.preview"
 CONTENTS = ("preview", "degraded", "refined")
 _STAGE1_LATENTS = "preview_latents"
 _DESCRIBED = ("format", "content", "prompt", "fps", "noise_step", "stage1", "stage2", "models")
+_MAX_DESCRIPTION = 1 << 20  # characters; the longest prompt, escaped, takes an eighth
 _STAGE1_MODELS = ("stage1", "text", "lora")  # what a run of Stage II alone does not know
 
 
@@ -89,6 +90,7 @@ class Record:
     def check(self, name: str) -> None:
         """Raise ValueError for contents that cannot be refined or decoded; ``name`` is what messages call it."""
         check_latents(f"the latents of {name}", self.latents)
+        check_text(f"the prompt of {name}", self.prompt)
         if self.content == "degraded":
             check_noise_step(-1 if self.noise_step is None else self.noise_step)
         check_fps(self.fps, f"the fps of {name}")
@@ -149,13 +151,7 @@ def load_record(path: str | Path) -> Record:
             "another file of latents that `flashvideo generate` wrote."
         )
     try:
-        values = json.loads(text)
-        if values["format"] != RECORD_FORMAT or values["content"] not in CONTENTS:
-            raise ValueError(
-                f"{path} was written by another version (format {values['format']}, content {values['content']!r}); "
-                f"this program reads format {RECORD_FORMAT}. Update it."
-            )
-        check_known(values, _DESCRIBED, str(path))
+        values = _described(text, path)
         read = {name: weights.tensors[name].read().clone() for name in ("latents", "stage1_embeds", "stage2_embeds")}
         if _STAGE1_LATENTS in weights.tensors:
             read[_STAGE1_LATENTS] = weights.tensors[_STAGE1_LATENTS].read().clone()
@@ -170,6 +166,45 @@ def load_record(path: str | Path) -> Record:
             **read,
         )
         record.check(str(path))
-    except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path} is a damaged file of latents ({error!r}). Make it again.") from error
     return record
+
+
+def _described(text: str, path: str | Path) -> dict[str, Any]:
+    """What a file's header says of its latents, every value of the kind that it has to be.
+
+    Raises:
+        ValueError: another version's, or a damaged one.
+    """
+    damaged = f"{path} is a damaged file of latents"
+    if len(text) > _MAX_DESCRIPTION:
+        raise ValueError(
+            f"{damaged}: its description has {len(text)} characters, expected at most {_MAX_DESCRIPTION}. "
+            "Make it again."
+        )
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{damaged} (its description is no JSON: {error}). Make it again.") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{damaged}: its description is {shortened(values)}, expected a table. Make it again.")
+    if values["format"] != RECORD_FORMAT or values["content"] not in CONTENTS:
+        raise ValueError(
+            f"{path} was written by another version (format {shortened(values['format']).strip(chr(39))}, content "
+            f"{shortened(values['content'])}); this program reads format {RECORD_FORMAT}. Update it."
+        )
+    check_known(values, _DESCRIBED, str(path))
+    models, step = values.get("models", {}), values["noise_step"]
+    for name, right, expected in (
+        ("prompt", isinstance(values["prompt"], str), "text"),
+        ("fps", is_number(values["fps"]), "a number"),
+        ("noise_step", step is None or is_number(step), "a number or null"),
+        ("models", isinstance(models, dict), "a table of names"),
+    ):
+        if not right:
+            raise ValueError(f"{damaged}: {name} is {shortened(values[name])}, expected {expected}. Make it again.")
+    for name, model in models.items():
+        check_text(f"a model's name in {path}", name)
+        check_text(f"the {name} of models in {path}", model)
+    return values

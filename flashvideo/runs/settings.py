@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from ..method.checks import NOISE_STEPS, check_noise_step, check_size
+from ..method.checks import NOISE_STEPS, check_noise_step, check_size, shortened
 from ..method.stage1 import GUIDANCE_CURVES, stage1_guidance
 from ..method.stage2 import ROUNDINGS, SOLVERS
 from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
@@ -24,7 +24,7 @@ SIZES = {
     "4k": (2160, 3840),
 }
 _SIDE = {"low": SIZE_MULTIPLE, "step": SIZE_MULTIPLE, "offered": (SIZE_MULTIPLE, 16384)}
-_SEED_END = 2**63
+MAX_SEED = 2**64 - 1
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -95,7 +95,7 @@ class Stage1Settings:
         advanced=True,
     )
     seed: int = setting(
-        0, "Of everything that is drawn, in both stages.", option="seed", low=0, high=_SEED_END - 1, of_models=False
+        0, "Of everything that is drawn, in both stages.", option="seed", low=0, high=MAX_SEED, of_models=False
     )
 
     def check(self) -> None:
@@ -221,7 +221,7 @@ class Stage2Settings:
         high=1024,
         step=1,
     )
-    seed: int = setting(0, "Of the posterior and the degradation.", low=0, high=_SEED_END - 1, of_models=False)
+    seed: int = setting(0, "Of the posterior and the degradation.", low=0, high=MAX_SEED, of_models=False)
 
     def check(self) -> None:
         """Raise ValueError for settings that cannot run."""
@@ -258,5 +258,5 @@ class VideoSettings:
 
 
 def check_seed(seed: int) -> None:
-    if int(seed) != seed or not 0 <= seed < _SEED_END:
-        raise ValueError(f"seed {seed}: expected a whole number from 0 to 2^63 - 1.")
+    if not 0 <= seed <= MAX_SEED or int(seed) != seed:
+        raise ValueError(f"seed {shortened(seed)}: expected a whole number from 0 to 2^64 - 1.")

@@ -55,6 +55,23 @@ def test_output_that_cannot_be(generate, no_work, names, tmp_path):
     assert names(tmp_path) == ["file", "folder.mp4", "p.txt"]
 
 
+@pytest.mark.parametrize("length", [250, 240, 300])
+@pytest.mark.parametrize("options", [(), ("--joint",), ("--num-previews", "2")])
+def test_names_that_no_file_can_have(generate, run, no_work, made, names, tmp_path, length, options):
+    """Of 240 bytes the video could be written, but not the files that are named after it."""
+    said = generate("a ball", *options, "-o", tmp_path / f"{'x' * (length - 4)}.mp4", code=2)
+    assert "bytes; file systems take at most 255. Choose a shorter one" in said.err
+    wide = tmp_path / f"{'é' * ((length - 4) // 2)}.mp4"
+    said = run("refine", made / "out.preview.safetensors", "--models", TINY, "-o", wide, code=2)
+    assert "bytes; file systems take at most 255" in said.err
+    assert names(tmp_path) == []
+
+
+def test_a_path_that_no_file_can_have(generate, no_work, tmp_path):
+    deep = tmp_path.joinpath(*["x" * 200] * 30)
+    assert "cannot be written (" in generate("a ball", "-o", deep / "out.mp4", code=2).err
+
+
 def test_closed_folder(generate, run, no_work, names, tmp_path, monkeypatch):
     def closed(*_, **__):
         raise PermissionError(errno.EACCES, "Permission denied")

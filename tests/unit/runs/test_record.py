@@ -93,6 +93,29 @@ def test_what_an_earlier_version_did_not_know_has_its_default(preview, tmp_path)
         ({"format": "2"}, "another version .format 2"),
         ({"content": "dream"}, "another version"),
         ({"stage1": None}, "damaged"),
+        ({"stage1": [1]}, r"stage1 is \[1\]; expected a table of settings"),
+        ({"prompt": 7}, "prompt is 7, expected text"),
+        ({"prompt": "a \ud83c ball"}, "prompt of .* half of a surrogate pair.* at character 3"),
+        ({"prompt": "a\0ball"}, "prompt of .* a NUL at character 2"),
+        ({"prompt": "x" * 30_000}, "prompt of .* 30000 characters"),
+        ({"prompt": "x" * 2_000_000}, "description has 2.* characters"),
+        ({"models": -0.0}, "models is -0.0, expected a table of names"),
+        ({"models": None}, "models is None, expected a table of names"),
+        ({"models": {"vae": 3}}, "the vae of models in .* is 3; expected text"),
+        ({"models": {"vae": "\udfff"}}, "the vae of models in .* half of a surrogate pair"),
+        ({"models": {"\udfff": "a"}}, "a model's name in .* half of a surrogate pair"),
+        ({"noise_step": "much"}, "noise_step is 'much', expected a number or null"),
+        ({"noise_step": True, "content": "degraded"}, "noise_step is True, expected a number or null"),
+        ({"fps": None}, "fps is None, expected a number"),
+        ({"fps": True}, "fps is True, expected a number"),
+        ({"fps": 10**400}, "fps is 1000.* expected a number"),
+        ({"content": ["preview"]}, "another version"),
+        ({"stage2__solver": 3}, "stage2 has solver as 3; expected one of euler"),
+        ({"stage2__match_colors": []}, r"stage2 has match_colors as \[\]; expected a number"),
+        ({"stage2__sample_posterior": 1}, "stage2 has sample_posterior as 1; expected True or False"),
+        ({"stage2__motion": None}, "stage2 has motion as None; expected words"),
+        ({"stage1__num_frames": True}, "stage1 has num_frames as True; expected a whole number"),
+        ({"stage1__num_steps": 10**400}, "stage1 has num_steps as 1000.*; expected a whole number"),
         ({"stage2__noise_step": 5000}, "settings that cannot run: noise step 5000"),
         ({"stage2__height": "tall"}, "damaged"),
         ({"stage1__seed": -1}, "settings that cannot run: seed -1"),
@@ -107,6 +130,14 @@ def test_wrong_settings_are_refused(preview, tmp_path, changes, message):
     path = preview.save(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=message):
         load_record(altered(path, tmp_path / "b.safetensors", **changes))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", "{", '"x"', "null", '{"format": "1"}'])
+def test_a_description_that_is_no_table_is_refused(preview, tmp_path, text):
+    tensors = load_file(preview.save(tmp_path / "a.safetensors"))
+    save_file(tensors, tmp_path / "b.safetensors", metadata={KEY: text})
+    with pytest.raises(ValueError, match=r"is a damaged file of latents"):
+        load_record(tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize("name", ["latents", "stage1_embeds", "stage2_embeds"])

@@ -58,10 +58,22 @@ def test_posterior_is_drawn_unless_its_mean_is_asked_for(run, tmp_path, made):
     assert not torch.equal(ours, theirs)
 
 
+def test_seeds_are_those_of_comfyui(generate, tmp_path):
+    generate(PROMPT, "--seed", 2**64 - 1, "--preview-only", "-o", tmp_path / "out.mp4")
+    assert load_record(tmp_path / "out.preview.safetensors").stage1.seed == 2**64 - 1
+
+
+def test_draws_of_a_seed_stay_what_they_were():
+    drawn = {seed: generator_for(seed, "degradation").initial_seed() for seed in (0, 3, 2**63 - 1)}
+    assert drawn == {0: 7717071070017799615, 3: 2936827953815564401, 2**63 - 1: 3375184636965647274}
+
+
 def test_every_purpose_has_its_own_draws():
     purposes = ("stage1 start", "stage1 solver", "posterior", "degradation")
     draws = {
-        (seed, p): torch.randn(8, generator=generator_for(seed, p)) for seed in (0, 1, 2**63 - 1) for p in purposes
+        (seed, p): torch.randn(8, generator=generator_for(seed, p))
+        for seed in (0, 1, 2**63 - 1, 2**64 - 1)
+        for p in purposes
     }
     values = [tuple(draw.tolist()) for draw in draws.values()]
     assert len(set(values)) == len(values)
