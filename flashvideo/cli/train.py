@@ -23,7 +23,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _train(options: argparse.Namespace) -> int:
-    from ..training.loop import checkpoints_in, train
+    from ..training.loop import train
+    from ..training.run_folder import refuse_another_run
 
     logging.getLogger("flashvideo").setLevel(logging.INFO)
     logging.getLogger("accelerate.utils.other").setLevel(logging.ERROR)  # it warns of tied embeddings at every save
@@ -33,8 +34,8 @@ def _train(options: argparse.Namespace) -> int:
     if options.output is None:
         raise ValueError("Give --output FOLDER for the weights and logs.")
     folder = options.output.expanduser()
-    if checkpoints_in(folder) and not options.resume:
-        raise ValueError(f"{folder} holds a run already. Give --resume to go on with it, or another folder.")
+    if not options.resume:
+        refuse_another_run(folder)
     run = open_run(options.config, folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.toml").write_text(to_toml(read_toml(options.config)) + "\n", encoding="utf-8")

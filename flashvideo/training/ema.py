@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from ..checkpoints.files import open_weights
+from ..checkpoints.writing import tensor_plan, write_safetensors
 
 
 class AveragedWeights:
@@ -40,16 +44,29 @@ class AveragedWeights:
         finally:
             _copy(parameters, before)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"steps": self.steps, "averages": self.averages}
+    def save(self, path: Path) -> None:
+        """Write the averages and the number of steps that they hold as safetensors."""
+        plan = tensor_plan({_name(number): average for number, average in enumerate(self.averages)})
+        write_safetensors(path, plan, {"steps": str(self.steps)})
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps = int(state["steps"])
-        shapes = [[tuple(t.shape) for t in tensors] for tensors in (state["averages"], self.averages)]
-        if shapes[0] != shapes[1]:
-            raise KeyError("the averaged weights have other shapes")
-        for average, stored in zip(self.averages, state["averages"], strict=True):
-            average.copy_(stored)
+    def load(self, path: Path) -> None:
+        """Go on from what :meth:`save` wrote.
+
+        Raises:
+            ValueError: a file that is damaged, or of other parameters.
+        """
+        weights = open_weights(path)
+        expected = {_name(number): tuple(average.shape) for number, average in enumerate(self.averages)}
+        steps = weights.metadata.get("steps", "")
+        if weights.kind != "safetensors" or weights.shapes != expected or not re.fullmatch(r"[0-9]{1,18}", steps):
+            raise ValueError(f"{path} does not hold the averages of these weights.")
+        self.steps = int(steps)
+        for number, average in enumerate(self.averages):
+            average.copy_(weights.tensors[_name(number)].read())
+
+
+def _name(number: int) -> str:
+    return f"average_{number}"
 
 
 @torch.no_grad()

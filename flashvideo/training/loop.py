@@ -25,9 +25,14 @@ from ..method.seeds import mixed_seed
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids
+from .restricted import restricted_unpickling
+from .run_folder import cut_log, newest_whole, put_in_place, refuse_another_run, seal, step_of
 from .sharding import forget_earlier_run, set_up_sharding
+from .stopping import StopRequest
 
 log = logging.getLogger(__name__)
+
+AVERAGES = "averaged_weights.safetensors"  # in a checkpoint
 
 Batch = dict[str, Any]
 
@@ -142,15 +147,20 @@ def train(run: Run, *, resume: bool = False, stop_after: int | None = None) -> i
 
     Args:
         run: what to do.
-        resume: go on from the last checkpoint in the folder, if there is one.
+        resume: go on from the newest checkpoint in the folder that is as it was written, if there is one.
         stop_after: stop (with a checkpoint) when this many steps are done in all, as if interrupted.
 
     Returns:
         Steps done in all.
 
     Raises:
-        ValueError: settings that cannot run; a folder that holds another run; a loss that is not finite.
+        ValueError: settings that cannot run; a folder that holds another run, or damaged checkpoints only; a loss that
+            is not finite.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the step was finished and a checkpoint written. A second Ctrl-C ends
+            at once and writes none.
     """
+    if not resume:
+        refuse_another_run(run.folder)
     return _Trainer(run).train(resume, stop_after)
 
 
@@ -179,48 +189,54 @@ class _Trainer:
         set_up_sharding(self.accelerator.state, self.settings, run.phases[0].batch_size)
         optimizer = make_optimizer(run.objective, self.settings, run.rate_scales)
         self.module, self.optimizer = self.accelerator.prepare(run.objective, optimizer)
-        self.ema = self._make_ema()
+        self.ema = AveragedWeights(self._trained(), self.settings.ema) if self.settings.ema else None
+        self.saved: int | None = None  # the step of the newest checkpoint
         if trackers:
             self.accelerator.init_trackers("")
-
-    def _make_ema(self) -> AveragedWeights | None:
-        if not self.settings.ema:
-            return None
-        ema = AveragedWeights(self._trained(), self.settings.ema)
-        self.accelerator.register_for_checkpointing(ema)
-        return ema
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.module.parameters() if p.requires_grad]
 
     def train(self, resume: bool, stop_after: int | None) -> int:
-        step = self._resume() if resume else 0
-        total = self.run.total_steps
-        end = total if stop_after is None else min(total, stop_after)
-        started, logged = time.monotonic(), step
-        window: dict[str, list[float]] = {}
-        interrupted = False
-        with _Batches(self, step, end) as batches:
-            try:
-                while step < end:
-                    for name, value in self._step(step, batches).items():
-                        window.setdefault(name, []).append(value)
-                    step += 1
-                    if step % self.settings.log_every == 0 or step == total:
-                        seconds = (time.monotonic() - started) / (step - logged)
-                        self._log(step, window, seconds)
-                        window, started, logged = {}, time.monotonic(), step
-                    if step % self.settings.save_every == 0 and step < end:
-                        self._save(step)
-            except KeyboardInterrupt:
-                interrupted = True
+        launched = self.accelerator.num_processes > 1  # by a program that hands Ctrl-C on, after the terminal did
+        with StopRequest(copies_within=1.0 if launched else 0.0) as stop:
+            step = self._resume() if resume else 0
+            total = self.run.total_steps
+            end = total if stop_after is None else min(total, stop_after)
+            step, interrupted = self._run_steps(step, end, stop)
+            if interrupted:
                 log.warning("interrupted after step %d; saving", step)
-        self._save(step)
-        self._export()
-        self.accelerator.end_training()
+            self._save(step)
+            self._export()
+            self.accelerator.end_training()
         if interrupted:
             raise KeyboardInterrupt
         return step
+
+    def _run_steps(self, step: int, end: int, stop: StopRequest) -> tuple[int, bool]:
+        """Run steps up to ``end``. Returns how many are done in all, and whether a signal ended them before."""
+        started, logged = time.monotonic(), step
+        window: dict[str, list[float]] = {}
+        with _Batches(self, step, end) as batches:
+            while step < end:
+                if self._all_stop(stop):
+                    return step, True
+                for name, value in self._step(step, batches).items():
+                    window.setdefault(name, []).append(value)
+                step += 1
+                if step % self.settings.log_every == 0 or step == self.run.total_steps:
+                    seconds = (time.monotonic() - started) / (step - logged)
+                    self._log(step, window, seconds)
+                    window, started, logged = {}, time.monotonic(), step
+                if step % self.settings.save_every == 0 and step < end:
+                    self._save(step)
+        return step, False
+
+    def _all_stop(self, stop: StopRequest) -> bool:
+        """Whether any process was told to stop: all of them have to after the same step."""
+        if stop.requested:
+            self.accelerator.set_trigger()
+        return bool(self.accelerator.check_trigger())
 
     def _step(self, step: int, batches: _Batches) -> dict[str, float]:
         self.module.train()
@@ -269,36 +285,70 @@ class _Trainer:
 
     def _save(self, step: int) -> None:
         """A checkpoint, complete or not there: written beside its place and renamed."""
+        if step == self.saved:
+            return
         root = self.run.folder / "checkpoints"
-        target, temporary = root / f"step-{step:08d}", root / "unfinished"
+        temporary = root / "unfinished"
         if self.accelerator.is_main_process and temporary.exists():
             shutil.rmtree(temporary)
         self.accelerator.wait_for_everyone()
         self.accelerator.save_state(str(temporary))
+        if self.ema is not None and self.accelerator.is_main_process:
+            self.ema.save(temporary / AVERAGES)
         self.accelerator.wait_for_everyone()  # each process writes a part of it, the state of its random numbers
         if self.accelerator.is_main_process:
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.rename(target)
-            for old in checkpoints_in(self.run.folder)[: -self.settings.keep]:
-                shutil.rmtree(old)
+            seal(temporary)
+            put_in_place(temporary, root / f"step-{step:08d}", self.settings.keep)
         self.accelerator.wait_for_everyone()
+        self.saved = step
 
     def _resume(self) -> int:
-        checkpoints = checkpoints_in(self.run.folder)
-        if not checkpoints:
+        checkpoint = self._agreed_checkpoint()
+        if checkpoint is None:
+            log.warning("%s holds no checkpoint; beginning with step 1", self.run.folder)
             return 0
-        try:
-            self.accelerator.load_state(str(checkpoints[-1]))
-        except (RuntimeError, KeyError) as error:
-            raise ValueError(
-                f"{checkpoints[-1]} is of another model or other settings ({str(error).splitlines()[0]}). "
-                "Give the configuration that it was made with, or another folder."
-            ) from error
-        step = int(checkpoints[-1].name.removeprefix("step-"))
-        _drop_log_after(self.run.folder / "log.jsonl", step)
+        self._load(checkpoint)
+        step = self.saved = step_of(checkpoint)
+        if self.accelerator.is_main_process:
+            cut_log(self.run.folder / "log.jsonl", step)
         log.info("resumed at step %d", step)
         return step
+
+    def _agreed_checkpoint(self) -> Path | None:
+        """What the main process, which alone reads them all, chose to go on from."""
+        from accelerate.utils import broadcast_object_list
+
+        choice: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            try:
+                choice[0] = newest_whole(self.run.folder)
+            except ValueError as error:
+                choice[0] = error
+        broadcast_object_list(choice)
+        if isinstance(choice[0], ValueError):
+            raise choice[0]
+        return choice[0]
+
+    def _load(self, checkpoint: Path) -> None:
+        from torch.distributed.checkpoint import CheckpointException
+
+        averages = checkpoint / AVERAGES
+        try:
+            with restricted_unpickling(checkpoint):
+                self.accelerator.load_state(str(checkpoint))
+            if self.ema is not None:
+                self.ema.load(averages)
+            elif averages.exists():
+                raise ValueError("it has averaged weights, and run.ema is 0")
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except (Exception, CheckpointException) as error:  # what others wrote makes the readers raise anything
+            words = isinstance(error, (RuntimeError, KeyError, ValueError)) and str(error)
+            raise ValueError(
+                f"{checkpoint} cannot be resumed from: it is of another model or other settings, or holds what no run "
+                f"writes ({words.splitlines()[0] if words else type(error).__name__}). Nothing in it was executed. "
+                "Give the configuration that it was made with, or another folder."
+            ) from error
 
     def _export(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -339,19 +389,6 @@ class _Batches:
         step, micro = divmod(number, self.count)
         phase = self.trainer.run.phase_at(step)
         return self.trainer.run.make_batch(phase, self.trainer.generator(step, micro), phase.batch_size)
-
-
-def checkpoints_in(folder: Path) -> list[Path]:
-    """Complete checkpoints of a run, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*"))
-
-
-def _drop_log_after(path: Path, step: int) -> None:
-    """Steps that are about to be done again are not logged twice."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _to(batch: Batch, device: torch.device) -> Batch:

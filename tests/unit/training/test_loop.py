@@ -12,7 +12,7 @@ import torch
 
 from flashvideo import load_stage1
 from flashvideo.training.config import Phase, RunSettings
-from flashvideo.training.loop import Run, checkpoints_in, learning_rate_factor, train
+from flashvideo.training.loop import Run, learning_rate_factor, train
 from flashvideo.training.runs import open_run
 from tests.unit.training.small_runs import read_log, weights
 
@@ -31,24 +31,6 @@ def test_a_resumed_run_ends_in_the_bytes_of_an_uninterrupted_one(write, tmp_path
     losses = [[entry["loss"] for entry in read_log(tmp_path / name)] for name in ("parts", "whole")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 6
-
-
-def test_an_interrupted_run_keeps_what_it_did(write, tmp_path):
-    run = open_run(write(), tmp_path / "out")
-    make = run.make_batch
-    calls = []
-
-    def stop_in_the_third(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return make(*arguments)
-
-    run.make_batch = stop_in_the_third
-    with pytest.raises(KeyboardInterrupt):
-        train(run)
-    assert [path.name for path in checkpoints_in(tmp_path / "out")] == ["step-00000002"]
-    assert train(open_run(write(), tmp_path / "out"), resume=True) == 6
 
 
 def test_overfitting_one_batch(tmp_path):
