@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Literal
 import torch
 from torch import Tensor
 
-from ..video.files import exact_scaling
+from ..video.ffmpeg import open_input, to_rgb24
 from ..video.resize import resize_video
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
@@ -68,12 +68,11 @@ def read_clip(file: Path | BinaryIO, framing: Framing, generator: torch.Generato
     Raises:
         BadClipError: not readable, too short, too slow or too small.
     """
-    import av
     from av.error import FFmpegError
 
     shares = [float(share) for share in torch.rand(3, generator=generator, dtype=torch.float64)]
     try:
-        with av.open(str(file) if isinstance(file, Path) else file, metadata_errors="replace") as container:
+        with open_input(file) as container:
             if not container.streams.video:
                 raise BadClipError("it has no video stream")
             wanted = _wanted_frames(container, framing, shares[0])
@@ -123,7 +122,7 @@ def _read_frames(container: Any, wanted: list[int], framing: Framing, shares: li
     for number, picture in enumerate(container.decode(stream)):
         if number != wanted[filled]:
             continue
-        pixels = torch.from_numpy(picture.reformat(format="rgb24", interpolation=exact_scaling()).to_ndarray())
+        pixels = torch.from_numpy(to_rgb24(picture, stream.codec_context.name).to_ndarray())
         if clip is None:
             size = pixels.shape[:2]
             cut = _cut_of(size, framing, shares)

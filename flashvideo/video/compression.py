@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .files import BT709, DETERMINISTIC, LIMITED_RANGE, exact_scaling, to_bytes
+from .ffmpeg import to_rgb24, to_yuv420p, to_yuvj420p
+from .files import BT709, DETERMINISTIC, LIMITED_RANGE, to_bytes
 
 # MPEG's quantiser scales a matrix that is about 0.6 of JPEG's example table, in eighths.
 _QUANTISER_STEPS_PER_PERCENT = 8 / 100 / 0.6
@@ -39,16 +40,16 @@ def _through_jpeg(frame: Tensor, quantiser: int) -> Tensor:
     from av import CodecContext
 
     codec: Any = CodecContext.create("mjpeg", "w")
-    codec.qmin = codec.qmax = quantiser
+    codec.options = {"qmin": str(quantiser), "qmax": str(quantiser)}
     picture = _picture(frame)
     codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "yuvj420p"
     codec.time_base = Fraction(1, 1)
     codec.thread_count = 1
-    picture = picture.reformat(format="yuvj420p", interpolation=exact_scaling())
+    picture = to_yuvj420p(picture)
     packets: list[Any] = [*codec.encode(picture), *codec.encode(None)]
     decoder: Any = CodecContext.create("mjpeg", "r")
     decoded: list[Any] = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    return _pixels(decoded[0])
+    return _pixels(decoded[0], "mjpeg")
 
 
 def h264_clip(video: Tensor, crf: float) -> Tensor:
@@ -72,8 +73,8 @@ def _through_h264(frames: Iterable[Tensor], crf: float) -> Iterator[Tensor]:
     decoder: Any = CodecContext.create("h264", "r")
     decoder.thread_count = 1
     for packet in _h264_packets(frames, crf):
-        yield from map(_pixels, decoder.decode(packet))
-    yield from map(_pixels, decoder.decode(None))
+        yield from (_pixels(picture, "h264") for picture in decoder.decode(packet))
+    yield from (_pixels(picture, "h264") for picture in decoder.decode(None))
 
 
 def _h264_packets(frames: Iterable[Tensor], crf: float) -> Iterator[Any]:
@@ -88,9 +89,7 @@ def _h264_packets(frames: Iterable[Tensor], crf: float) -> Iterator[Any]:
         picture = _picture(frame)
         if number == 0:
             codec.width, codec.height = picture.width, picture.height
-        picture = picture.reformat(
-            format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE, interpolation=exact_scaling()
-        )
+        picture = to_yuv420p(picture)
         picture.pts, picture.time_base = number, Fraction(1, 25)
         yield from codec.encode(picture)
     yield from codec.encode(None)
@@ -102,9 +101,9 @@ def _picture(frame: Tensor) -> Any:
     return VideoFrame.from_ndarray(to_bytes(frame, "the clip").numpy(), format="rgb24")
 
 
-def _pixels(picture: Any) -> Tensor:
-    """A decoded frame as ``[3, H, W]`` fp32 in 0..1."""
-    pixels = picture.reformat(format="rgb24", interpolation=exact_scaling()).to_ndarray()
+def _pixels(picture: Any, codec: str) -> Tensor:
+    """A decoded frame of a codec as ``[3, H, W]`` fp32 in 0..1."""
+    pixels = to_rgb24(picture, codec).to_ndarray()
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.outputs import check_writable, naming_disk_errors, replacing
+from .ffmpeg import open_input, readable, to_rgb24, to_yuv420p, to_yuvj420p
 from .resize import as_clip, contact_sheet, side_by_side
 
 __all__ = [
@@ -185,9 +186,7 @@ class VideoWriter:
         with naming_disk_errors(self.path):
             if self._container is None:
                 self._open(frame.shape[0], frame.shape[1])
-            picture = VideoFrame.from_ndarray(frame.numpy(), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=BT709, dst_color_range=LIMITED_RANGE, interpolation=exact_scaling()
-            )
+            picture = to_yuv420p(VideoFrame.from_ndarray(frame.numpy(), format="rgb24"))
             picture.pts, picture.time_base = self.frames_written, 1 / self.fps
             self._container.mux(self._stream.encode(picture))
         self.frames_written += 1
@@ -230,7 +229,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         ValueError: a missing file, or none that can be read.
     """
     with _open_input(path) as container:
-        tags = {key.lower(): value for key, value in container.metadata.items()}
+        tags = {readable(key).lower(): readable(value) for key, value in container.metadata.items()}
     return {key: value for key, value in tags.items() if key not in _CONTAINER_TAGS}
 
 
@@ -260,8 +259,7 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tens
         fps = stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)
         try:
             for frame in container.decode(stream):
-                picture = frame.reformat(format="rgb24", interpolation=exact_scaling())
-                frames.append(torch.from_numpy(picture.to_ndarray()))
+                frames.append(torch.from_numpy(to_rgb24(frame, stream.codec_context.name).to_ndarray()))
                 if len(frames) == max_frames:
                     break
         except FFmpegError as error:
@@ -302,8 +300,8 @@ def write_image(path: str | Path, frame: Tensor, *, overwrite: bool = False) -> 
     codec.width, codec.height, codec.pix_fmt = picture.width, picture.height, "rgb24" if png else "yuvj420p"
     codec.time_base = Fraction(1, 1)
     if not png:
-        codec.qmin = codec.qmax = 3
-        picture = picture.reformat(format="yuvj420p", interpolation=exact_scaling())
+        codec.options = {"qmin": "3", "qmax": "3"}
+        picture = to_yuvj420p(picture)
     packets = [*codec.encode(picture), *codec.encode(None)]
     with replacing(path) as partial, naming_disk_errors(path):
         partial.write_bytes(b"".join(bytes(packet) for packet in packets))
@@ -327,25 +325,15 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
             )
 
 
-def exact_scaling() -> int:
-    """FFmpeg's slower, rounding colour conversion: its default one darkens by about one level of 255."""
-    from av.video.reformatter import Interpolation
-
-    return int(
-        Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.BITEXACT
-    )
-
-
 @contextlib.contextmanager
 def _open_input(path: str | Path) -> Iterator[Any]:
-    import av
     from av.error import FFmpegError
 
     path = Path(path).expanduser()
     if not path.is_file():
         raise ValueError(f"There is no file {path}. Give the path of a video.")
     try:
-        container = av.open(str(path), metadata_errors="replace")
+        container = open_input(path)
     except (FFmpegError, OSError) as error:
         raise ValueError(
             f"{path} cannot be read as a video ({error.strerror}): it is damaged or of another kind. "

@@ -14,6 +14,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
+from ...flashvideo.video.ffmpeg import open_input
 from ..host.codec import VaeLimits, limit_inputs, require_vae
 from ..host.colors import MATCH_COLORS, color_finish, color_inputs
 from ..host.lazy_video import LatentFrames, LazyVideo
@@ -32,7 +33,7 @@ def source_audio(video: Any) -> AudioInput | None:
 
 def read_audio(source: Any, start: float, duration: float) -> AudioInput | None:
     """The last audio stream of a file that can be decoded, from ``start`` on; ``duration`` 0 is to the end."""
-    with av.open(source) as container:
+    with open_input(source) as container:
         streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
         if not streams:
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import wave
 from fractions import Fraction
@@ -50,8 +51,9 @@ def test_colours_survive(tmp_path, colour):
     path = write_video(tmp_path / "out.mp4", video)
     assert (read_video(path)[0] - video).abs().max() * 255 <= 2
     with av.open(str(path)) as container:
-        frame = next(container.decode(video=0))
-        assert (int(frame.colorspace), int(frame.color_range), int(frame.color_primaries)) == (1, 1, 1)
+        codec = container.streams.video[0].codec_context
+        next(container.decode(video=0))
+        assert [int(value) for value in (codec.colorspace, codec.color_range, codec.color_primaries)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -228,9 +230,9 @@ class TestBadVideos:
     def test_truncated(self, tmp_path):
         path = write_video(tmp_path / "in.mp4", clip(24))
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(ValueError, match=r"cut short: \d+ of 24") as caught:
-            read_video(path)
-        readable = int(str(caught.value).split("max_frames=")[1].rstrip("."))
+        with pytest.raises(ValueError, match=r"cut short: \d+ of 24|damaged after \d+ frames") as caught:
+            read_video(path)  # FFmpeg 6 stops at the cut, later ones end there
+        readable = int(re.search(r"(\d+) (of 24|frames)", str(caught.value))[1])
         assert 0 < readable < 24
         assert read_video(path, max_frames=readable)[0].shape[2] == readable
 
