@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.outputs import check_writable
 from ..loading.model_store import ModelStore
 from ..method.checks import check_text
 from ..runs import chain
@@ -23,6 +22,7 @@ from ..runs.jobs import (
     this_process,
 )
 from ..runs.record import load_record
+from ..runs.resuming import check_same_run, is_begun
 from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings
 from ..video.files import check_fps, check_output
@@ -113,11 +113,20 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
     rank, processes = this_process()
     jobs = seed_jobs(options.prompt, stage1, stage2, options.output.expanduser(), options.num_previews)
-    check_jobs(jobs, wanted, overwrite=options.overwrite)
+    check_jobs(jobs, wanted)
+    begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
+    for job in jobs if begun else ():
+        check_same_run(job, wanted, options.fps, store.describe())
+    mine = [job for job in jobs[rank::processes] if not (begun and job.finished(wanted))]
     with Bars() as bars:
-        runner = Runner(store, wanted, overwrite=options.overwrite, progress=bars, written=_say_written)
-        runner.run(jobs[rank::processes], options.fps)
+        _runner(options, store, wanted, bars, begun).run(mine, options.fps)
+
+
+def _runner(options: argparse.Namespace, store: ModelStore, wanted: Wanted, bars: Bars, begun: bool) -> Runner:
+    """``begun``: go on from what an earlier run of the same left, and replace what of it is made again."""
+    replaced = options.overwrite or begun
+    return Runner(store, wanted, overwrite=replaced, resume=begun, progress=bars, written=_say_written)
 
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
@@ -142,7 +151,7 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         raise ValueError(f"The folder {folder} cannot be made ({error.strerror}). Choose another place.") from error
     identity = {**store.describe(), "fps": f"{options.fps:g}"}
     every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
-    check_jobs(every, wanted, overwrite=True)
+    check_jobs(every, wanted)
     for position in range(rank, len(prompts), processes):
         jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
         todo = [job for job in jobs if options.overwrite or not job.finished(wanted)]
@@ -172,13 +181,15 @@ def run_refine(options: argparse.Namespace) -> None:
         chain.check_degraded(record, stage2, options.allow_other_noise_step)
         chain.check_colors(record, stage2, str(options.preview))
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
-    wanted.check(outputs, overwrite=options.overwrite, preview=False)
     job = Job(record.prompt, record.stage1, stage2, outputs)
-    check_writable(outputs.video, overwrite=True, size=job.bytes_on_disk(wanted))
+    check_jobs([job], wanted, preview=False)
+    begun = not options.overwrite and is_begun([job], wanted, preview=False)
     store = model_store(options, ("stage2", "vae"))
     store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
+    if begun:
+        check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
     with Bars() as bars:
-        runner = Runner(store, wanted, overwrite=options.overwrite, progress=bars, written=_say_written)
+        runner = _runner(options, store, wanted, bars, begun)
         runner.refine(record, stage2, outputs, allow_other_noise_step=options.allow_other_noise_step)
 
 

@@ -91,25 +91,19 @@ class Wanted:
     degraded: bool = False
     refined: bool = False
 
-    def check(self, outputs: Outputs, *, overwrite: bool, preview: bool = True) -> None:
-        """Raise ValueError if one of the files cannot be written or exists already."""
-        videos = [outputs.preview_video] if preview else []
-        videos += [outputs.video] if self.final else []
-        videos += [outputs.joint] if self.joint else []
-        for path in videos:
-            check_output(path, overwrite)
-        others = [outputs.preview] if preview else []
-        others += [outputs.degraded] if self.degraded else []
-        others += [outputs.refined] if self.refined else []
-        for path in others:
-            check_writable(path, overwrite=overwrite)
-        if self.final:  # it lies there while it is decoded, wanted or not
-            check_writable(outputs.refined, overwrite=True)
-        if self.final and not overwrite and outputs.refined.exists():
-            raise ValueError(
-                f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
-                "Decode it, remove it, or pass --overwrite."
-            )
+    def files(self, outputs: Outputs, *, preview: bool = True) -> list[Path]:
+        """All that is written, in this order; the refined latents always, since they lie there to be decoded."""
+        files = [outputs.preview, outputs.preview_video] if preview else []
+        files += [outputs.degraded] if self.degraded else []
+        files += [outputs.refined] if self.final else []
+        files += [outputs.joint] if self.joint else []
+        return files + ([outputs.video] if self.final else [])
+
+    def check(self, outputs: Outputs, *, preview: bool = True) -> None:
+        """Raise ValueError if one of the files cannot be written; one that exists can be replaced."""
+        check_output(outputs.video, overwrite=True)
+        for path in self.files(outputs, preview=preview):
+            check_writable(path, overwrite=True)
 
 
 def check_count(num_previews: int, first_seed: int, prompts: int = 1) -> None:
@@ -134,11 +128,10 @@ def check_count(num_previews: int, first_seed: int, prompts: int = 1) -> None:
         )
 
 
-def check_jobs(jobs: list[Job], wanted: Wanted, *, overwrite: bool) -> None:
-    """Raise ValueError unless all files of all jobs can be written, the disk's room included."""
+def check_jobs(jobs: list[Job], wanted: Wanted, *, preview: bool = True) -> None:
+    """Raise ValueError unless all files of all jobs can be written or replaced, the disk's room included."""
     for job in jobs:
-        wanted.check(job.outputs, overwrite=overwrite)
-        check_output(job.outputs.video, overwrite=True)
+        wanted.check(job.outputs, preview=preview)
     check_writable(jobs[0].outputs.video, overwrite=True, size=sum(job.bytes_on_disk(wanted) for job in jobs))
 
 

@@ -68,7 +68,7 @@ class Record:
             stage2=stage2,
             content="degraded",
             noise_step=stage2.noise_step,
-            models=self._with_stage2(models),
+            models=self.models_with_stage2(models),
             preview_latents=self.stage1_latents,
         )
 
@@ -80,11 +80,12 @@ class Record:
             stage2=stage2,
             content="refined",
             noise_step=None,
-            models=self._with_stage2(models),
+            models=self.models_with_stage2(models),
             preview_latents=self.stage1_latents,
         )
 
-    def _with_stage2(self, models: dict[str, str]) -> dict[str, str]:
+    def models_with_stage2(self, models: dict[str, str]) -> dict[str, str]:
+        """What made the record and what Stage II, of a run with ``models``, makes of it."""
         return {**models, **{name: text for name, text in self.models.items() if name in _STAGE1_MODELS}}
 
     def check(self, name: str) -> None:
