@@ -21,10 +21,12 @@ from ..runs.jobs import (
     seed_jobs,
     this_process,
 )
-from ..runs.record import load_record
+from ..runs.memory import Load, check_host_memory, check_memory
+from ..runs.record import Record, load_record
 from ..runs.resuming import check_same_run, is_begun
 from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings
+from ..tensors.sizes import SPATIAL_FACTOR, video_frames
 from ..video.files import check_fps, check_output
 from .options import (
     add_model_options,
@@ -103,8 +105,10 @@ def run_generate(options: argparse.Namespace) -> None:
     check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
-    _warn_of_stretching(stage1, stage2)
     wanted = _wanted(options)
+    load = _load(stage1, stage2, wanted)
+    check_host_memory(load)
+    _warn_of_stretching(stage1, stage2)
     if options.prompts is not None:
         _generate_many(options, stage1, stage2, wanted)
         return
@@ -116,6 +120,7 @@ def run_generate(options: argparse.Namespace) -> None:
     check_jobs(jobs, wanted)
     begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
+    check_memory(store, load)
     for job in jobs if begun else ():
         check_same_run(job, wanted, options.fps, store.describe())
     mine = [job for job in jobs[rank::processes] if not (begun and job.finished(wanted))]
@@ -127,6 +132,11 @@ def _runner(options: argparse.Namespace, store: ModelStore, wanted: Wanted, bars
     """``begun``: go on from what an earlier run of the same left, and replace what of it is made again."""
     replaced = options.overwrite or begun
     return Runner(store, wanted, overwrite=replaced, resume=begun, progress=bars, written=_say_written)
+
+
+def _load(stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> Load:
+    refined = (stage2.height, stage2.width) if wanted.final else None
+    return Load(stage1.num_frames, (stage1.height, stage1.width), refined, encodes=wanted.final)
 
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
@@ -145,6 +155,7 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
     rank, processes = this_process()
     store = _store_for(options, wanted)
+    check_memory(store, _load(stage1, stage2, wanted))
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -182,15 +193,25 @@ def run_refine(options: argparse.Namespace) -> None:
         chain.check_colors(record, stage2, str(options.preview))
     outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
     job = Job(record.prompt, record.stage1, stage2, outputs)
+    load = _load_of(record, stage2)
+    check_host_memory(load)
     check_jobs([job], wanted, preview=False)
     begun = not options.overwrite and is_begun([job], wanted, preview=False)
     store = model_store(options, ("stage2", "vae"))
     store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
+    check_memory(store, load)
     if begun:
         check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
     with Bars() as bars:
         runner = _runner(options, store, wanted, bars, begun)
         runner.refine(record, stage2, outputs, allow_other_noise_step=options.allow_other_noise_step)
+
+
+def _load_of(record: Record, stage2: Stage2Settings) -> Load:
+    frames, *size = record.latents.shape[2:]
+    of_preview = record.content == "preview"
+    preview = (SPATIAL_FACTOR * size[0], SPATIAL_FACTOR * size[1]) if of_preview else None
+    return Load(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
 
 
 def run_decode(options: argparse.Namespace) -> None:
@@ -200,6 +221,8 @@ def run_decode(options: argparse.Namespace) -> None:
     outputs = Outputs(options.output.expanduser())
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))
+    size = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
+    check_memory(store, Load(video_frames(record.latents.shape[2]), refined=size))
     with Bars() as bars:
         Runner(store, Wanted(), overwrite=options.overwrite, progress=bars).decode(record, outputs)
     _say_written("video", outputs.video)

@@ -130,9 +130,9 @@ class ModelStore:
         """
         for name in ("stage1", "stage2"):
             if getattr(self.paths, name) is not None:
-                self._source(name)
+                self.source(name)
         if self.paths.stage1 is not None:
-            fitting_lora(self.lora, self.lora_scale, self._source("stage1"))
+            fitting_lora(self.lora, self.lora_scale, self.source("stage1"))
         if self.paths.vae is not None:
             open_vae(self.paths.vae)
         if self.paths.text is not None:
@@ -149,7 +149,8 @@ class ModelStore:
                     f"{expected}. Give the text encoder that both stages were trained with."
                 )
 
-    def _source(self, name: str) -> TransformerSource:
+    def source(self, name: str) -> TransformerSource:
+        """A stage's opened file; its header is read at the first call."""
         if name not in self._sources:
             self._sources[name] = open_stage(getattr(self.paths, name), name)
         return self._sources[name]
@@ -158,7 +159,7 @@ class ModelStore:
         """Tokens that the stages take; headers are opened here if :meth:`check` has not done it."""
         for name in ("stage1", "stage2"):
             if getattr(self.paths, name) is not None:
-                return int(self._source(name).config.get("max_text_seq_length", MAX_TOKENS))
+                return int(self.source(name).config.get("max_text_seq_length", MAX_TOKENS))
         return MAX_TOKENS
 
     def _load(self, name: str) -> Any:
@@ -204,7 +205,7 @@ class ModelStore:
 
     def latent_scale(self, name: str) -> float | None:
         """The scale that a stage's checkpoint carries, if it does."""
-        return self._source(name).latent_scale
+        return self.source(name).latent_scale
 
     def describe(self) -> dict[str, str]:
         """File names, LoRA and dtypes, for the record in previews and videos."""
