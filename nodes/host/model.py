@@ -14,6 +14,7 @@ import comfy.model_patcher
 import comfy.supported_models_base
 import comfy.utils
 import torch
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...flashvideo.loading.load import open_stage
@@ -21,6 +22,7 @@ from ...flashvideo.loading.source import TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from ..shared.wiring import STAGES, require_embeds
+from .misfits import refuse_misfits, require_own_sampling
 from .network import HostedNetwork
 from .sampling import Stage1Sampling, Stage2Sampling
 
@@ -52,6 +54,13 @@ class FlashVideoLatents(comfy.latent_formats.LatentFormat):
         self.scale_factor = scale_factor
 
 
+class _Architecture(dict[str, Any]):
+    """The network's configuration; nodes that patch other networks ask it for what only those have."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(f"FlashVideo's transformer has no {name}: the node is for another network. Take it out.")
+
+
 class FlashVideoConfig(comfy.supported_models_base.BASE):
     """What ComfyUI wants to know of a model before it builds it."""
 
@@ -62,7 +71,8 @@ class FlashVideoConfig(comfy.supported_models_base.BASE):
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # noqa: RUF012
 
     def __init__(self, stage: str, network: dict[str, Any], latent_scale: float | None) -> None:
-        super().__init__({**network, "image_model": f"flashvideo_{stage}"})
+        super().__init__({})
+        self.unet_config = _Architecture(network, image_model=f"flashvideo_{stage}")  # ComfyUI's copy would be plain
         self.stage = stage
         self.latent_format = FlashVideoLatents(latent_scale or _SCALES[stage])
         width = network["num_attention_heads"] * network["attention_head_dim"]
@@ -85,6 +95,7 @@ class FlashVideoModel(comfy.model_base.BaseModel):
         self.model_sampling = self.sampling_class(config)
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        require_own_sampling(self.flashvideo_stage, self.model_sampling)
         embeds = kwargs.get("cross_attn")
         if embeds is not None:
             require_embeds(embeds, self.diffusion_model, f"{STAGES[self.flashvideo_stage]}'s conditioning")
@@ -107,13 +118,8 @@ class Stage2Model(FlashVideoModel):
     model_kind = comfy.model_base.ModelType.FLOW
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
-        sampling = self.model_sampling
-        if not isinstance(sampling, Stage2Sampling):
-            raise ValueError(
-                "A node has replaced Stage II's sampling (ModelSamplingSD3 and its like do). Stage II would start from "
-                "pure noise: take that node out, and set the shift on Stage II Sigmas or Stage II Refiner."
-            )
-        return {**super().extra_conds(**kwargs), "noise_step": comfy.conds.CONDConstant(sampling.network_noise_step)}
+        conds = super().extra_conds(**kwargs)
+        return {**conds, "noise_step": comfy.conds.CONDConstant(self.model_sampling.network_noise_step)}
 
     def scale_latent_inpaint(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, **_: Any) -> Tensor:
         """What lies outside a mask, on its way from degraded to given latents."""
@@ -194,4 +200,5 @@ def load_stage(path: str, stage: str, weight_dtype: str = "default", disable_dyn
         model.to(offload)
     model.load_model_weights(state, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_stage, (path, stage, weight_dtype))
+    patcher.add_wrapper(WrappersMP.OUTER_SAMPLE, refuse_misfits)
     return patcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,33 @@ def host_attention(
     return out
 
 
+_FOLLOWED = {"patches": {"attn1_patch", "attn1_output_patch"}, "patches_replace": {"dit"}}
+
+
+def require_followed(options: dict[str, Any]) -> None:
+    """Raise ValueError for what a node has set and this network has no place for: it would do nothing, silently."""
+    for kind, followed in _FOLLOWED.items():
+        others = [name for name, patches in options.get(kind, {}).items() if patches and name not in followed]
+        if others:
+            raise ValueError(
+                f"A node before this one patches parts of another network ({', '.join(sorted(others))}), which "
+                "FlashVideo's transformer does not have: it would change nothing. Take that node out."
+            )
+    for patch in options.get("patches", {}).get("attn1_patch", ()):
+        parameters = inspect.signature(patch).parameters.values()
+        if not any(parameter.name == "pe" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            raise ValueError(
+                "A node before this one patches attention as U-Nets have it (HyperTile and TomePatchModel do), which "
+                "FlashVideo's transformer does not follow. Take that node out."
+            )
+    rope = options.get("rope_options") or {}
+    if any(value != (1.0 if name.startswith("scale") else 0.0) for name, value in rope.items()):
+        raise ValueError(
+            "Scale ROPE changes nothing here: FlashVideo's rotary positions are plain whole numbers, as it was trained "
+            "with. Take that node out."
+        )
+
+
 class HostedNetwork(FlashVideoNetwork):
     """:class:`FlashVideoNetwork` with ComfyUI's constructor and forward.
 
@@ -55,6 +83,13 @@ class HostedNetwork(FlashVideoNetwork):
         self.dtype = dtype  # ComfyUI asks the network for it
         self._rotary: tuple[tuple[int, ...], Tensor] | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        """Nodes that patch another network's parts look for them here."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(f"FlashVideo's transformer has no {name}: the node is for another network.") from None
+
     def forward(
         self,
         x: Tensor,
@@ -67,6 +102,7 @@ class HostedNetwork(FlashVideoNetwork):
     ) -> Tensor:
         """``x`` ``[B, 16, T, h, w]`` in model space, ``timestep`` ``[B]``, ``context`` ``[B, 226, D]`` -> like x."""
         options = {} if transformer_options is None else transformer_options
+        require_followed(options)
         wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
         executor = WrapperExecutor.new_class_executor(self._evaluate, self, wrappers)
         return executor.execute(x, timestep, context, noise_step, options)  # EasyCache wants the options last

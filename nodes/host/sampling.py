@@ -34,6 +34,13 @@ class Stage1Sampling(ModelSamplingDiscrete, V_PREDICTION):
         alpha_bar[-1] = _TERMINAL_ALPHA_BAR
         self.set_sigmas(((1 - alpha_bar) / alpha_bar).sqrt())
 
+    def __getattr__(self, name: str) -> Any:
+        """Nodes that set a flow's parameters look for them here."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            raise AttributeError(f"FlashVideo's Stage I has no {name}: the node is for flow models.") from None
+
 
 class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
     """Stage II: a straight flow from degraded low-resolution latents (sigma 1) to high resolution (sigma 0).
@@ -59,6 +66,12 @@ class Stage2Sampling(ModelSamplingDiscreteFlow, CONST):
         self.noise_step, self.chosen = int(noise_step), chosen
         self.network_noise_step = noise_step_for_transformer(self.noise_step, rounding)
         self.time_dtype = time_dtype(rounding)
+
+    def set_noise_scale(self, noise_scale: float) -> None:
+        """ComfyUI calls it once, before there is a noise step; Model Noise Scale calls it on a new object."""
+        if hasattr(self, "noise_step"):
+            raise ValueError("Stage II has no noise scale: its noise is the noise step's. Use Stage II Noise Step.")
+        super().set_noise_scale(noise_scale)
 
     def timestep(self, sigma: Tensor) -> Tensor:
         """What the network is called with: 1000 at sigma 1, 0 at sigma 0."""

@@ -39,17 +39,20 @@ class Stage1Guidance(comfy.samplers.CFGGuider):
         self.scale, self.exponent, self.curve, self.steps = scale, exponent, curve, steps
         self.set_cfg(scale)
 
-    def predict_noise(
+    def outer_predict_noise(
         self, x: Tensor, timestep: Tensor, model_options: dict[str, Any] | None = None, seed: int | None = None
     ) -> Any:
-        """Called by samplers for each evaluation; ``timestep`` is a sigma here."""
+        """Called by samplers for each evaluation; ``timestep`` is a sigma here.
+
+        Not in ``predict_noise``, around which CFGOverride sets a scale of its own.
+        """
         options = model_options or {}
         sigmas = options["transformer_options"]["sample_sigmas"]
         steps = self.steps or len(sigmas) - 1
         index = int((sigmas[:-1] - timestep[0]).abs().argmin())
         number = int(self.inner_model.model_sampling.timestep(timestep[:1]))
         self.cfg = stage1_guidance(self.curve, index, number, steps, self.scale, self.exponent)
-        return super().predict_noise(x, timestep, options, seed)
+        return super().outer_predict_noise(x, timestep, options, seed)
 
 
 def require_stage1(model: Any) -> None:

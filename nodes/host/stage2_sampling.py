@@ -17,6 +17,7 @@ from ..shared.live_picture import sampling_callback
 from ..shared.wiring import (
     NOISE_STEP_KEY,
     conditionings,
+    marked_degraded,
     require_finite,
     require_latents,
     require_no_mask,
@@ -24,6 +25,7 @@ from ..shared.wiring import (
     require_undegraded,
     sample_seeds,
 )
+from .misfits import require_own_sampling
 from .sampling import Stage2Sampling
 
 FROM_LATENT = -1  # a noise step that the latent itself knows
@@ -39,6 +41,7 @@ def stage2_sigmas(steps: int, shift: float, rounding: Rounding = None) -> Tensor
 
 def with_noise_step(model: Any, noise_step: int, rounding: Rounding = None) -> Any:
     """A clone of a Stage II MODEL that degrades with this noise step and calls its network with it."""
+    require_own_sampling("stage2", model.get_model_object("model_sampling"))
     patched = model.clone()
     sampling = Stage2Sampling(model.model.model_config, noise_step, chosen=True, rounding=rounding)
     patched.add_object_patch("model_sampling", sampling)
@@ -89,7 +92,8 @@ def degraded_latent(latent: dict[str, Any], noise_step: int, seed: int, model: A
     for sample, sample_seed in zip(samples.split(1), sample_seeds(latent, seed), strict=True):
         noise = comfy.sample.prepare_noise(sample, sample_seed)
         degraded.append(degrade_latents(sample, noise_step, noise=noise, latent_scale=scale))
-    return {**latent, "samples": torch.cat(degraded), NOISE_STEP_KEY: int(noise_step)}
+    samples = marked_degraded(torch.cat(degraded), int(noise_step))
+    return {**latent, "samples": samples, NOISE_STEP_KEY: int(noise_step)}
 
 
 def refined_latent(
@@ -117,6 +121,7 @@ def refined_latent(
     require_stage(model, "stage2")
     samples = require_latents(latent)
     require_no_mask(latent, "stage2")
+    require_own_sampling("stage2", model.get_model_object("model_sampling"))  # it is replaced below
     noise_step = latent_noise_step(latent, noise_step, model.get_model_object("model_sampling"))
     positive, negative = conditionings(model, positive, negative)
     patched = with_noise_step(model, noise_step, rounding)

@@ -102,6 +102,23 @@ def require_undegraded(latent: dict[str, Any]) -> None:
         )
 
 
+def marked_degraded(samples: Tensor, noise_step: int) -> Tensor:
+    """Samples that core's samplers, which do not hand on a LATENT's keys, can be told from undegraded ones by."""
+    setattr(samples, NOISE_STEP_KEY, noise_step)
+    return samples
+
+
+def require_undegraded_samples(samples: Tensor) -> None:
+    """Raise ValueError for samples of Latent Degradation that a sampler is to add noise to."""
+    noise_step = getattr(samples, NOISE_STEP_KEY, None)
+    if noise_step is not None:
+        raise ValueError(
+            f"The latent is degraded already (noise step {noise_step}), and the sampler would add its noise once more. "
+            "Give it the undegraded latent, or no noise (DisableNoise; in KSampler Advanced, add_noise off), or use "
+            "the Stage II Refiner."
+        )
+
+
 def require_index(name: str, index: int, count: int, counted: str) -> int:
     """An index into ``count`` things, negative ones from the end, as 0 to count - 1.
 

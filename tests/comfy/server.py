@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Iterable
@@ -220,7 +221,7 @@ class ComfyServer:
     def defaults(self, kind: str) -> dict[str, Any]:
         """Values of a node's required widgets, as the editor would fill them in."""
         if kind not in self._defaults:
-            required = self.get(f"/object_info/{kind}")[kind]["input"].get("required", {})
+            required = self.get(f"/object_info/{urllib.parse.quote(kind)}")[kind]["input"].get("required", {})
             settings = {name: (spec[1] if len(spec) > 1 else {}) for name, spec in required.items()}
             self._defaults[kind] = {name: s["default"] for name, s in settings.items() if "default" in s}
         return self._defaults[kind]
