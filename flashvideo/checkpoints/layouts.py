@@ -165,6 +165,15 @@ def infer_transformer_config(shapes: Shapes, num_layers: int) -> dict[str, Any]:
     missing = [name for name in needed if name not in shapes]
     if missing:
         raise ValueError(f"The architecture cannot be read: the file lacks {', '.join(missing)}.")
+    dimensions = {"patch_embed.weight": (2, 4), "layers.0.q_norm.weight": (1,)}
+    for name in needed:
+        shape, expected = shapes[name], dimensions.get(name, (2,))
+        if len(shape) not in expected or not all(size > 0 for size in shape):
+            counts = " or ".join(map(str, expected))
+            raise ValueError(
+                f"{name} has shape {list(shape)}; expected {counts} dimensions, none of them 0. The file is damaged or "
+                "no FlashVideo transformer: use an unchanged checkpoint."
+            )
     patch, text = shapes["patch_embed.weight"], shapes["text_embed.weight"]
     dim, head_dim = patch[0], shapes["layers.0.q_norm.weight"][0]
     patch_size = patch[2] if len(patch) == 4 else 2

@@ -59,6 +59,8 @@ def read_metadata(weights: WeightFile) -> CheckpointMetadata:
     try:
         scale = entries.get("latent_scale")
         config = json.loads(entries.get("config", "{}"))
+        if not isinstance(config, dict):
+            raise ValueError("its config is no table")
         return CheckpointMetadata(
             kind=entries["kind"],
             dtype=entries.get("dtype", ""),
@@ -66,5 +68,5 @@ def read_metadata(weights: WeightFile) -> CheckpointMetadata:
             latent_scale=None if scale is None else float(scale),
             config=config,
         )
-    except (json.JSONDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{weights.path} has a damaged header ({error}). Convert or download it again.") from error

@@ -60,7 +60,7 @@ def published_vae_key_map(keys: Iterable[str]) -> dict[str, str]:
             f"not the published 3D VAE layout: the key {_PUBLISHED_MARK!r} is missing; expected the contents of "
             "`state_dict` in the authors' 3d-vae.pt."
         )
-    levels = 1 + max(int(m[1]) for m in (re.match(r"decoder\.up\.(\d+)\.", name) for name in names) if m)
+    levels = 1 + max((int(m[1]) for m in (re.match(r"decoder\.up\.(\d+)\.", name) for name in names) if m), default=-1)
     mapped: dict[str, str] = {}
     for name in names:
         target = _diffusers_name(name, levels)
@@ -117,6 +117,10 @@ def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NOR
             f"not a CogVideoX VAE: neither {_PUBLISHED_MARK!r} (published) nor {_DIFFUSERS_MARK!r} (diffusers) is "
             "among the keys; expected the authors' 3d-vae.pt or a diffusers AutoencoderKLCogVideoX."
         )
+    if not isinstance(norm_groups, int) or norm_groups < 1:
+        raise ValueError(
+            f"the file says that its norms have {norm_groups!r} groups; expected a whole number from 1 on."
+        )
     widths = tuple(
         _shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.conv.weight")[0] for i in range(_levels(shapes))
     )
@@ -148,8 +152,15 @@ def _levels(shapes: Mapping[str, Sequence[int]]) -> int:
 
 
 def _shape(shapes: Mapping[str, Sequence[int]], key: str) -> tuple[int, ...]:
+    """Shape of a convolution over time, rows and columns."""
     if key not in shapes:
         raise ValueError(
             f"the VAE's weights lack {key!r}, which tells a width. The file is incomplete: download it again."
         )
-    return tuple(int(size) for size in shapes[key])
+    shape = tuple(int(size) for size in shapes[key])
+    if len(shape) != 5 or 0 in shape:
+        raise ValueError(
+            f"{key} has shape {list(shape)}; expected the 5 dimensions of a convolution, none of them 0. The file is "
+            "damaged or no CogVideoX VAE: use an unchanged checkpoint."
+        )
+    return shape

@@ -172,6 +172,11 @@ def open_transformer(path: str | Path) -> TransformerSource:
             f"{path} has no FlashVideo or CogVideoX transformer in it ({len(weights.tensors)} tensors, for example "
             f"{name_list(list(weights.tensors)[:3])}). Give stage1, stage2 or a file converted from them."
         )
+    if detected.num_layers > len(weights.tensors):
+        raise ValueError(
+            f"{path} has names of {detected.num_layers} layers and {len(weights.tensors)} tensors: it is damaged or no "
+            "FlashVideo transformer. Use an unchanged checkpoint."
+        )
     metadata = read_metadata(weights)
     layout = transformer_layout(detected.kind, detected.num_layers)
     native = {
@@ -180,7 +185,10 @@ def open_transformer(path: str | Path) -> TransformerSource:
         for leaf in ("weight", "bias")
         if len(pieces) == 1 and (shape := weights.shapes.get(f"{detected.prefix}{pieces[0].module}.{leaf}")) is not None
     }
-    config = infer_transformer_config(native, detected.num_layers)
+    try:
+        config = infer_transformer_config(native, detected.num_layers)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     stored = {**metadata.config, **(weights.config if detected.kind == "native" else {})}
     config.update({k: v for k, v in stored.items() if k in NETWORK_KEYWORDS and k not in config})
     if detected.kind == "published" and config["use_noise_step_embedding"] != config["use_frame_count_embedding"]:
@@ -267,8 +275,10 @@ def _wrong_shapes(weights: WeightFile, parts: tuple[_Part, ...], expected: tuple
         if part.lora:
             downs = [weights.tensors[down].shape for down, _ in part.lora]
             ups = [weights.tensors[up].shape for _, up in part.lora]
-            ranks = {s[0] for s in downs} | {s[1] for s in ups if len(s) == 2}
-            fits = all(s[1:] == want[1:] for s in downs) and sum(s[0] for s in ups) == want[0] and len(ranks) == 1
+            fits = all(len(s) == 2 and 0 not in s for s in (*downs, *ups)) and len(want) == 2
+            if fits:
+                ranks = {s[0] for s in downs} | {s[1] for s in ups}
+                fits = all(s[1] == want[1] for s in downs) and sum(s[0] for s in ups) == want[0] and len(ranks) == 1
             if not fits:
                 wrong.append(f"{part.lora[0][0]} and its kin are {downs} and {ups}, expected a LoRA of {list(want)}")
     return wrong
