@@ -213,7 +213,7 @@ def _weight_files(folder: Path) -> list[Path]:
     index = sorted(folder.glob("*.safetensors.index.json"))
     if index:
         try:
-            names = sorted(set(json.loads(index[0].read_text())["weight_map"].values()))
+            names = sorted(set(json.loads(index[0].read_text(encoding="utf-8"))["weight_map"].values()))
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{index[0]} is no index of shards ({error}). Download the folder again.") from error
         missing = [name for name in names if not (folder / name).is_file()]
@@ -238,7 +238,7 @@ def _open_folder(folder: Path) -> WeightFile:
     tensors = {name: info for weights in opened for name, info in weights.tensors.items()}
     config_file = folder / part / "config.json"
     try:
-        config = json.loads(config_file.read_text()) if config_file.is_file() else {}
+        config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{config_file} is no JSON ({error}). Download the folder again.") from error
     return WeightFile(folder, "safetensors", tensors, opened[0].metadata, config, tuple(files))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from .. import __version__
 from . import checkpoints, generate, report, train
 from .options import parse_options
+from .progress import escape_what_cannot_be_shown
 
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
 
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (2: bad input, 1: a failure, 130: interrupted)."""
+    escape_what_cannot_be_shown()
     try:
         options = parse_options(build_parser(), argv)
     except ValueError as error:

@@ -1,12 +1,20 @@
-"""Progress bars of the command line."""
+"""What the command line shows: lines and progress bars, on any console."""
 
 from __future__ import annotations
 
+import io
 import sys
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
+
+
+def escape_what_cannot_be_shown() -> None:
+    """Let a console that has no letter for a name show its code (``\\u8239``) instead of ending the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def say(text: str) -> None:

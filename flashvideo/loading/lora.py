@@ -73,7 +73,7 @@ def _alphas(weights: WeightFile, folder: Path) -> tuple[float | None, dict[str, 
     config = json.loads(text) if text else {}
     file = folder / "adapter_config.json"
     if not config and file.is_file():
-        config = json.loads(file.read_text())
+        config = json.loads(file.read_text(encoding="utf-8"))
     config = {key.removeprefix("transformer."): value for key, value in config.items()}
     return config.get("lora_alpha"), dict(config.get("alpha_pattern") or {})
 
