@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,18})")
 _REPLACED = ".replaced"
+_SHARDS_CONTENTS = ".metadata"  # of a table of contents of torch.distributed.checkpoint, which has no other name
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -122,9 +123,10 @@ def damage(checkpoint: Path) -> str:
 
 
 def _files(checkpoint: Path) -> list[Path]:
-    """All files below, links among them, but for the manifest."""
+    """The files below, links among them, but for the manifest and what file browsers and network disks leave."""
     below = [path for path in checkpoint.rglob("*") if path.is_symlink() or not path.is_dir()]
-    return sorted(path for path in below if path != checkpoint / MANIFEST)
+    hidden = {path for path in below if path.name.startswith(".") and not path.name.endswith(_SHARDS_CONTENTS)}
+    return sorted(path for path in below if path not in hidden and path != checkpoint / MANIFEST)
 
 
 def _name(path: Path, checkpoint: Path) -> str:

@@ -26,10 +26,10 @@ class StopRequest:
         self._interrupted: float | None = None  # when the first Ctrl-C came
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():  # signals are the main thread's
-            self._before = {number: signal.signal(number, self._take) for number in _SIGNALS}
-        else:
-            self._before = {}
+        heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as nohup and & ask for
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            heard = []
+        self._before = {number: signal.signal(number, self._take) for number in heard}
         return self
 
     def __exit__(

@@ -7,6 +7,7 @@ import json
 import pickle
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,25 @@ def test_the_launchers_copy_of_an_interrupt_is_none(monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
 
+def test_an_ignored_interrupt_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with loop.StopRequest() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_thread_trains_without_handlers(whole, tmp_path):
+    ended = []
+    thread = threading.Thread(target=lambda: ended.append(finish(tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert ended == [whole]
+
+
 # Kills while saving, and damage
 
 
@@ -337,6 +357,21 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(stopped, whole,
         assert [entry["step"] for entry in read_log(folder)] == [1, 2, 3, 4, 5, 6]
         assert steps(folder) == [4, 6]
         shutil.rmtree(folder)
+
+
+def test_what_a_file_browser_leaves_is_no_damage(stopped):
+    (checkpoints_in(stopped)[-1] / ".DS_Store").write_bytes(b"Bud1")
+    (checkpoints_in(stopped)[-1] / "notes.txt").symlink_to("/nowhere")
+    assert run_folder.damage(checkpoints_in(stopped)[-1]) == "notes.txt does not belong to it"
+    (checkpoints_in(stopped)[-1] / "notes.txt").unlink()
+    assert run_folder.damage(checkpoints_in(stopped)[-1]) == ""
+
+
+def test_a_table_of_contents_is_part_of_a_sharded_checkpoint(sharded):
+    seal(sharded)
+    assert run_folder.damage(sharded) == ""
+    flip(sharded / "optimizer_0/.metadata")
+    assert run_folder.damage(sharded) == "optimizer_0/.metadata has changed"
 
 
 def test_damaged_checkpoints_alone_are_refused(stopped):
