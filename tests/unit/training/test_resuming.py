@@ -415,6 +415,21 @@ def test_a_kill_while_saving_loses_no_good_checkpoint(stopped, whole, tmp_path, 
     assert kills >= (5 if again else 3)
 
 
+def test_a_good_checkpoint_is_there_until_its_successor_is(stopped, monkeypatch):
+    """Killed between taking the name from the one and giving it to the other."""
+    newest, written = checkpoints_in(stopped)[-1], stopped / "checkpoints/unfinished"
+    shutil.copytree(newest, written)
+
+    def kill() -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        before(Path, "rename", patch, on_call(2, kill))
+        with pytest.raises(KilledError):
+            run_folder.put_in_place(written, newest, keep=2)
+    assert run_folder.newest_whole(stopped) == newest
+
+
 def test_a_torn_last_line_of_the_log_is_cut_off(stopped, whole):
     train(small_run(stopped)[0], resume=True, stop_after=5)
     log = stopped / "log.jsonl"
