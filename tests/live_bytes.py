@@ -20,9 +20,12 @@ class LiveBytes(TorchDispatchMode):
     What operations read that was there before (weights, inputs) does not count.
 
     Attributes:
+        counts_meta: count tensors of the meta device, which have shapes only, and no others.
         live: bytes now, what a ``Store`` of the VAE allocated apart from the rest.
         peak: the most so far, of the rest (``computing``) and of the store (``stored``).
     """
+
+    counts_meta = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class LiveBytes(TorchDispatchMode):
     def _see(self, tensor: Tensor, before: bool) -> None:
         storage = tensor.untyped_storage()
         key, kind, size = storage._cdata, self._kind, 0 if before else storage.nbytes()
-        if tensor.device.type == "meta" or key in self._known:
+        if (tensor.device.type == "meta") != self.counts_meta or key in self._known:
             return
 
         def gone(_: object) -> None:

@@ -11,12 +11,14 @@ channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
     tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
     the convolution's own scratch memory       as much as its input             on a GPU
     copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    of 3 frames and 16 rows, on a CPU
+    a piece of a large input, and its output   at most 2 x 2^30 e                   where a convolution is cut
 
-The last line but one is an allowance: what cuDNN takes depends on the algorithm it picks.
+The line of the convolution's scratch memory is an allowance: what cuDNN takes depends on the algorithm it picks.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -24,8 +26,8 @@ import torch
 
 from ...tensors.sizes import TEMPORAL_FACTOR, video_frames
 from ..limits import Size
-from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, goes_in_windows
-from .modules import ConvLayer, Layer, ResampleLayer
+from .layers import SLICE_ELSEWHERE, SLICE_ON_CPU, WINDOW_ROWS, Pieces, goes_in_windows
+from .modules import ConvLayer, Layer, Module, ResampleLayer
 from .mover import SLOTS, Mover
 from .store import LENT, DryStore, Plane, Room
 from .walker import DryWalker, Tiler
@@ -111,9 +113,10 @@ def _convolution_bytes(
     """A causal convolution's input buffer, what else it holds, and what is copied from and to the host."""
     channels, out = layer.channels
     core, halo = rows * columns, (rows + 2) * (columns + 2)
-    rest = frames * core * out * item
+    rest = (frames * core * out + _piece(layer.conv, (frames + 2, rows + 2, columns + 2, channels))) * item
     if layer.shortcut is not None:
-        rest += core * (layer.shortcut.in_channels + out) * item
+        straight = layer.shortcut.in_channels
+        rest += (core * (straight + out) + _piece(layer.shortcut, (1, rows, columns, straight))) * item
     if layer.norm and layer.norm.scale:
         down, across = (-(-side // layer.grid) + 2 for side in (rows, columns))
         rest += (4 * latent_frames * across + 2 * (columns + 2)) * down * channels * max(4, item)
@@ -128,9 +131,15 @@ def _resampling_bytes(
     channels, out = layer.channels
     copied = 2 * frames * (rows + 2) * (columns + 2) * channels * item
     if layer.up:
-        halo = 4 * (rows + 1) * (columns + 1)
-        return frames * halo * channels * item, frames * 4 * rows * columns * out * item, copied
-    return after * (rows + 1) * (columns + 1) * channels * item, after * rows * columns // 4 * out * item, copied
+        shape, written = (frames, 2 * rows + 2, 2 * columns + 2, channels), frames * 4 * rows * columns * out
+    else:
+        shape, written = (after, rows + 1, columns + 1, channels), after * rows * columns // 4 * out
+    return math.prod(shape) * item, (written + _piece(layer.conv, shape)) * item, copied
+
+
+def _piece(conv: Module, shape: tuple[int, int, int, int]) -> int:
+    """Elements that a convolution of ``[T, h, w, C]`` holds beside its input and its result, if it is cut."""
+    return Pieces.of(conv, shape).extra_elements(*shape[2:])
 
 
 def _largest_piece(job: Job, tile: Size) -> int:

@@ -19,7 +19,7 @@ from .statistics import math_dtype
 # Elements normalised in one go: on a CPU what stays in its cache, elsewhere enough to keep it busy.
 SLICE_ON_CPU = 1 << 17
 SLICE_ELSEWHERE = 1 << 24
-# Elements of one convolution's input: kernels index with 32 bits, so longer inputs are split in time.
+# Elements of what one convolution reads or writes: kernels index with 32 bits, some of them bytes of half precision.
 CONVOLUTION_LIMIT = 1 << 30
 # On CPUs, torch gives a 3D convolution to oneDNN if its batch is more than one or channels x frames x rows are more
 # than this, and to a kernel three times as slow otherwise. So small inputs get a batch.
@@ -30,17 +30,83 @@ WINDOW_ROWS = 16  # of the result, at a time
 def convolve_3d(conv: Module, values: Tensor) -> Tensor:
     """A causal convolution of ``[T + k - 1, h + k - 1, w + k - 1, C]``, halo and frames in front included."""
     kernel = conv.kernel_size[0]
-    frames = values.shape[0] - kernel + 1
     if goes_in_windows(values.device, values.shape[0], values.shape[1], values.shape[3], kernel):
         return _convolve_windows(conv, values, kernel)
-    per_frame = values[0].numel()
-    step = max(1, min(frames, CONVOLUTION_LIMIT // per_frame - kernel + 1))
-    parts = []
-    for start in range(0, frames, step):
-        part = values[start : min(start + step, frames) + kernel - 1]
-        # The batch axis goes in front of contiguous frames: only then its stride is that of channels-last.
-        parts.append(conv(part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+    # The batch axis goes in front of contiguous frames: only then its stride is that of channels-last.
+    return _convolve_pieces(conv, values, lambda part: conv(part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
+
+
+def convolve_2d(conv: Module, values: Tensor) -> Tensor:
+    """A convolution frame by frame of ``values`` ``[T, h, w, C]``, borders included."""
+    return _convolve_pieces(conv, values, lambda part: conv(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """How a convolution is cut so that no call reads or writes more than ``CONVOLUTION_LIMIT`` elements.
+
+    Frames are cut first, which takes no copies, then rows. Attributes are those of the result.
+
+    Attributes:
+        shape: frames, rows, columns and channels.
+        frames: frames of a piece.
+        rows: rows of a piece.
+        reads: frames and rows that a piece reads.
+    """
+
+    shape: tuple[int, int, int, int]
+    frames: int
+    rows: int
+    reads: tuple[int, int]
+
+    @classmethod
+    def of(cls, conv: Module, shape: tuple[int, ...]) -> Pieces:
+        """The largest pieces for an input of ``shape`` ``[T, h, w, C]``, borders included."""
+        (*time, tall, wide), stride, channels = conv.kernel_size, conv.stride[-1], conv.out_channels
+        before = time[0] - 1 if time else 0
+        frames, rows = shape[0] - before, (shape[1] - tall) // stride + 1
+        columns = (shape[2] - wide) // stride + 1
+        read_line, written_line = shape[2] * shape[3], columns * channels
+        count = min(
+            frames,
+            CONVOLUTION_LIMIT // (shape[1] * read_line) - before,
+            CONVOLUTION_LIMIT // (rows * written_line),
+        )
+        lines = rows
+        if count < 1:
+            count = 1
+            readable = (CONVOLUTION_LIMIT // ((before + 1) * read_line) - tall) // stride + 1
+            lines = max(1, min(rows, readable, CONVOLUTION_LIMIT // written_line))
+        reads = (count + before, (lines - 1) * stride + tall)
+        return cls((frames, rows, columns, channels), count, lines, reads)
+
+    @property
+    def whole(self) -> bool:
+        """Whether one piece is all."""
+        return (self.frames, self.rows) == self.shape[:2]
+
+    def extra_elements(self, columns: int, channels: int) -> int:
+        """Elements that a piece of an input of ``columns`` and ``channels`` holds beside the input and the result."""
+        if self.whole:
+            return 0
+        copied = 0 if self.rows == self.shape[1] else self.reads[0] * self.reads[1] * columns * channels
+        return copied + self.frames * self.rows * self.shape[2] * self.shape[3]
+
+
+def _convolve_pieces(conv: Module, values: Tensor, convolve: Callable[[Tensor], Tensor]) -> Tensor:
+    """``convolve(values)``, called on as many pieces of ``values`` as it takes."""
+    pieces = Pieces.of(conv, values.shape)
+    if pieces.whole:
+        return convolve(values).contiguous()
+    result = values.new_empty(pieces.shape)
+    before, stride = pieces.reads[0] - pieces.frames, conv.stride[-1]
+    for start in range(0, pieces.shape[0], pieces.frames):
+        for top in range(0, pieces.shape[1], pieces.rows):
+            target = result[start : start + pieces.frames, top : top + pieces.rows]
+            first = top * stride
+            part = values[start : start + len(target) + before, first : first + pieces.reads[1]]
+            target.copy_(convolve(part.contiguous()))
+    return result
 
 
 def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int, kernel: int = 3) -> bool:
@@ -66,19 +132,14 @@ def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
     return result
 
 
-def convolve_2d(conv: Module, values: Tensor) -> Tensor:
-    """A convolution frame by frame of ``values`` ``[T, h, w, C]``, borders included."""
-    step = max(1, min(values.shape[0], CONVOLUTION_LIMIT // values[0].numel()))
-    parts = [conv(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for part in values.split(step)]
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
-
-
 def pixelwise(conv: Module, values: Tensor) -> Tensor:
     """A 1x1x1 convolution of one frame ``[h, w, C]``, maybe strided."""
     if values.device.type != "cpu":
         return convolve_3d(conv, values[None])[0]
     rows = values[:, None, None].permute(0, 4, 1, 2, 3)  # one by one, see _SMALL_ON_CPU
-    return conv(rows)[:, :, 0, 0].permute(0, 2, 1)
+    count = max(1, CONVOLUTION_LIMIT // (values.shape[1] * max(values.shape[2], conv.out_channels)))
+    parts = [conv(part)[:, :, 0, 0].permute(0, 2, 1) for part in rows.split(count)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 @dataclass(frozen=True)

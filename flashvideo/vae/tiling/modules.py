@@ -14,14 +14,20 @@ Module = Any  # layers are known by their attribute names, not by their class
 
 @cache
 def _unpadded_class(kind: Any) -> Any:
-    return type(f"Unpadded{kind.__name__}", (kind,), {"padding": property(lambda conv: (0,) * len(conv.kernel_size))})
+    changed: dict[str, Any] = {"padding": property(lambda conv: (0,) * len(conv.kernel_size))}
+    owner = next((base for base in kind.__mro__ if "forward" in vars(base)), kind)
+    if issubclass(kind, nn.Conv3d) and owner.__module__.partition(".")[0] == "diffusers":
+        # CogVideoXSafeConv3d cuts large inputs along time, down to fewer frames than its kernel has.
+        changed["forward"] = nn.Conv3d.forward
+    return type(f"Unpadded{kind.__name__}", (kind,), changed)
 
 
 def unpadded(conv: Module) -> Module:
     """A convolution like ``conv`` that pads nothing.
 
     It is the same module in all else, now and later: weights, hooks, and whatever streams, casts or patches them. So
-    others may use ``conv`` meanwhile.
+    others may use ``conv`` meanwhile. Of diffusers' 3D convolution only what torch has is used: large inputs are cut
+    by :mod:`.layers`.
     """
     kind: Any = type(conv)
     twin: Module = object.__new__(_unpadded_class(kind))
