@@ -11,11 +11,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
+from ..tensors.failures import is_too_large
 from . import checkpoints, generate, report, train
 from .options import parse_options
 from .progress import escape_what_cannot_be_shown
 
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
+_TOO_LARGE = (
+    "That is too large for the memory here. For a video choose a smaller size or fewer frames, or give --offload; for "
+    "training a smaller batch. What was finished is kept."
+)
 
 
 @contextmanager
@@ -70,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (OSError, MemoryError, RuntimeError) as error:  # a full disk, no memory left on the device
         sys.stderr.write(f"\nfailed: {type(error).__name__}: {error}\n")
+        if is_too_large(error):
+            sys.stderr.write(f"{_TOO_LARGE}\n")
         if options.verbose:
             raise
         return EXIT_FAILURE

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ..method.seeds import mixed_seed
+from ..tensors.failures import is_too_large
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids
@@ -340,9 +341,9 @@ class _Trainer:
                 self.ema.load(averages)
             elif averages.exists():
                 raise ValueError("it has averaged weights, and run.ema is 0")
-        except (MemoryError, torch.cuda.OutOfMemoryError):
-            raise
         except (Exception, CheckpointException) as error:  # what others wrote makes the readers raise anything
+            if is_too_large(error):
+                raise
             words = isinstance(error, (RuntimeError, KeyError, ValueError)) and str(error)
             raise ValueError(
                 f"{checkpoint} cannot be resumed from: it is of another model or other settings, or holds what no run "

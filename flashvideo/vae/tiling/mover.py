@@ -9,8 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...tensors.failures import is_too_large
 from .plan import Region
-from .store import Plane, is_out_of_memory
+from .store import Plane
 
 ALL_FRAMES = slice(None)
 SLOTS = 4  # pinned buffers, each as large as the largest piece of a tile
@@ -91,7 +92,7 @@ class CudaMover(Mover):
                 if plane.data.device != self.device and (id(plane), region) not in self._fetched:
                     self._fetched[id(plane), region] = self._fetch(plane, region)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_too_large(error):
                 raise
             self._fetched.clear()  # the next tile fetches for itself, or is halved
 

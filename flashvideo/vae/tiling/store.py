@@ -12,19 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...tensors.failures import is_too_large
 from .statistics import Statistics
 
 log = logging.getLogger(__name__)
 
 LENT = "lent"  # the place of a plane whose memory belongs to the caller
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` is a device's or the host's refusal to allocate."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    message = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in message or "can't allocate memory" in message)
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Store:
             try:
                 plane = Plane(self._new("device", shape), "device", cache=cache)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_too_large(error):
                     raise
                 log.warning("no room for %.2f GiB on %s; activations wait in host memory", needed / 2**30, self.device)
                 self._device_is_full = True

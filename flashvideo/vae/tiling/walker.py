@@ -10,12 +10,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ...tensors.failures import is_too_large
 from . import layers as op
 from .modules import ConvLayer, Layer, Norm, ResampleLayer
 from .mover import Mover, Want, mover_for
 from .plan import Region
 from .statistics import affine, math_dtype, measure
-from .store import Plane, Store, is_out_of_memory
+from .store import Plane, Store
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +256,7 @@ class Walker:
             try:
                 compute(tile)
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_too_large(error, _elements(wants(tile))):
                     raise
                 failure = error.with_traceback(None)  # the traceback would keep the tile's tensors alive
             if failure is None:
@@ -276,7 +277,7 @@ class Walker:
             raise failure
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        log.warning("out of memory with tiles of %s latents; going on with %s", before, self.tiler.tile)
+        log.warning("tiles of %s latents are too large here; going on with %s", before, self.tiler.tile)
 
     def _empty(self, shape: tuple[int, ...]) -> Tensor:
         """A buffer for a convolution's input: one growing piece of memory for all tiles of all layers."""
@@ -345,6 +346,11 @@ def passes(layers: tuple[Layer, ...]) -> int:
     """How often a chunk goes over all tiles: once a layer, and twice more for a norm that the latents modulate."""
     modulated = sum(1 for layer in layers if isinstance(layer, ConvLayer) and layer.norm and layer.norm.scale)
     return len(layers) + 2 * modulated
+
+
+def _elements(wanted: Iterable[Want]) -> int:
+    """How many a tile reads."""
+    return sum(plane.frames * region.area * plane.data.shape[-1] for plane, region in wanted)
 
 
 def _frames_up(frames: int, first_alone: bool) -> int:

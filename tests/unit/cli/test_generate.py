@@ -161,6 +161,17 @@ def test_refined_latents_survive_a_failed_decoding(generate, run, names, made, t
     assert (tmp_path / "out.mp4").read_bytes() == (made / "out.mp4").read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("error", "too_large"),
+    [(RuntimeError("Invalid buffer size: 21.30 GiB"), True), (RuntimeError("device-side assert triggered"), False)],
+)
+def test_what_is_too_large_is_told_what_to_do(generate, tmp_path, monkeypatch, error, too_large):
+    monkeypatch.setattr(chain, "sample_stage1", stop(error))
+    said = generate("a red ball", "-o", tmp_path / "out.mp4", code=1)
+    assert f"failed: RuntimeError: {error}" in said.err
+    assert ("That is too large for the memory here." in said.err) is too_large
+
+
 def test_version_and_help(run):
     assert flashvideo.__version__ in run("--version").out
     for command in ("generate", "refine", "decode", "convert", "inspect"):

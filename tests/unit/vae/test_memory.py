@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from flashvideo.tensors import failures
 from flashvideo.vae.codec import decode_latents, decode_stream, encode_video, estimate_decode, estimate_encode
 from flashvideo.vae.limits import Limits
-from flashvideo.vae.tiling.store import DryStore, Room, is_out_of_memory
+from flashvideo.vae.tiling.store import DryStore, Room
 from flashvideo.vae.tiling.walker import Tiler
 from tests.live_bytes import live_bytes
 
@@ -180,11 +181,21 @@ def test_out_of_memory_with_the_smallest_tile_is_an_error(vae):
     assert torch.equal(decode_latents(vae, latents, tile=1), decode_latents(vae, latents, tile=1))
 
 
-def test_what_counts_as_out_of_memory():
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory"))
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"))
-    assert not is_out_of_memory(RuntimeError("shapes do not match"))
-    assert not is_out_of_memory(ValueError("out of memory"))
+@pytest.mark.parametrize("least", [1, 1 << 62])
+def test_errors_with_several_reasons_halve_large_tiles_only(vae, least, monkeypatch, caplog):
+    monkeypatch.setattr(failures, "LARGE", least)
+    latents = latents_of(1, 16, 3, 4, 6)
+    expected = decode_latents(vae, latents, tile=False)
+    failing = FailingCall(vae, RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED."), 40)
+    try:
+        if least == 1:
+            assert (decode_latents(vae, latents, tile=False) - expected).abs().max() < 1e-5
+            assert "tiles of (4, 6) latents are too large here; going on with (4, 3)" in caplog.text
+        else:
+            with pytest.raises(RuntimeError, match="CUDNN_STATUS_NOT_SUPPORTED"):
+                decode_latents(vae, latents, tile=False)
+    finally:
+        failing.remove()
 
 
 def test_tiles_halve_to_one_latent():
@@ -329,6 +340,7 @@ comfy.options.enable_args_parsing()
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from safetensors import safe_open
 from flashvideo.checkpoints.vae_layout import infer_vae_config, published_vae_key_map
+from flashvideo.tensors import failures
 from flashvideo.vae.codec import decode_latents, encode_video
 state = torch.load({root!r} + "/tests/weights/3d-vae.pt", weights_only=True)["state_dict"]
 config = infer_vae_config({{name: tuple(tensor.shape) for name, tensor in state.items()}})
