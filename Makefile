@@ -1,6 +1,7 @@
 # make demo   a video from a prompt, on a fresh machine
 # make test   lint, types and all tests, on a fresh machine; the last lines sum up
 # make lint | js | types | pytest | mutants | bench   parts of it (js: js-types, js-tests; pytest: pytest-library, -nodes, -editor)
+# make fuzz | kills | queued   damaged inputs, commands ended at random moments, a workflow queued again and again
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,8 @@ PYTEST = OMP_NUM_THREADS=1 $(PART) $(1) --junit build/parts/$(1).xml -- \
 
 PROMPT ?= a large striped red star moves left over the sea
 
-.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants bench clean
+.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants fuzz kills \
+	queued bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -80,6 +82,15 @@ types: $(VENV)/installed-dev
 
 mutants: $(VENV)/installed-dev
 	$(BIN)/python -m tests.mutants
+
+fuzz: $(VENV)/installed-dev
+	$(BIN)/python -m tests.fuzz
+
+kills: $(VENV)/installed-dev
+	$(BIN)/python -m tests.fuzz.kills
+
+queued: $(VENV)/installed-dev
+	$(BIN)/python -m tests.fuzz.queued
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.transformer

@@ -123,7 +123,7 @@ def _read_one(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"There is no configuration {path}. The bundled ones lie in flashvideo/configs.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # arrays in arrays in arrays
         raise ValueError(f"{path} is not valid TOML: {error}") from error
 
 

@@ -68,6 +68,12 @@ def test_a_configuration_extends_another(tmp_path):
         read_toml(path)
 
 
+def test_a_configuration_nested_without_end_is_refused_in_words(tmp_path):
+    (tmp_path / "deep.toml").write_text("kind = " + "[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.toml is not valid TOML"):
+        read_toml(tmp_path / "deep.toml")
+
+
 @pytest.mark.parametrize("path", sorted((Path(flashvideo.__file__).parent / "configs").rglob("*.toml")), ids=str)
 def test_bundled_configurations_are_valid(path, tmp_path):
     table = read_toml(path)
