@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import torch
 from torch import Tensor
 
-from ..video.ffmpeg import open_input, to_rgb24
+from ..video.ffmpeg import open_input
+from ..video.reading import Pictures, as_video
 from ..video.resize import resize_video
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MEDIA_SUFFIXES = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
+_SLOWEST = Fraction(99, 100)  # of the rate that is wanted
 
 
 class BadClipError(ValueError):
@@ -29,7 +34,7 @@ class Framing:
     Attributes:
         height, width: of the clip in pixels.
         frames: of the clip.
-        fps: its frames per second, by leaving frames out; None takes every frame.
+        fps: its frames per second, taken by their times; None takes every frame.
         fit: ``crop`` scales to cover the size and cuts the overhang, ``patch`` cuts without scaling (the paper trains
             on 540x960 patches of 2048x2048 images).
         position: of what is cut out. A patch is always at a random place.
@@ -55,7 +60,7 @@ class _Cut:
 
 
 def read_clip(file: Path | BinaryIO, framing: Framing, generator: torch.Generator) -> Tensor:
-    """Read part of a video or an image.
+    """Read part of a video or an image, as a player shows it (:mod:`flashvideo.video.reading`).
 
     Args:
         file: anything that FFmpeg reads.
@@ -72,41 +77,43 @@ def read_clip(file: Path | BinaryIO, framing: Framing, generator: torch.Generato
 
     shares = [float(share) for share in torch.rand(3, generator=generator, dtype=torch.float64)]
     try:
+        wanted = _wanted_frames(file, framing, shares[0])
         with open_input(file) as container:
-            if not container.streams.video:
-                raise BadClipError("it has no video stream")
-            wanted = _wanted_frames(container, framing, shares[0])
-            return _read_frames(container, wanted, framing, shares[1:])
+            pictures = Pictures(container)
+            clip = _read_frames(pictures, wanted, framing, shares[1:])
     except (FFmpegError, OSError) as error:
         raise BadClipError(f"it cannot be read ({error.strerror or error})") from error
+    for remark in pictures.remarks:
+        log.warning("%s: %s", file if isinstance(file, Path) else "a clip", remark)
+    return clip
 
 
-def _wanted_frames(container: Any, framing: Framing, share: float) -> list[int]:
-    """Numbers of the frames that make the clip."""
-    stride = Fraction(1)
-    if framing.fps is not None and framing.frames > 1:
-        stream = container.streams.video[0]
-        rate = stream.average_rate or stream.guessed_rate
-        if rate is None:
-            raise BadClipError("its frame rate is unknown")
-        stride = Fraction(rate) / Fraction(framing.fps).limit_denominator(1001)
-        if stride < Fraction(99, 100):
-            raise BadClipError(f"it has {float(rate):.4g} frames a second; {framing.fps:.4g} are wanted")
-    span = int((framing.frames - 1) * stride) + 1
-    first = 0
-    if framing.start == "random":
-        first = _place(_count_frames(container) - span, share)
-    return [first + int(number * stride) for number in range(framing.frames)]
-
-
-def _count_frames(container: Any) -> int:
-    """Frames of the first video stream, by its packets where the container does not say."""
-    stream = container.streams.video[0]
-    if stream.frames:
-        return int(stream.frames)
-    count = sum(packet.size > 0 for packet in container.demux(stream))
-    container.seek(0)
-    return count
+def _wanted_frames(file: Path | BinaryIO, framing: Framing, share: float) -> list[int]:
+    """Numbers of the frames that make the clip, ascending. Reads the file as far as that takes."""
+    fps = framing.fps if framing.frames > 1 else None
+    random = framing.start == "random"
+    if fps is None and not random:
+        return list(range(framing.frames))
+    step = Fraction(0) if fps is None else 1 / Fraction(fps).limit_denominator(1001)
+    span = (framing.frames - 1) * step
+    with open_input(file) as container:
+        pictures = Pictures(container)
+        for picture in pictures:
+            if not random and picture.time - pictures.first > span:
+                break
+    timing = pictures.timing()
+    if fps is None or not timing:  # what is wrong with a file without pictures is said when they are read
+        first = _place(len(timing) - framing.frames, share)
+        return list(range(first, first + framing.frames))
+    rate = timing.average(pictures.rates)
+    if rate * step < _SLOWEST:
+        raise BadClipError(f"it has {float(rate):.4g} frames a second; {fps:.4g} are wanted")
+    starts = [time for time in timing.times if timing.lasts(time + span)]
+    if not starts:
+        needed = max(len(timing), int(span * rate)) + 1
+        raise BadClipError(f"it has {len(timing)} frames; {needed} are needed for {framing.frames}")
+    start = starts[_place(len(starts) - 1, share) if random else 0]
+    return [timing.shown_at(start + number * step) for number in range(framing.frames)]
 
 
 def _place(room: int, share: float) -> int:
@@ -114,25 +121,27 @@ def _place(room: int, share: float) -> int:
     return min(max(room, 0), int(share * (max(room, 0) + 1)))
 
 
-def _read_frames(container: Any, wanted: list[int], framing: Framing, shares: list[float]) -> Tensor:
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
+def _read_frames(pictures: Pictures, wanted: list[int], framing: Framing, shares: list[float]) -> Tensor:
     clip: Tensor | None = None
     size, filled, number = torch.Size(), 0, -1
-    for number, picture in enumerate(container.decode(stream)):
+    for number, picture in enumerate(pictures):
         if number != wanted[filled]:
             continue
-        pixels = torch.from_numpy(to_rgb24(picture, stream.codec_context.name).to_ndarray())
+        pixels = as_video(picture.pixels())
         if clip is None:
-            size = pixels.shape[:2]
+            size = pixels.shape[1:]
             cut = _cut_of(size, framing, shares)
             clip = torch.empty(3, framing.frames, framing.height, framing.width)
-        if pixels.shape[:2] != size:
+        if pixels.shape[1:] != size:
             raise BadClipError("its frame size changes on the way")
-        clip[:, filled] = _cut_out(pixels.permute(2, 0, 1).float().div_(255), cut, framing)
-        filled += 1
+        frame = _cut_out(pixels, cut, framing)
+        while filled < len(wanted) and wanted[filled] == number:  # as often as it is shown
+            clip[:, filled] = frame
+            filled += 1
         if filled == len(wanted):
             return clip
+    if pictures.stream is None:
+        raise BadClipError("it has no video stream")
     raise BadClipError(f"it has {number + 1} frames; {wanted[-1] + 1} are needed for {framing.frames}")
 
 

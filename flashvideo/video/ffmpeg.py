@@ -6,6 +6,7 @@ and chroma position. Before that every video is read as BT.601 in limited range,
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,7 +16,7 @@ _CHROMA_LEFT = ("h264", "hevc", "mpeg2video", "mpeg4")  # decoders that place ch
 
 
 def open_input(file: Path | BinaryIO) -> Any:
-    """Open a file for reading, whatever bytes its tags hold.
+    """Open a file for reading, from its start, whatever bytes its tags hold.
 
     Raises:
         FFmpegError, OSError: a file that cannot be read.
@@ -23,6 +24,8 @@ def open_input(file: Path | BinaryIO) -> Any:
     import av
 
     source: Any = str(file) if isinstance(file, Path) else file
+    if not isinstance(source, str):
+        source.seek(0)
     try:
         return av.open(source, metadata_errors="replace")
     except TypeError:  # PyAV 19 knows no such argument: it keeps what is not UTF-8 as surrogates
@@ -73,11 +76,14 @@ def _filtered(frame: Any, pixel_format: str, options: str = "") -> Any:
         return frame
     source = f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/1000"
     graph = Graph()
-    graph.link_nodes(
+    nodes = [
         graph.add("buffer", source),
         graph.add("scale", _EXACT_FILTER + options),
         graph.add("format", f"pix_fmts={pixel_format}"),
         graph.add("buffersink"),
-    ).configure()
+    ]
+    for node, following in pairwise(nodes):
+        node.link_to(following)
+    graph.configure()
     graph.push(frame)
     return graph.pull()

@@ -6,6 +6,7 @@ PyAV is imported at first use, so that importing the package stays light.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.outputs import check_writable, naming_disk_errors, replacing
-from .ffmpeg import open_input, readable, to_rgb24, to_yuv420p, to_yuvj420p
+from .ffmpeg import open_input, readable, to_yuv420p, to_yuvj420p
+from .reading import Pictures, Pixels, as_video
 from .resize import as_clip, contact_sheet, side_by_side
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "write_image",
     "write_video",
 ]
+
+log = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -233,15 +237,20 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     return {key: value for key, value in tags.items() if key not in _CONTAINER_TAGS}
 
 
-def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tensor, Fraction]:
-    """Read the first video stream of a file.
+def read_video(
+    path: str | Path, *, max_frames: int | None = None, fps: float | Fraction | None = None
+) -> tuple[Tensor, Fraction]:
+    """Read a video as a player shows it: the default video track, upright, with square pixels, without what an edit
+    list cuts off. What the pixels do not hold (HDR, 10 bits, transparency, interlacing ...) is logged.
 
     Args:
         path: any container that FFmpeg reads.
         max_frames: stop after so many frames.
+        fps: take the frames that are shown at so many times a second; None takes each once, whenever it is shown.
 
     Returns:
-        The video, ``[1, 3, F, H, W]`` fp32 in 0..1 (8 bits deep), and its frames per second.
+        The video, ``[1, 3, F, H, W]`` fp32 in 0..1 (8 bits deep), and its frames per second: ``fps``, or the
+        file's, on average where they vary.
 
     Raises:
         ValueError: a missing file, no video, no frames, or damaged data.
@@ -250,36 +259,55 @@ def read_video(path: str | Path, *, max_frames: int | None = None) -> tuple[Tens
 
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames is {max_frames}; expected at least 1, or None for all.")
-    frames: list[Tensor] = []
+    if fps is not None:
+        check_fps(fps)
+    frames: list[Pixels] = []
     with _open_input(path) as container:
-        if not container.streams.video:
+        pictures = Pictures(container)
+        if pictures.stream is None:
             raise ValueError(f"{path} has no video stream. Give a video.")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        fps = stream.average_rate or stream.guessed_rate or Fraction(DEFAULT_FPS)
+        enough = max_frames if fps is None else None
         try:
-            for frame in container.decode(stream):
-                frames.append(torch.from_numpy(to_rgb24(frame, stream.codec_context.name).to_ndarray()))
-                if len(frames) == max_frames:
+            for picture in pictures:
+                frames.append(picture.pixels())
+                if len(frames) == enough:
                     break
         except FFmpegError as error:
             raise ValueError(
                 f"{path} is damaged after {len(frames)} frames ({error.strerror}). Copy or download it again."
             ) from error
-        announced = stream.frames  # 0 where the container does not say
-    if max_frames is None and 0 < len(frames) < announced:
-        raise ValueError(
-            f"{path} is cut short: {len(frames)} of {announced} frames can be read. Copy or download it again, or read "
-            f"only those with max_frames={len(frames)}."
-        )
+        if max_frames is None and pictures.is_cut_short:
+            raise ValueError(
+                f"{path} is cut short: {len(frames)} of {pictures.stream.frames} frames can be read. Copy or download "
+                f"it again, or read only those with max_frames={len(frames)}."
+            )
     if not frames:
         raise ValueError(f"{path} has no frames. Give a complete video.")
     if len({frame.shape for frame in frames}) > 1:
         raise ValueError(f"The frame size of {path} changes on the way. Re-encode it to one size.")
-    video = torch.empty(1, 3, len(frames), *frames[0].shape[:2])
-    for index, pixels in enumerate(frames):
-        video[0, :, index] = pixels.permute(2, 0, 1)
-    return video.div_(255), Fraction(fps)
+    for remark in pictures.remarks:
+        log.warning("%s: %s", path, remark)
+    numbers, rate = _wanted(pictures, path, fps)
+    numbers = numbers[:max_frames]
+    video = torch.empty(1, 3, len(numbers), *frames[0].shape[:2])
+    for index, number in enumerate(numbers):
+        video[0, :, index] = as_video(frames[number])
+    return video, rate
+
+
+def _wanted(pictures: Pictures, path: str | Path, fps: float | Fraction | None) -> tuple[list[int], Fraction]:
+    """Numbers of the frames to give, and how many a second they are."""
+    timing = pictures.timing()
+    if fps is not None:
+        rate = Fraction(fps).limit_denominator(1001)
+        return timing.at_rate(rate), rate
+    rate = timing.average(pictures.rates)
+    if not timing.is_even(rate):
+        log.warning(
+            "%s: Its frame rate varies; every frame is given once. With fps=%g they are taken by their times.",
+            *(path, float(timing.steady(pictures.rates)[0])),
+        )
+    return list(range(len(timing))), rate
 
 
 def write_image(path: str | Path, frame: Tensor, *, overwrite: bool = False) -> Path:
