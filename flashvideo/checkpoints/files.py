@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,12 +16,19 @@ from torch import Tensor
 
 from .pickles import PickledFile, TensorRef
 
+if TYPE_CHECKING:
+    from .quantized import QuantizedWeight
+
+RowReader = Callable[[int, int], Tensor]  # (start, stop) -> these rows of a tensor
+
 _CONTAINERS = ("module", "state_dict", "model")
 _SAFETENSORS_DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool, "U8": torch.uint8},
     **{"I8": torch.int8, "I16": torch.int16, "I32": torch.int32, "I64": torch.int64},
 }
+if hasattr(torch, "float8_e8m0fnu"):  # scales of mxfp8; torch before 2.7 does not know it
+    _SAFETENSORS_DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
 DTYPE_NAMES = {
     torch.float32: "fp32",
     torch.bfloat16: "bf16",
@@ -42,16 +49,54 @@ def name_list(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_NAMES_SHOWN]) + more or "none"
 
 
+_BLOCK_ELEMENTS = 1 << 20  # tensors are converted in blocks of this size, which bounds the fp32 temporaries
+
+
+def row_blocks(start: int, stop: int, columns: int) -> Iterator[tuple[int, int]]:
+    """Ranges of rows from ``start`` to ``stop``, each with little enough in it for fp32 temporaries."""
+    rows = max(1, _BLOCK_ELEMENTS // max(1, columns))
+    for row in range(start, stop, rows):
+        yield row, min(stop, row + rows)
+
+
+def read_in_blocks(rows: RowReader, target: Tensor) -> Tensor:
+    """Fill ``target``, which has at least one dimension, converted to its dtype."""
+    for start, stop in row_blocks(0, len(target), torch.Size(target.shape[1:]).numel()):
+        target[start:stop] = rows(start, stop)
+    return target
+
+
 @dataclass(frozen=True)
 class TensorInfo:
-    """Shape, dtype and the way to read one tensor. ``read()`` may give a view of the file; ``load()`` gives a copy."""
+    """Shape, dtype and the way to read one tensor. ``read()`` may give a view of the file; ``load()`` gives a copy.
+
+    Attributes:
+        name: in the file.
+        quantized: what it is made from, if that is more than one tensor; ``read()`` then gives fp32.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     read: Callable[[], Tensor]
+    name: str = ""
+    quantized: QuantizedWeight | None = None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether these are real numbers: whole ones without a scale are codes of something unknown."""
+        return self.dtype.is_floating_point or self.quantized is not None
+
+    def rows(self) -> RowReader:
+        """A function of (start, stop) that gives these rows: views of a plain tensor, fp32 of a quantised one."""
+        if self.quantized is not None:
+            return self.quantized.rows()
+        tensor = self.read()
+        return lambda start, stop: tensor[start:stop]
 
     def load(self, dtype: torch.dtype) -> Tensor:
         """The tensor in memory of its own."""
+        if self.quantized is not None:
+            return read_in_blocks(self.quantized.rows(), torch.empty(self.shape, dtype=dtype))
         return self.read().to(dtype, copy=True).contiguous()
 
 
@@ -88,6 +133,11 @@ class WeightFile:
             if info.dtype.is_floating_point:
                 counts[info.dtype] = counts.get(info.dtype, 0) + max(1, torch.Size(info.shape).numel())
         return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
+
+    def compute_dtype(self) -> torch.dtype:
+        """The file's dtype; bf16 for fp8, which is storage only."""
+        dtype = self.main_dtype()
+        return torch.bfloat16 if dtype.itemsize == 1 else dtype
 
 
 def open_weights(path: str | Path, part: str = "") -> WeightFile:
@@ -149,7 +199,7 @@ def _open_safetensors(path: Path) -> WeightFile:
             dtype = _SAFETENSORS_DTYPES.get(view.get_dtype())
             if dtype is None:
                 raise ValueError(f"{path} has a tensor {name} of the unsupported type {view.get_dtype()}.")
-            tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, partial(handle.get_tensor, name))
+            tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, partial(handle.get_tensor, name), name)
         return WeightFile(path, "safetensors", tensors, dict(handle.metadata() or {}), files=(path,))
     except SafetensorError as error:
         raise ValueError(
@@ -181,7 +231,7 @@ def _open_pickle(path: Path) -> WeightFile:
         raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
     for ref in refs.values():
         pickled.check(ref)
-    tensors = {name: TensorInfo(ref.shape, ref.dtype, partial(pickled.tensor, ref)) for name, ref in refs.items()}
+    tensors = {name: TensorInfo(ref.shape, ref.dtype, partial(pickled.tensor, ref), name) for name, ref in refs.items()}
     return WeightFile(path, "pickle", tensors, files=(path,), container=container)
 
 
@@ -200,7 +250,7 @@ def _open_legacy(path: Path) -> WeightFile:
             {str(name): t for name, t in content.items() if isinstance(t, Tensor)} if isinstance(content, dict) else {}
         )
         if plain:
-            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t)) for n, t in plain.items()}
+            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t), n) for n, t in plain.items()}
             return WeightFile(path, "pickle", tensors, files=(path,), container=key)
     raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .files import TensorInfo, WeightFile, name_list
+from .files import TensorInfo, WeightFile, name_list, read_in_blocks
+from .quantized import unquantized
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +29,7 @@ _QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"
 _GATE = "encoder.block.0.layer.1.DenseReluDense.wi_0.weight"
 _EMBEDDING, _EMBEDDING_TWIN = "shared.weight", "encoder.embed_tokens.weight"
 _BLOCK = re.compile(r"encoder\.block\.(\d+)\.")
-_SCALES = (".scale_weight", ".weight_scale")  # ComfyUI's two names for the factor of an fp8 weight
 _BALLAST = re.compile(r"^(decoder\.|lm_head\.|logit_scale$|spiece_model$)")
-_QUANTIZATION_NOTES = re.compile(r"(^|\.)(scaled_fp8|comfy_quant|scale_input|input_scale)$")
-_SCALED_AT_ONCE = 1 << 20  # elements, so that the fp32 products of fp8 weights stay small in memory
-_FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,12 @@ class T5Layout:
         path: the file or folder.
         config: keywords of transformers' ``T5Config``.
         tensors: parameter name -> tensor in the file.
-        scales: parameter name -> scalar (or one per row) that its fp8 values are multiplied by.
         dtype: what to compute in, if nothing else is asked: the file's dtype, bf16 for fp8.
     """
 
     path: Path
     config: dict[str, Any]
     tensors: dict[str, TensorInfo]
-    scales: dict[str, TensorInfo]
     dtype: torch.dtype
 
     def check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
@@ -60,16 +55,10 @@ class T5Layout:
             for name, info in self.tensors.items()
             if name in expected and info.shape != tuple(expected[name])
         ]
-        wrong += [
-            f"the scale of {name} is {list(info.shape)}, expected one value or one a row of a matrix"
-            for name, info in self.scales.items()
-            if len(expected.get(name, (1, 1))) != 2
-            or torch.Size(info.shape).numel() not in (1, expected.get(name, (1,))[0])
-        ]
-        wrong += [f"{n} is {i.dtype}" for n, i in self.tensors.items() if not i.dtype.is_floating_point]
+        wrong += [f"{n} is {i.dtype}" for n, i in self.tensors.items() if not i.numeric]
         problems = {
             "missing": [name for name in expected if name not in self.tensors],
-            "unexpected": [name for name in {**self.tensors, **self.scales} if name not in expected],
+            "unexpected": [name for name in self.tensors if name not in expected],
             "wrong": wrong,
         }
         parts = [f"{kind}: {name_list(names)}" for kind, names in problems.items() if names]
@@ -80,16 +69,8 @@ class T5Layout:
             )
 
     def read_into(self, name: str, target: Tensor) -> None:
-        """Copy one parameter into ``target``, converted to its dtype and with the fp8 scale applied."""
-        value = self.tensors[name].read()
-        if name not in self.scales:
-            target.copy_(value)
-            return
-        scale = self.scales[name].read().float().reshape(-1, 1).expand(len(value), 1)
-        rows = max(1, _SCALED_AT_ONCE // value[0].numel())
-        for start in range(0, len(value), rows):
-            part = slice(start, start + rows)
-            target[part] = value[part].float().mul_(scale[part])
+        """Copy one parameter into ``target``, converted to its dtype."""
+        read_in_blocks(self.tensors[name].rows(), target)
 
 
 def read_layout(weights: WeightFile) -> T5Layout:
@@ -98,7 +79,8 @@ def read_layout(weights: WeightFile) -> T5Layout:
     Raises:
         ValueError: another kind of model.
     """
-    tensors, scales, ignored = _sort_keys(weights)
+    weights = unquantized(weights)
+    tensors, ignored = _sort_keys(weights)
     _refuse_other_models(weights, tensors)
     if ignored:
         log.info("%s: %d tensors are of no use to the encoder: %s", weights.path, len(ignored), name_list(ignored))
@@ -121,32 +103,17 @@ def read_layout(weights: WeightFile) -> T5Layout:
         "layer_norm_epsilon": weights.config.get("layer_norm_epsilon", 1e-6),
         "feed_forward_proj": "gated-gelu",
     }
-    stored = weights.main_dtype()
-    return T5Layout(weights.path, config, tensors, scales, torch.bfloat16 if stored in _FP8 else stored)
+    return T5Layout(weights.path, config, tensors, weights.compute_dtype())
 
 
-def _sort_keys(weights: WeightFile) -> tuple[dict[str, TensorInfo], dict[str, TensorInfo], list[str]]:
-    """Parameters, their scales, and the names that an encoder has no use for."""
-    tensors: dict[str, TensorInfo] = {}
-    scales: dict[str, TensorInfo] = {}
-    ignored: list[str] = []
-    for name, info in weights.tensors.items():
-        suffix = next((suffix for suffix in _SCALES if name.endswith(suffix)), None)
-        if _BALLAST.match(name):
-            ignored.append(name)
-        elif _QUANTIZATION_NOTES.search(name):
-            continue
-        elif suffix:
-            scales[name.removesuffix(suffix) + ".weight"] = info
-        else:
-            tensors[name] = info
+def _sort_keys(weights: WeightFile) -> tuple[dict[str, TensorInfo], list[str]]:
+    """Parameters, and the names that an encoder has no use for."""
+    tensors = {name: info for name, info in weights.tensors.items() if not _BALLAST.match(name)}
+    ignored = [name for name in weights.tensors if name not in tensors]
     twin = tensors.pop(_EMBEDDING_TWIN, None)
     if twin is not None:
         tensors.setdefault(_EMBEDDING, twin)
-    twin_scale = scales.pop(_EMBEDDING_TWIN, None)
-    if twin_scale is not None:
-        scales.setdefault(_EMBEDDING, twin_scale)
-    return tensors, scales, ignored
+    return tensors, ignored
 
 
 def _refuse_other_models(weights: WeightFile, tensors: Mapping[str, TensorInfo]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.outputs import check_writable
+from ..checkpoints.quantized import unquantized
 from ..checkpoints.vae_layout import is_vae
 from ..checkpoints.writing import TensorPlan, write_safetensors
 from .load import vae_names, vae_overrides
@@ -101,12 +101,13 @@ def convert_checkpoint(
 
 
 def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
-    dtype = dtype or weights.main_dtype()
     if dtype == FP8:
         raise ValueError("The VAE has no linear weights: fp8 does not apply. Use bf16 or fp16.")
+    weights = unquantized(weights)
+    dtype = dtype or weights.compute_dtype()
     config, mapping = vae_names(weights)
     plan = {
-        name: (weights.tensors[old].shape, dtype, partial(_cast, weights.tensors[old].read, dtype))
+        name: (weights.tensors[old].shape, dtype, partial(weights.tensors[old].load, dtype))
         for name, old in sorted(mapping.items())
     }
     header = CheckpointMetadata(
@@ -119,13 +120,9 @@ def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, over
     return write_safetensors(dst, plan, header.header(), overwrite=overwrite)
 
 
-def _cast(read: Callable[[], Tensor], dtype: torch.dtype) -> Tensor:
-    return read().to(dtype)
-
-
 def _convert_transformer(source: TransformerSource, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
     source.check()
-    dtype = dtype or source.weights.main_dtype()
+    dtype = dtype or _own_dtype(source)
     header = CheckpointMetadata(
         kind=source.kind,
         dtype=DTYPE_NAMES[dtype],
@@ -150,6 +147,14 @@ def _convert_transformer(source: TransformerSource, dst: Path, dtype: torch.dtyp
         header["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": quantized})
     typed_plan: TensorPlan = plan
     return write_safetensors(dst, typed_plan, header, overwrite=overwrite)
+
+
+def _own_dtype(source: TransformerSource) -> torch.dtype:
+    """The file's dtype; bf16 for storage that is not written here, since rounding it again would change it."""
+    weights = source.weights
+    quantized = [info.quantized for info in weights.tensors.values() if info.quantized is not None]
+    same = all(weight.scalar and weight.format == "float8_e4m3fn" for weight in quantized)
+    return FP8 if quantized and same and weights.main_dtype() == FP8 else weights.compute_dtype()
 
 
 class _Fp8Weight:

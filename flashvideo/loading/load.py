@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.metadata import STAGES, read_metadata
+from ..checkpoints.quantized import unquantized
 from ..checkpoints.vae_layout import (
     BALLAST_PREFIXES,
     NORM_GROUPS,
@@ -65,7 +66,7 @@ def _load_transformer(
     source = open_stage(path, kind)
     pairs = fitting_lora(lora, lora_scale, source)
     model = FlashVideoTransformer3DModel(**source.config, latent_scale=source.latent_scale, device="meta")
-    dtype = dtype or source.compute_dtype()
+    dtype = dtype or source.weights.compute_dtype()
     fill_parameters(model, {name: lambda n=name: source.read(n, dtype, pairs) for name in source.parts}, device)
     return model.eval()
 
@@ -160,14 +161,14 @@ def load_vae(
     """
     check_compute_dtype(dtype)
     weights, vae, mapping = open_vae(path)
-    dtype = dtype or weights.main_dtype()
+    dtype = dtype or weights.compute_dtype()
     fill_parameters(vae, {n: partial(weights.tensors[key].load, dtype) for n, key in mapping.items()}, device)
     return vae.eval()
 
 
 def open_vae(path: str | Path) -> tuple[WeightFile, AutoencoderKLCogVideoX, dict[str, str]]:
     """Open a VAE and check that it is whole: (file, model on the meta device, parameter names -> the file's names)."""
-    weights = open_weights(path, "vae")
+    weights = unquantized(open_weights(path, "vae"))
     config, mapping = vae_names(weights)
     config.update(vae_overrides(weights))
     vae = meta_vae(config)
@@ -183,11 +184,13 @@ def check_whole_vae(vae: nn.Module, weights: WeightFile, mapping: dict[str, str]
     """
     expected = {name: tuple(p.shape) for name, p in vae.named_parameters()}
     missing, surplus = set(expected) - set(mapping), set(mapping) - set(expected)
-    wrong = [n for n in set(expected) & set(mapping) if weights.tensors[mapping[n]].shape != expected[n]]
+    common = set(expected) & set(mapping)
+    wrong = [n for n in common if weights.tensors[mapping[n]].shape != expected[n]]
+    wrong += [f"{n} ({info.dtype})" for n in common if not (info := weights.tensors[mapping[n]]).numeric]
     if missing or surplus or wrong:
         raise ValueError(
             f"{weights.path} does not hold a whole VAE: missing {name_list(missing)}; unexpected {name_list(surplus)}; "
-            f"wrong shape {name_list(wrong)}. Use an unchanged VAE checkpoint."
+            f"wrong shape or type {name_list(wrong)}. Use an unchanged VAE checkpoint."
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import WeightFile, name_list, open_weights
+from ..checkpoints.files import TensorInfo, WeightFile, name_list, open_weights, row_blocks
 from ..checkpoints.layouts import (
     DetectedLayout,
     Layout,
@@ -22,14 +22,14 @@ from ..checkpoints.layouts import (
     transformer_layout,
 )
 from ..checkpoints.metadata import read_metadata
+from ..checkpoints.quantized import unquantized
 from .lora import LoraPairs
 
 log = logging.getLogger(__name__)
 
 _BALLAST = re.compile(
-    r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\.|(^|\.)scaled_fp8$"
+    r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\."
 )
-_BLOCK_ELEMENTS = 1 << 20  # rows are merged in blocks of this size, which bounds the fp32 temporaries
 NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
@@ -43,7 +43,6 @@ class _Part:
 
     name: str
     rows: tuple[tuple[int, int], ...]
-    scale: str | None = None
     lora: tuple[tuple[str, str], ...] = ()
 
 
@@ -83,11 +82,6 @@ class TransformerSource:
         pairs = [pair for parts in self.parts.values() for part in parts for pair in part.lora]
         return self.weights.tensors[pairs[0][0]].shape[0] if pairs else 0
 
-    def compute_dtype(self) -> torch.dtype:
-        """The file's dtype; bf16 for fp8, which is storage only."""
-        dtype = self.weights.main_dtype()
-        return torch.bfloat16 if dtype.itemsize == 1 else dtype
-
     def check(self) -> None:
         """Raise ValueError that names missing, unexpected and wrongly shaped keys; log what is skipped."""
         path = self.weights.path
@@ -115,6 +109,12 @@ class TransformerSource:
         rest = [torch.Size(shapes[0][1:]).numel()] if len(shapes[0]) > 1 else []
         return (sum(shape[0] for shape in shapes), *rest)
 
+    def whole_tensors(self) -> dict[str, TensorInfo] | None:
+        """Native parameter -> the one tensor of the file that it is; None if some are put together from several."""
+        if any(len(parts) > 1 or parts[0].lora for parts in self.parts.values()):
+            return None
+        return {name: self.weights.tensors[parts[0].name] for name, parts in self.parts.items()}
+
     def read(self, name: str, dtype: torch.dtype, lora: LoraPairs | None = None) -> Tensor:
         """One native parameter in its own memory.
 
@@ -124,17 +124,14 @@ class TransformerSource:
         added = (lora or {}).get(module) if leaf == "weight" else None
         out = torch.empty(self.shape(name), dtype=dtype)
         for part in self.parts[name]:
-            stored = self._stored(part.name)
-            scale = self.weights.tensors[part.scale].read().float() if part.scale else None
+            stored = self.weights.tensors[part.name].rows()
             own = self._own_lora(part)
             taken = 0
             for start, stop in part.rows:
-                for row in range(start, stop, _block_rows(out)):
-                    end = min(stop, row + _block_rows(out))
+                for row, end in row_blocks(start, stop, out[0].numel()):
                     source = slice(taken + row - start, taken + end - start)
-                    block = stored[source]
-                    if scale is not None:
-                        block = block.float() * scale
+                    block = stored(source.start, source.stop)
+                    block = block.flatten(1) if block.ndim == 4 else block  # the published patch embedding
                     if own is not None:
                         block = block.float().add(own[1][source] @ own[0])
                     if added is not None:
@@ -142,10 +139,6 @@ class TransformerSource:
                     out[row:end] = block
                 taken += stop - start
         return out
-
-    def _stored(self, name: str) -> Tensor:
-        tensor = self.weights.tensors[name].read()
-        return tensor.flatten(1) if tensor.ndim == 4 else tensor  # the published patch embedding is a convolution
 
     def _own_lora(self, part: _Part) -> tuple[Tensor, Tensor] | None:
         """The file's own LoRA of a piece as (A, B) with its scale: W + (1/r) concat_i(B_i A_i), alpha being 1."""
@@ -155,17 +148,13 @@ class TransformerSource:
         return torch.cat(downs), torch.block_diag(*ups) / downs[0].shape[0]
 
 
-def _block_rows(out: Tensor) -> int:
-    return max(1, _BLOCK_ELEMENTS // max(1, out[0].numel()))
-
-
 def open_transformer(path: str | Path) -> TransformerSource:
     """Open a transformer checkpoint of any supported layout; nothing but headers is read.
 
     Raises:
         ValueError: an unreadable file or one without a FlashVideo transformer in it.
     """
-    weights = open_weights(path)
+    weights = unquantized(open_weights(path))
     detected = detect_transformer(list(weights.tensors))
     if detected is None or detected.num_layers == 0:
         raise ValueError(
@@ -226,9 +215,7 @@ def _account(
         ]
         missing += absent
         present = tuple(part for part in pieces if part is not None)
-        used.update(
-            n for part in present for n in (part.name, part.scale, *(x for pair in part.lora for x in pair)) if n
-        )
+        used.update(n for part in present for n in (part.name, *(x for pair in part.lora for x in pair)))
         if not absent:
             parts[name] = present
             wrong += _wrong_shapes(weights, present, shape)
@@ -256,11 +243,10 @@ def _find_part(weights: WeightFile, module: str, piece: Piece, leaf: str, rows: 
             continue
         if leaf != "weight":
             return _Part(name, ranges)
-        scale = next((s for s in (f"{module}.weight_scale", f"{module}.scale_weight") if s in tensors), None)
         pairs: list[tuple[str, str]] = []
         while f"{module}.matrix_A.{len(pairs)}" in tensors and f"{module}.matrix_B.{len(pairs)}" in tensors:
             pairs.append((f"{module}.matrix_A.{len(pairs)}", f"{module}.matrix_B.{len(pairs)}"))
-        return _Part(name, ranges, scale, tuple(pairs))
+        return _Part(name, ranges, tuple(pairs))
     return None
 
 
@@ -272,6 +258,11 @@ def _wrong_shapes(weights: WeightFile, parts: tuple[_Part, ...], expected: tuple
         want = (sum(stop - start for start, stop in part.rows), *expected[1:])
         if flat != want:
             wrong.append(f"{part.name} is {list(shape)}, expected {list(want)}")
+        wrong += [
+            f"{name} is {weights.tensors[name].dtype}"
+            for name in (part.name, *(n for pair in part.lora for n in pair))
+            if not weights.tensors[name].numeric
+        ]
         if part.lora:
             downs = [weights.tensors[down].shape for down, _ in part.lora]
             ups = [weights.tensors[up].shape for _, up in part.lora]

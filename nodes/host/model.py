@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import comfy.conds
@@ -25,6 +24,7 @@ from ..shared.wiring import STAGES, require_embeds
 from .misfits import refuse_misfits, require_own_sampling
 from .network import HostedNetwork
 from .sampling import Stage1Sampling, Stage2Sampling
+from .streaming import streamed_state
 
 log = logging.getLogger(__name__)
 
@@ -135,31 +135,18 @@ class Stage2Model(FlashVideoModel):
 def _read_weights(
     source: TransformerSource, weight_dtype: str
 ) -> tuple[dict[str, Tensor], dict[str, Any] | None, torch.dtype]:
-    """(parameters by native name, quantisation for ComfyUI, the file's dtype).
-
-    Native safetensors are handed over as ComfyUI reads them, whole tensors of the file, which it can stream from disk.
-    Other layouts are assembled in memory.
-    """
-    path = source.weights.path
-    cut = any(len(parts) > 1 or parts[0].lora or parts[0].name != name for name, parts in source.parts.items())
-    scaled = any(part.scale for parts in source.parts.values() for part in parts)
-    if source.weights.kind == "safetensors" and Path(path).is_file() and not cut:
-        state, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-        state, metadata = comfy.utils.convert_old_quants(state, "", metadata=metadata)
-        quantized = comfy.utils.detect_layer_quantization(state, "")
-        known = (*source.parts, *(f"{name[:-6]}{leaf}" for name in source.parts for leaf in _QUANTIZED_LEAVES))
-        keep = set(known)
-        state = {name: tensor for name, tensor in state.items() if name in keep}
-        wants_scaled = weight_dtype in ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast")
-        if not scaled or (quantized and wants_scaled):
-            return state, quantized, source.weights.main_dtype()
-    dtype = source.compute_dtype()
-    if cut:
-        log.info("%s is put together in memory; `flashvideo convert` makes a file that ComfyUI can stream.", path.name)
+    """(parameters by native name, quantisation for ComfyUI, the file's dtype)."""
+    tensors = source.whole_tensors()
+    scaled = any(info.quantized is not None for info in source.weights.tensors.values())
+    if tensors is None:
+        name = source.weights.path.name
+        log.info("%s is put together in memory; `flashvideo convert` makes a file that ComfyUI can stream.", name)
+    elif not scaled or weight_dtype in ("default", "fp8_e4m3fn", "fp8_e4m3fn_fast"):
+        streamed = streamed_state(source.weights, tensors)
+        if streamed is not None:
+            return (*streamed, source.weights.main_dtype())
+    dtype = source.weights.compute_dtype()
     return {name: source.read(name, dtype) for name in source.parts}, None, dtype
-
-
-_QUANTIZED_LEAVES = ("weight_scale", "comfy_quant")  # beside X.weight
 
 
 def load_stage(path: str, stage: str, weight_dtype: str = "default", disable_dynamic: bool = False) -> Any:

@@ -15,13 +15,13 @@ from comfy.text_encoders.cogvideo import CogVideoXTokenizer, cogvideo_te
 from comfy.text_encoders.t5 import T5
 from torch import Tensor
 
-from ...flashvideo.checkpoints.files import open_weights
+from ...flashvideo.checkpoints.files import WeightFile, open_weights
 from ...flashvideo.checkpoints.t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
 from ...flashvideo.loading.text import MAX_TOKENS, token_limit
+from .streaming import streamed_state
 
 _COMFYUI_T5_VOCABULARY = 32128  # the vocabulary that ComfyUI brings itself; T5 v1.1's models all have it
 _UNLIMITED = 99999999
-_RENAMED = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
 class _FileTokenizer:
@@ -83,20 +83,13 @@ def _model_config(layout: T5Layout) -> dict[str, Any]:
     return {**taken, "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5"}
 
 
-def _state_dict(path: Path, layout: T5Layout) -> tuple[dict[str, Tensor], bool]:
-    """The encoder's tensors as ComfyUI reads them, and whether they are quantised."""
-    state, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
-    state, _ = comfy.utils.convert_old_quants(state, model_prefix="", metadata=metadata)
-    quantized = comfy.utils.detect_layer_quantization(state, "") is not None
-    state = {_RENAMED.get(name, name): tensor for name, tensor in state.items() if _wanted(name, layout)}
-    return state, quantized
-
-
-def _wanted(name: str, layout: T5Layout) -> bool:
-    if name in layout.tensors or name in _RENAMED:
-        return True
-    module, _, leaf = name.rpartition(".")
-    return f"{module}.weight" in layout.tensors and leaf in ("weight_scale", "comfy_quant", "input_scale")
+def _state_dict(weights: WeightFile, layout: T5Layout) -> tuple[dict[str, Tensor], bool]:
+    """The encoder's tensors by ComfyUI's names, and whether they are quantised."""
+    streamed = streamed_state(weights, layout.tensors)
+    if streamed is not None:
+        return streamed[0], streamed[1] is not None
+    kept = {name: layout.dtype if info.quantized else info.dtype for name, info in layout.tensors.items()}
+    return {name: info.load(kept[name]) for name, info in layout.tensors.items()}, False
 
 
 def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP:
@@ -109,13 +102,14 @@ def load_text_encoder(path: str, disable_dynamic: bool = False) -> comfy.sd.CLIP
         ValueError: another kind of model, missing tensors, no tokenizer.
     """
     file = Path(path)
-    layout = read_layout(open_weights(file))
+    weights = open_weights(file)
+    layout = read_layout(weights)
     buckets = layout.config["relative_attention_num_buckets"]
     if buckets != 32:
         raise ValueError(f"{path} has {buckets} position buckets; ComfyUI's T5 has 32. Use a T5 v1.1 encoder.")
     config = _model_config(layout)
     layout.check(_expected_shapes(config))
-    state, quantized = _state_dict(file, layout)
+    state, quantized = _state_dict(weights, layout)
     target = comfy.supported_models_base.ClipTarget(_tokenizer_for(layout, file), _encoder_class(layout, quantized))
     clip = comfy.sd.CLIP(
         target,

@@ -16,6 +16,7 @@ from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX as CoreAutoencoder
 from torch import Tensor
 
 from ...flashvideo.checkpoints.files import open_weights
+from ...flashvideo.checkpoints.quantized import unquantized
 from ...flashvideo.loading.load import check_whole_vae, vae_names, vae_overrides
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
@@ -165,7 +166,7 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
     Raises:
         ValueError: no CogVideoX VAE, or not a whole one.
     """
-    weights = open_weights(path)
+    weights = unquantized(open_weights(path))
     config, names = vae_names(weights)
     config.update(vae_overrides(weights))
     with torch.device("meta"):

@@ -16,6 +16,7 @@ from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within
 from tests.lora_files import lora_file
+from tests.quantized_files import WAYS, quantized_state
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +74,31 @@ def test_every_file_gives_the_librarys_result(
     assert ("QuantizedTensor" in facts["weights"]) == scaled
     if weights == "bf16":
         assert facts["dtypes"] == ["torch.bfloat16"]
+
+
+NATIVE_WAYS = {  # which ComfyUI keeps and computes with; the others are put together by the library
+    *("one number", "one number in a list", "e5m2", "comfy_quant", "scale_input"),
+    *("int8", "int8 rows", "int8 rotated", "mxfp8", "nvfp4"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_quantised_layers_are_what_the_library_reads(
+    bench: Bench, golden: Any, latents: Any, model_files: dict[str, Path], tmp_path: Path, way: str
+) -> None:
+    stored, meant = quantized_state(way, load_file(model_files["stage2-fp32.safetensors"]))
+    for name, state in (("stored", stored), ("meant", meant)):
+        save_file(state, tmp_path / f"{name}.safetensors")
+    bench.server.add_model("diffusion_models", tmp_path / "stored.safetensors", f"quantized/{way}.safetensors")
+    context, given = golden("sampler_stage2")["context"], latents()
+    model = bench.add("FlashVideoLoadStage2", model_name=f"quantized/{way}.safetensors")
+    out = refined(bench, model, context, given)
+    probe = bench.add("ProbeModel", model=model)
+    facts = json.loads(bench.run().outputs[probe[0]]["facts"][0])
+    assert ("QuantizedTensor" in facts["weights"]) == (way in NATIVE_WAYS)
+    expected = library(tmp_path / "meant.safetensors", context, given)
+    assert_within(saved(out), expected, 0.02 * float(expected.abs().max()))
+    assert_within(saved(out), library(tmp_path / "stored.safetensors", context, given), 0.02)
 
 
 def test_fp8_weights_stay_near(bench: Bench, golden: Any, latents: Any, model_files: dict[str, Path]) -> None:

@@ -88,7 +88,8 @@ class TestLayouts:
                 state[name.replace("weight", names[0])] = scale
                 state[name.replace("weight", "input_scale")] = torch.ones(())
             if names and names[1] == "comfy_quant":
-                state[name.replace("weight", "comfy_quant")] = torch.zeros(20, dtype=torch.uint8)
+                note = json.dumps({"format": "float8_e4m3fn"}).encode()
+                state[name.replace("weight", "comfy_quant")] = torch.tensor(list(note), dtype=torch.uint8)
         if names and names[1] == "scaled_fp8":
             state["scaled_fp8"] = torch.zeros(2, dtype=torch.float8_e4m3fn)
         path = beside_tokenizer(tmp_path)
@@ -98,7 +99,7 @@ class TestLayouts:
         assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
 
     def test_scales_one_a_row_in_several_pieces(self, tmp_path, text_weights, monkeypatch):
-        monkeypatch.setattr("flashvideo.checkpoints.t5_layout._SCALED_AT_ONCE", 100)
+        monkeypatch.setattr("flashvideo.checkpoints.files._BLOCK_ELEMENTS", 100)
         name = "encoder.block.1.layer.1.DenseReluDense.wi_0.weight"
         scale = torch.linspace(0.5, 2, 64)
         state = {
@@ -187,7 +188,7 @@ class TestBadEncoders:
             ({"encoder.block.0.layer.0.SelfAttention.q.weight": (31, 32)}, "4 heads"),
             ({"encoder.adapter.weight": (3, 3)}, "unexpected: encoder.adapter.weight"),
             ({"encoder.block.0.layer.0.SelfAttention.x.scale_weight": (1,)}, "unexpected: encoder.block.0"),
-            ({"encoder.block.0.layer.0.layer_norm.scale_weight": (1,)}, "the scale of"),
+            ({"encoder.block.0.layer.0.layer_norm.scale_weight": (1,)}, "scales belong to a matrix"),
             ({"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight": (32, 4)}, "UMT5"),
             ({"encoder.block.0.layer.1.DenseReluDense.wi.weight": (64, 32)}, r"older than v1\.1"),
         ],
