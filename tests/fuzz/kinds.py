@@ -119,7 +119,7 @@ class Checkpoints(Kind):
             if path.stem == "lora":
                 load_stage1(TINY / "stage1.pt", lora=path)
             else:
-                kinds[path.stem](path)  # type: ignore[operator]
+                kinds[path.stem](path)
         except ValueError as error:
             return words(error)
         return 0

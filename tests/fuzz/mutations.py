@@ -14,7 +14,7 @@ Mutation = Callable[[Random, bytes], bytes]
 
 ODD_NUMBERS = [0, -1, 1, 2, 7, -0.0, 1e308, 1e-320, 2**31, 2**63, -(2**63), 2**64, 10**40, float("nan"), float("inf")]
 ODD_TEXTS = ["", " ", "\0", "a" * 5000, "\ud800", "../../x", "~nobody/x", "NaN", "é😀", "{}", "1e400", "\u202e"]
-ODD_VALUES = [None, True, False, *ODD_NUMBERS, *ODD_TEXTS, [], {}, [[]], [None], {"": None}, [1, [2, [3]]]]
+ODD_VALUES: list[Any] = [None, True, False, *ODD_NUMBERS, *ODD_TEXTS, [], {}, [[]], [None], {"": None}, [1, [2, [3]]]]
 
 
 def odd_value(draw: Random) -> Any:
