@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { remember } from "./graph_nodes.js";
+import { addElement, chain } from "./node_element.js";
 import { text } from "./texts.js";
 
 /** @typedef {{ filename: string, subfolder: string, type: string }} SavedFile as /view takes it */
@@ -136,12 +137,6 @@ class Wipe {
 /** @param {EditorNode} node */
 function attach(node) {
   const wipe = new Wipe();
-  const widget = node.addDOMWidget("wipe", "FLASHVIDEO_WIPE", wipe.element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => wipe.height,
-  });
-  widget.serialize = false;
   /** @param {unknown} shown */
   const show = (shown) => {
     const width = Math.max(node.size[0], WIDTH);
@@ -149,18 +144,17 @@ function attach(node) {
     node.setSize([width, Math.max(node.size[1], node.computeSize()[1])]);
     node.graph?.setDirtyCanvas(true, true);
   };
-  const { onConfigure, onExecuted } = node; // of this instance: others keep theirs
-  node.onConfigure = function (...args) {
-    onConfigure?.apply(this, args);
-    if (node.properties?.[STATE]) show(node.properties[STATE]);
-  };
-  node.onExecuted = function (output) {
-    onExecuted?.call(this, output);
+  addElement(node, wipe.element, {
+    name: "wipe",
+    minHeight: () => wipe.height,
+    show: () => node.properties?.[STATE] && show(node.properties[STATE]),
+  });
+  chain(node, "onExecuted", (output) => {
     const shown = /** @type {Pair | undefined} */ (output?.flashvideo_compare?.[0]);
     if (!shown) return;
     remember(node, STATE, shown);
     show(shown);
-  };
+  });
 }
 
 app.registerExtension({

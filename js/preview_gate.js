@@ -5,6 +5,7 @@ import { api } from "../../scripts/api.js";
 import { prepare, queue } from "./gate_refine.js";
 import { GateView } from "./gate_view.js";
 import { remember } from "./graph_nodes.js";
+import { addElement, chain } from "./node_element.js";
 import { text } from "./texts.js";
 
 /** @typedef {import("./gate_refine.js").GateState} GateState */
@@ -102,15 +103,13 @@ function attach(node) {
     onEmpty: emptyStore,
   });
   const gate = { node, view };
-  gates.add(gate);
   /** @param {unknown} error */
   const complain = (error) => view.setStatus(message(error), true);
-  const widget = node.addDOMWidget("previews", "FLASHVIDEO_GATE", view.element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => view.minHeight,
+  addElement(node, view.element, {
+    name: "previews",
+    minHeight: () => view.minHeight,
+    show: () => restore(gate).catch(complain),
   });
-  widget.serialize = false;
   view.onResize = () => {
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, WIDTH), Math.max(node.size[1], height)]);
@@ -118,24 +117,16 @@ function attach(node) {
   };
 
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
-  const { onConfigure, onExecuted, onRemoved } = node; // of this instance: others keep theirs
-  node.onConfigure = function (...args) {
-    onConfigure?.apply(this, args);
-    restore(gate).catch(complain);
-  };
-  node.onExecuted = function (output) {
-    onExecuted?.call(this, output);
+  chain(node, "onExecuted", (output) => {
     const shown = /** @type {Shown | undefined} */ (output?.flashvideo_gate?.[0]);
     if (!shown) return;
     const { signature, node: id, link, ancestors, approved } = shown;
     remember(node, STATE, { signature, node: id, link, ancestors, approved });
     view.setPreviews(shown.previews, status(shown, view.note), approved);
     showStore().catch(complain);
-  };
-  node.onRemoved = function () {
-    onRemoved?.call(this);
-    gates.delete(gate);
-  };
+  });
+  chain(node, "onAdded", () => gates.add(gate));
+  chain(node, "onRemoved", () => gates.delete(gate));
   showStore().catch(complain);
 }
 

@@ -127,9 +127,18 @@ class Editor:
     def serialized(self) -> dict[str, Any]:
         return dict(self.page.evaluate("() => JSON.parse(JSON.stringify(app.rootGraph.serialize()))"))
 
+    def command(self, name: str) -> None:
+        """One of the editor's commands, as from its menu; gives its task time to end."""
+        self.page.evaluate("(name) => app.extensionManager.command.execute(name)", name)
+        self.page.wait_for_timeout(500)
+
+    def capture(self) -> None:
+        """Let the editor take notice of what changed, as after every click: one step for undo."""
+        self.page.evaluate("() => app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState()")
+        self.page.wait_for_timeout(200)  # it gathers what follows at once
+
     def fit(self) -> None:
-        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(700)
+        self.command("Comfy.Canvas.FitView")
 
     def show(self, node: int, scale: float = 1.0) -> None:
         """Bring one node to the middle of the view, so that a mouse can reach it."""
