@@ -1,9 +1,13 @@
 # make demo   a video from a prompt, on a fresh machine
 # make test   lint, types and all tests, on a fresh machine; the last lines sum up
+# make test-lowest | test-newest   the library's tests with the lowest versions that pyproject.toml allows, with the newest of all
 # make lint | js | types | pytest | mutants | bench   parts of it (js: js-types, js-tests; pytest: pytest-library, -nodes, -editor)
 # make fuzz | kills | queued   damaged inputs, commands ended at random moments, a workflow queued again and again
 
 PYTHON ?= python3
+LOWEST_PYTHON ?= 3.10
+NEWEST_PYTHON ?= 3.13
+UV ?= uv
 VENV ?= .venv
 BIN := $(VENV)/bin
 JS := tools/js
@@ -16,8 +20,12 @@ PYTEST = OMP_NUM_THREADS=1 $(PART) $(1) --junit build/parts/$(1).xml -- \
 
 PROMPT ?= a large striped red star moves left over the sea
 
+<<<<<<< HEAD
 .PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants fuzz kills \
 	queued bench clean
+=======
+.PHONY: demo test test-lowest test-newest pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants bench clean
+>>>>>>> 3d80308 (Both ends of the versions that are allowed have a target of make and stand in CI; old diffusers saves, loads and scales adapters)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -40,6 +48,17 @@ test: $(VENV)/installed-dev
 	@rm -rf build/parts
 	@$(MAKE) --keep-going --no-print-directory lint js types pytest || true
 	@$(PYTHON) tools/parts.py show lint 'js types' 'js tests' mypy library nodes editor
+
+# Environments of their own, made anew, by uv. UV_TORCH_BACKEND=cpu: torch without CUDA.
+LIBRARY_IN = $(UV) venv --quiet --clear --python $(2) build/$(1) && \
+	$(UV) pip install --quiet --python build/$(1) --resolution $(3) --editable '.[test]' && \
+	OMP_NUM_THREADS=1 build/$(1)/bin/python -m pytest tests/unit
+
+test-lowest:
+	$(call LIBRARY_IN,lowest,$(LOWEST_PYTHON),lowest-direct)
+
+test-newest:
+	$(call LIBRARY_IN,newest,$(NEWEST_PYTHON),highest)
 
 # The library, the nodes and the editor beside each other (the editor mostly waits); one thread each: tiny models gain
 # nothing from more, and on a busy machine they lose a lot.

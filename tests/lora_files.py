@@ -34,10 +34,10 @@ def kohya_names(pairs: LoraPairs) -> dict[str, Tensor]:
     return state
 
 
-def native_names(pairs: LoraPairs) -> dict[str, Tensor]:
+def native_names(pairs: LoraPairs, prefix: str = "diffusion_model") -> dict[str, Tensor]:
     """``diffusion_model.layers.0.qkv.lora_A.weight`` and its like."""
     sides = [(module, *side) for module, pair in pairs.items() for side in zip("AB", pair, strict=True)]
-    return {f"diffusion_model.{module}.lora_{side}.weight": tensor.contiguous() for module, side, tensor in sides}
+    return {f"{prefix}.{module}.lora_{side}.weight": tensor.contiguous() for module, side, tensor in sides}
 
 
 NAMINGS = {"native": native_names, "diffusers": diffusers_names, "kohya": kohya_names}
@@ -71,11 +71,13 @@ def _cut(pair: tuple[Tensor, Tensor], piece: Piece) -> tuple[Tensor, Tensor] | N
 
 def add_adapter(model: FlashVideoTransformer3DModel, path: Path, name: str = "default") -> None:
     """Put a LoRA on a transformer as a PEFT adapter, unmerged."""
-    state = {}
-    for module, (down, up) in read_lora(path).items():
-        state[f"{module}.lora_A.weight"], state[f"{module}.lora_B.weight"] = down, up
+    pairs = read_lora(path)
+    # without them, older versions of diffusers take one alpha for modules of different ranks
+    alphas = {f"transformer.{module}.alpha": float(down.shape[0]) for module, (down, _) in pairs.items()}
     adapted: Any = model  # the method is diffusers'
-    adapted.load_lora_adapter(state, prefix=None, adapter_name=name)
+    adapted.load_lora_adapter(
+        native_names(pairs, "transformer"), prefix="transformer", network_alphas=alphas, adapter_name=name
+    )
 
 
 def adapter_pairs(model: FlashVideoTransformer3DModel, name: str = "default") -> LoraPairs:

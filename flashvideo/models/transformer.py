@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
+from diffusers.loaders import PeftAdapterMixin, peft
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
@@ -28,6 +28,11 @@ _FIXED = {
     "use_learned_positional_embeddings": False,
     "patch_bias": True,
 }
+
+# Older versions of diffusers set the strength of adapters only for models that they list by name; newer ones for all.
+getattr(peft, "_SET_ADAPTER_SCALE_FN_MAPPING", {}).setdefault(
+    "FlashVideoTransformer3DModel", lambda _model, strengths: strengths
+)
 
 
 class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, PeftAdapterMixin):

@@ -178,3 +178,13 @@ class FlashVideoPipeline(DiffusionPipeline):
                 bars.pop(what).close()
 
         return report
+
+
+# Older versions of diffusers compare what a folder holds with annotations that are classes, not strings or unions.
+FlashVideoPipeline.__init__.__annotations__.update(
+    stage1=FlashVideoTransformer3DModel,
+    stage2=FlashVideoTransformer3DModel,
+    vae=AutoencoderKLCogVideoX,
+    text_encoder=nn.Module,
+    tokenizer=object,
+)

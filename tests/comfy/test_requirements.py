@@ -8,6 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests.comfy.server import ROOT, find_comfyui, find_python
 
@@ -25,6 +27,12 @@ def named(file: Path) -> dict[str, str]:
     """The lines of a requirements file by package."""
     lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
     return {plain(name[0]): line for line in lines if (name := _NAME.match(line))}
+
+
+def bound(line: str) -> Version | None:
+    """The lowest version that a requirement allows, if it says one."""
+    versions = [Version(part.version) for part in Requirement(line).specifier if part.operator in (">=", "==", "~=")]
+    return versions[0] if versions else None
 
 
 OURS = named(ROOT / "requirements.txt")
@@ -80,6 +88,17 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Comfy:
 @pytest.mark.parametrize("line", OURS.values())
 def test_a_requirement_changes_nothing_of_comfyuis(comfy: Comfy, line: str) -> None:
     assert comfy.changed_by(line) == {}
+
+
+def test_none_asks_for_more_than_comfyui_does() -> None:
+    """What satisfies ComfyUI satisfies the pack, so nothing has to be replaced."""
+    comfyui = find_comfyui()
+    assert comfyui is not None
+    theirs = named(comfyui / "requirements.txt")
+    bounds = {name: (bound(OURS[name]), bound(theirs[name])) for name in set(OURS) & set(theirs)}
+    both = {name: (ours, asked) for name, (ours, asked) in bounds.items() if ours and asked}
+    assert {"av", "numpy", "safetensors", "transformers"} <= set(both)
+    assert {name: (ours, asked) for name, (ours, asked) in both.items() if ours > asked} == {}
 
 
 def test_what_comfyui_lacks_would_be_installed(comfy: Comfy) -> None:
