@@ -112,6 +112,7 @@ class WeightFile:
         config: contents of the folder's ``config.json``, if there is one.
         files: the files that the tensors come from.
         container: key of a pickle that the tensors were under (``module``, ``state_dict``), "" if none.
+        extra: a pickle's numbers, texts and tables of these beside its tensors.
     """
 
     path: Path
@@ -121,6 +122,7 @@ class WeightFile:
     config: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     container: str = ""
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -224,6 +226,14 @@ def _find_container(tree: Any) -> tuple[str, dict[str, TensorRef]]:
     return best
 
 
+def _extra(tree: dict[Any, Any], container: str) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, in the container or around it."""
+    around = {key: value for key, value in tree.items() if key != container}
+    inside = tree[container] if container else {}
+    plain = (bool, int, float, str, dict)
+    return {str(key): value for key, value in {**around, **inside}.items() if isinstance(value, plain)}
+
+
 def _open_pickle(path: Path) -> WeightFile:
     pickled = PickledFile(path)
     container, refs = _find_container(pickled.tree)
@@ -232,7 +242,9 @@ def _open_pickle(path: Path) -> WeightFile:
     for ref in refs.values():
         pickled.check(ref)
     tensors = {name: TensorInfo(ref.shape, ref.dtype, partial(pickled.tensor, ref), name) for name, ref in refs.items()}
-    return WeightFile(path, "pickle", tensors, files=(path,), container=container)
+    return WeightFile(
+        path, "pickle", tensors, files=(path,), container=container, extra=_extra(pickled.tree, container)
+    )
 
 
 def _open_legacy(path: Path) -> WeightFile:
@@ -251,7 +263,7 @@ def _open_legacy(path: Path) -> WeightFile:
         )
         if plain:
             tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t), n) for n, t in plain.items()}
-            return WeightFile(path, "pickle", tensors, files=(path,), container=key)
+            return WeightFile(path, "pickle", tensors, files=(path,), container=key, extra=_extra(tree, key))
     raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
 
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.files import name_list
 from ..checkpoints.metadata import STAGES
 from ..loading.convert import KINDS, OUTPUT_DTYPES, convert_checkpoint
-from ..runs.inspect import Inspection, inspect_checkpoint
+from ..runs.inspect import Inspection, ScaleGroup, inspect_checkpoint
 from .progress import say
 
 _KIND_NAMES = {
@@ -77,10 +78,12 @@ def describe(inspection: Inspection, *, values: bool) -> list[str]:
             f"  LoRA:         rank {inspection.lora_rank}"
             + (", merged on loading" if inspection.kind == "stage1" else "")
         )
+    lines += _scale_lines(inspection.lora_scales)
     if inspection.metadata.kind:
-        lines.append(
-            f"  converted:    {inspection.metadata.dtype}, from a file with SHA-256 {inspection.metadata.source_sha256}"
-        )
+        source = inspection.metadata.source_sha256
+        said = (inspection.metadata.dtype, f"from a file with SHA-256 {source}" if source else "")
+        lines.append(f"  converted:    {', '.join(filter(None, said))}" if any(said) else "  made by FlashVideo")
+    lines += _numbered("note", inspection.notes)
     lines += _numbered("skipped", inspection.ballast)
     lines += _numbered("problem", inspection.problems)
     lines += _numbered("NaN or infinite values in", inspection.damaged)
@@ -90,6 +93,17 @@ def describe(inspection: Inspection, *, values: bool) -> list[str]:
         lines.append("  sound:        " + ("nothing missing, all values finite" if values else "nothing missing"))
     else:
         lines.append("  NOT SOUND:    it will not load as it is" if inspection.problems else "  NOT SOUND")
+    return lines
+
+
+def _scale_lines(groups: tuple[ScaleGroup, ...]) -> list[str]:
+    """One line for all modules with one scale; where there are several, with their names."""
+    lines = []
+    for group in groups:
+        names = f" ({name_list(group.modules)})" if len(groups) > 1 else ""
+        count = f"{len(group.modules)} module{'s' if len(group.modules) > 1 else ''}"
+        formula = "" if group.formula == "1" else f" = {group.formula}"
+        lines.append(f"  scale:        {group.scale:.6g}{formula}, {group.source}: {count}{names}")
     return lines
 
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
+from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.outputs import check_writable
 from ..checkpoints.quantized import unquantized
 from ..checkpoints.vae_layout import is_vae
 from ..checkpoints.writing import TensorPlan, write_safetensors
 from .load import vae_names, vae_overrides
-from .lora import is_lora, read_lora, save_lora
+from .lora import read_lora, save_lora
 from .source import TransformerSource, open_transformer
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def convert_checkpoint(
         dst: the ``.safetensors`` to write.
         kind: ``stage1``, ``stage2``, ``vae`` or ``lora``; default: what it is. Given, it must be right.
         dtype: ``fp32``, ``bf16``, ``fp16`` or ``fp8_e4m3`` (the layers' linear weights with a scale each, the rest in
-            bf16; storage only); default: the source's.
+            bf16; storage only; not for LoRAs); default: the source's, fp32 for LoRAs, whose scales are folded in.
 
     Raises:
         ValueError: bad input, before anything is written.
@@ -94,10 +95,17 @@ def convert_checkpoint(
     if kind is not None and kind != detected:
         raise ValueError(f"{src} is a {detected} checkpoint, not {kind}. Give the right file, or leave kind out.")
     if detected == "lora":
-        return save_lora(read_lora(src), dst, overwrite=overwrite, source_sha256=sha256(weights.files))
+        return _convert_lora(weights, dst, chosen, overwrite)
     if detected == "vae":
         return _convert_vae(weights, dst, chosen, overwrite)
     return _convert_transformer(open_transformer(src), dst, chosen, overwrite)
+
+
+def _convert_lora(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
+    if dtype == FP8:
+        raise ValueError("LoRAs are not written in fp8: they are small, and lose much. Use fp32, bf16 or fp16.")
+    pairs = read_lora(weights.path)
+    return save_lora(pairs, dst, overwrite=overwrite, source_sha256=sha256(weights.files), dtype=dtype or torch.float32)
 
 
 def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:

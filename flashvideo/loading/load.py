@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,8 @@ def fitting_lora(lora: str | Path | LoraPairs | None, scale: float, source: Tran
     """A LoRA times ``scale``, checked against a transformer's shapes."""
     if lora is None:
         return None
+    if not math.isfinite(scale):
+        raise ValueError(f"lora_scale is {scale}; expected a finite number: 1 is as trained, 0 without effect.")
     pairs = read_lora(lora) if isinstance(lora, (str, Path)) else lora
     check_lora_fits("The LoRA", pairs, {name: source.shape(name) for name in source.parts}, str(source.weights.path))
     return {module: (down, up * scale) for module, (down, up) in pairs.items()}
@@ -105,7 +108,8 @@ def load_stage1(
         path: the published ``stage1.pt``, a converted ``.safetensors``, or a CogVideoX-5B transformer in diffusers'
             layout (file or folder). The architecture is read from the weights.
         dtype: to compute in; default: the file's (bfloat16 for fp8 files).
-        lora: a LoRA file (diffusers/PEFT, Kohya, published or native naming) to merge on top, times ``lora_scale``.
+        lora: a LoRA file of any naming, or its pairs, to merge on top; its own scale is part of it.
+        lora_scale: what it is multiplied by besides: 1 is as trained.
 
     Raises:
         ValueError: a file that is damaged, unsafe, incomplete, of Stage II or no transformer at all.

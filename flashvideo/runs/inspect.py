@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,34 @@ from typing import Any
 import torch
 
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
+from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.t5_layout import read_layout
 from ..checkpoints.vae_layout import is_published_vae, is_vae
 from ..loading.load import open_vae, vae_names
-from ..loading.lora import is_lora, read_lora
+from ..loading.lora import open_lora
+from ..loading.lora_scale import LoraScale
 from ..loading.source import TransformerSource, open_transformer
 from ..loading.text import meta_encoder
 
 log = logging.getLogger(__name__)
 
 _T5_MARK = "encoder.final_layer_norm.weight"
+
+
+@dataclass(frozen=True)
+class ScaleGroup:
+    """Modules that a LoRA changes with one scale.
+
+    Attributes:
+        scale: what B A is multiplied by; ``formula``: how it comes about; ``source``: where that is stated.
+        modules: as the file names them.
+    """
+
+    scale: float
+    formula: str
+    source: str
+    modules: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,9 @@ class Inspection:
         layout: ``published``, ``diffusers`` or ``native``; of a file of latents, what its latents are; else "".
         parameters: elements that the model uses; ``dtypes``: elements in each dtype.
         config: the architecture; of a file of latents, its settings.
-        lora_rank: of a LoRA, or of the one that a file carries unmerged.
+        lora_rank: of a LoRA, or of the one that a file carries unmerged; of several, the largest.
+        lora_scales: the scales with which that LoRA is applied.
+        notes: what people should know, though nothing is wrong.
         problems: why it would not load; empty for a sound file.
         ballast: entries that are skipped.
         damaged: tensors with NaN or infinite values.
@@ -48,6 +68,8 @@ class Inspection:
     dtypes: dict[str, int] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     lora_rank: int = 0
+    lora_scales: tuple[ScaleGroup, ...] = ()
+    notes: tuple[str, ...] = ()
     metadata: CheckpointMetadata = field(default_factory=CheckpointMetadata)
     problems: tuple[str, ...] = ()
     ballast: tuple[str, ...] = ()
@@ -135,10 +157,23 @@ def _text_facts(weights: WeightFile) -> dict[str, Any]:
 
 def _lora_facts(weights: WeightFile) -> dict[str, Any]:
     try:
-        pairs = read_lora(weights.path)
+        lora = open_lora(weights.path)
     except ValueError as error:
         return {"kind": "lora", "problems": (str(error),)}
-    return {"kind": "lora", "lora_rank": max(down.shape[0] for down, _ in pairs.values())}
+    return {
+        "kind": "lora",
+        "lora_rank": max(module.rank for module in lora.modules),
+        "lora_scales": _scale_groups((module.name, module.scale) for module in lora.modules),
+        "notes": lora.notes,
+    }
+
+
+def _scale_groups(scales: Iterable[tuple[str, LoraScale]]) -> tuple[ScaleGroup, ...]:
+    groups: dict[LoraScale, dict[str, None]] = {}
+    for module, scale in scales:
+        groups.setdefault(scale, {})[module] = None
+    ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return tuple(ScaleGroup(scale.value, scale.formula, scale.source, tuple(names)) for scale, names in ordered)
 
 
 def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
@@ -158,6 +193,12 @@ def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
         "layout": source.layout.kind,
         "config": source.config,
         "lora_rank": source.lora_rank,
+        "lora_scales": _scale_groups(
+            (part.name.removesuffix(".weight"), LoraScale.published(source.lora_rank))
+            for parts in source.parts.values()
+            for part in parts
+            if part.lora
+        ),
         "parameters": sum(
             torch.Size(weights.tensors[part.name].shape).numel() for parts in source.parts.values() for part in parts
         ),

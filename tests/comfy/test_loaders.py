@@ -15,7 +15,7 @@ from flashvideo.loading.lora import read_lora, save_lora
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within
-from tests.lora_files import lora_file
+from tests.lora_files import NAMINGS, every_product, lora_file
 from tests.quantized_files import WAYS, quantized_state
 
 
@@ -130,7 +130,7 @@ def make_lora(folder: Path, naming: str, stage: str = "stage2") -> Path:
     return lora_file(pairs, folder / f"{stage}-{naming}.safetensors", naming)
 
 
-@pytest.mark.parametrize("naming", ["native", "diffusers", "kohya"])
+@pytest.mark.parametrize("naming", ["native", "diffusers", "Kohya"])
 def test_lora_of_any_naming_is_the_merge(
     bench: Bench, golden: Any, latents: Any, tmp_path: Path, naming: str, model_files: dict[str, Path]
 ) -> None:
@@ -156,6 +156,54 @@ def test_lora_of_any_naming_is_the_merge(
     for key, path in outs.items():
         assert_within(saved(path), expected[key], 2e-4)
     assert torch.equal(saved(outs[None]), saved(outs["again"]))
+
+
+CORE_READS = {"native", "native, Kohya", "ComfyUI's trainer"}  # docs/lora.md says so
+CORE_TAKES = {"diffusion_model.time_embedding.linear_1.weight", "diffusion_model.time_embedding.linear_2.weight"}
+
+
+def test_every_name_is_put_on_the_model(bench: Bench, tmp_path: Path, model_files: dict[str, Path]) -> None:
+    """The table of names, by our node and by core's: all of it, or what the page on LoRAs says."""
+    base = load_stage1(TINY / "stage1.pt", dtype=torch.float32)
+    pairs = every_product(base)
+    model = bench.add("FlashVideoLoadStage1", model_name="converted/stage1-fp32.safetensors")
+    files = {}
+    for index, naming in enumerate(NAMINGS):
+        file = lora_file(pairs, tmp_path / f"{index}.safetensors", naming)
+        name = bench.server.add_model("loras", file, f"{tmp_path.name}-{index}.safetensors")
+        ours = bench.add("FlashVideoLoadLora", model=model, lora_name=name)
+        core = bench.add("LoraLoaderModelOnly", model=model, lora_name=name)
+        files[naming] = [bench.save(link, "ProbePatchedWeights", "model") for link in (ours, core)]
+    bench.run()
+    for naming, (ours, core) in files.items():
+        patched, taken = load_file(ours), load_file(core)
+        assert set(patched) == {f"diffusion_model.{module}.weight" for module in pairs}, naming
+        for module, (down, up) in pairs.items():
+            expected = base.get_parameter(f"{module}.weight") + up @ down
+            assert torch.allclose(patched[f"diffusion_model.{module}.weight"], expected, atol=1e-5), (naming, module)
+        if naming in CORE_READS:
+            assert all(torch.allclose(taken[name], patched[name], atol=1e-5) for name in patched), naming
+        else:
+            assert set(taken) <= CORE_TAKES, naming
+
+
+def test_strength_is_what_the_file_states(bench: Bench, tmp_path: Path, model_files: dict[str, Path]) -> None:
+    """Also where core's loader does not look: rank-stabilised, in the header."""
+    base = load_stage1(TINY / "stage1.pt", dtype=torch.float32)
+    down, up = torch.ones(4, 128), torch.ones(128, 4)
+    names = {f"diffusion_model.layers.0.attn_out.lora_{side}.weight": t for side, t in (("A", down), ("B", up))}
+    config = {"lora_adapter_metadata": json.dumps({"r": 4, "lora_alpha": 8, "use_rslora": True})}
+    save_file(names, tmp_path / "rs.safetensors", metadata=config)
+    name = bench.server.add_model("loras", tmp_path / "rs.safetensors", f"{tmp_path.name}-rs.safetensors")
+    model = bench.add("FlashVideoLoadStage1", model_name="converted/stage1-fp32.safetensors")
+    ours = bench.add("FlashVideoLoadLora", model=model, lora_name=name)
+    core = bench.add("LoraLoaderModelOnly", model=model, lora_name=name)
+    files = [bench.save(link, "ProbePatchedWeights", "model") for link in (ours, core)]
+    bench.run()
+    weight = base.get_parameter("layers.0.attn_out.weight")
+    for file, scale in zip(files, (4, 1), strict=True):  # docs/lora.md says that core's applies 1
+        changed = load_file(file)["diffusion_model.layers.0.attn_out.weight"]
+        assert torch.allclose(changed, weight + scale * up @ down, atol=1e-5)
 
 
 def test_a_published_lora_is_the_merge(bench: Bench, golden: Any, latents: Any, tmp_path: Path) -> None:

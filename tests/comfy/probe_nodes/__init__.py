@@ -7,6 +7,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+import comfy.lora
+import comfy.utils
 import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from comfy_api.latest import ComfyExtension, io
@@ -253,6 +255,23 @@ class ProbeColours(io.ComfyNode):
         return io.NodeOutput(ui={"error": [float(error)]})
 
 
+class ProbePatchedWeights(io.ComfyNode):
+    """The weights that a MODEL's patches change, as ComfyUI changes them, into a safetensors file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbePatchedWeights", [io.Model.Input("model"), io.String.Input("path")])
+
+    @classmethod
+    def execute(cls, model: Any, path: str) -> io.NodeOutput:
+        state = {}
+        for key, patches in model.patches.items():
+            weight = comfy.utils.get_attr(model.model, key).detach().float().clone()
+            state[key] = comfy.lora.calculate_weight(patches, weight, key).contiguous()
+        save_file(state, path)
+        return io.NodeOutput()
+
+
 class ProbeModel(io.ComfyNode):
     """What a MODEL is: classes, dtypes, patches, and whether a fresh copy can be made of it."""
 
@@ -302,6 +321,7 @@ class ProbeExtension(ComfyExtension):
             ProbeModules,
             ProbeCompiled,
             ProbeModel,
+            ProbePatchedWeights,
             ProbeAttention,
             ProbeCoreClip,
             ProbeOtherClip,

@@ -124,6 +124,29 @@ def test_inspect_converted_fp8_and_lora(run, tmp_path, lora_file):
     assert (found["kind"], found["lora_rank"]) == ("lora", 4)
 
 
+def test_inspect_prints_the_scales_of_a_lora(run, tmp_path, lora_file):
+    """One line where all are equal, else one for each scale with its modules; of a converted file its dtype too."""
+    from safetensors.torch import load_file, save_file
+
+    assert "scale:        1, no alpha is stated: 1 module\n" in run("inspect", lora_file).out
+    state = load_file(lora_file)
+    for block in range(2):
+        for side in "AB":
+            name = f"transformer.transformer_blocks.{{}}.attn1.to_out.0.lora_{side}.weight"
+            state[name.format(block)] = state[name.format(0)].clone()
+    config = {"lora_alpha": 8, "use_rslora": True, "alpha_pattern": {"1.attn1.to_out.0": 2}}
+    save_file(state, tmp_path / "rs.safetensors", metadata={"lora_adapter_metadata": json.dumps(config)})
+    said = run("inspect", tmp_path / "rs.safetensors").out
+    for alpha, scale, block in ((8, 4, 0), (2, 1, 1)):
+        formula = f"{scale} = alpha {alpha} / sqrt(rank 4), from lora_adapter_metadata of rs.safetensors"
+        assert f"scale:        {formula}: 1 module (transformer.transformer_blocks.{block}.attn1.to_out.0)" in said
+    run("convert", tmp_path / "rs.safetensors", tmp_path / "native.safetensors", "--dtype", "bf16")
+    said = run("inspect", tmp_path / "native.safetensors").out
+    assert "converted:    bf16, from a file with SHA-256" in said
+    assert "scale:        1, any other is in the weights already: 2 modules" in said
+    assert "scale:        0.25 = alpha 1 / rank 4, as the authors have it" in run("inspect", TINY / "stage1.pt").out
+
+
 def test_inspect_names_what_is_missing(run, tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -9,8 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flashvideo import FlashVideoTransformer3DModel, convert_checkpoint, load_stage1
-from flashvideo.loading.lora import read_lora, save_lora
-from tests.lora_files import NAMINGS, adapter_pairs, add_adapter, diffusers_names, lora_file
+from flashvideo.checkpoints.layouts import transformer_layout
+from flashvideo.checkpoints.lora_names import resolve_module
+from flashvideo.loading.lora import read_lora
+from flashvideo.runs.inspect import inspect_checkpoint
+from tests.lora_files import NAMINGS, SAT, adapter_pairs, add_adapter, diffusers_names, every_product, lora_file
 
 SMALL = {"num_layers": 2, "num_attention_heads": 2, "text_embed_dim": 32, "time_embed_dim": 64}
 MODULES = {  # diffusers module -> (out, in)
@@ -141,14 +144,35 @@ def test_lora_trained_by_peft_on_diffusers_model(twin, tmp_path):
     assert torch.allclose(merged.layers[0].qkv.weight, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("naming", [*NAMINGS, "saved"])
-def test_namings_there_and_back(tmp_path, naming):
-    first = read_lora(diffusers_file(tmp_path / "a.safetensors", adapters()))
-    path = tmp_path / "b.safetensors"
-    again = read_lora(save_lora(first, path) if naming == "saved" else lora_file(first, path, naming))
-    assert first.keys() == again.keys()
-    for module, (down, up) in first.items():
-        assert torch.allclose(up @ down, again[module][1] @ again[module][0], atol=1e-6), module
+@pytest.fixture(scope="module")
+def every_module(twin):
+    return every_product(load_stage1(twin[1]))
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_every_name_is_loaded_inspected_and_converted(twin, every_module, tmp_path, naming):
+    path = lora_file(every_module, tmp_path / "lora.safetensors", naming)
+    base, merged = load_stage1(twin[1]), load_stage1(twin[1], lora=path)
+    for module, (down, up) in every_module.items():
+        expected = base.get_submodule(module).weight + up @ down
+        assert torch.allclose(merged.get_submodule(module).weight, expected, atol=1e-5), module
+    found = inspect_checkpoint(path)
+    assert (found.kind, found.sound, found.notes) == ("lora", True, ())
+    (scales,) = found.lora_scales
+    assert scales.scale == (0.5 if NAMINGS[naming].sides is SAT else 1)
+    again = read_lora(convert_checkpoint(path, tmp_path / "converted.safetensors", kind="lora"))
+    assert again.keys() == every_module.keys()
+    for module, (down, up) in every_module.items():
+        assert torch.allclose(again[module][1] @ again[module][0], up @ down, atol=1e-5), module
+
+
+def test_every_module_has_names_of_its_own():
+    """Names are read word by word: no two modules are the same words."""
+    for layout in ("native", "published", "diffusers"):
+        for native, pieces in transformer_layout(layout, 42).items():
+            for piece in pieces:
+                assert resolve_module(piece.module) == (native, piece), piece.module
+                assert resolve_module("lora_unet_" + piece.module.replace(".", "_")) == (native, piece), piece.module
 
 
 def test_a_fused_adapter_holds_its_parts(tmp_path):
@@ -220,24 +244,68 @@ def test_native_naming_is_what_comfyui_maps(tmp_path):
     assert "diffusion_model.layers.0.qkv.lora_A.weight" in load_file(converted)
 
 
+Q = "transformer.transformer_blocks.0.attn1.to_q"
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("added", "message"),
     [
-        (lambda s: s.update({"transformer.nothing.here.lora_A.weight": torch.zeros(1, 1)}), "nothing.here"),
-        (lambda s: s.pop("transformer.transformer_blocks.0.attn1.to_q.lora_B.weight"), "incomplete"),
-        (lambda s: s.update({"x.hada_w1_a": torch.zeros(1)}), "another kind of adapter"),
+        ({"transformer.nothing.here.lora_A.weight": torch.zeros(1, 1)}, "1 of 33 keys match no module.*nothing.here"),
+        ({f"{Q}.lora_B.weight": None}, "incomplete"),
         (
-            lambda s: s.update({"transformer.transformer_blocks.0.attn1.to_q.lora_B.weight": torch.zeros(128, 7)}),
-            "ranks",
+            {"transformer.transformer_blocks.0.attn1.to_q.alpha": torch.ones(()), f"{Q}.lora_A.weight": None},
+            "incomplete",
         ),
+        ({f"{Q}.lora_B.weight": torch.zeros(128, 7)}, "ranks 3 and 7"),
+        ({f"{Q}.lora_A.weight": torch.zeros(3)}, r"expected \[rank, in\]"),
+        ({f"{Q}.lora_A.weight": torch.zeros(0, 128), f"{Q}.lora_B.weight": torch.zeros(128, 0)}, "none of them 0"),
+        ({f"{Q}.lora_B.weight": torch.zeros(128, 3, 2, 2)}, r"expected \[rank, in\]"),
+        ({f"{Q}.lora_A.weight": torch.zeros(3, 64)}, "do not fit together"),
+        ({f"{Q}.lora_B.weight": torch.zeros(100, 3)}, "do not fit together"),
+        ({f"{Q}.lora_A.weight": torch.zeros(3, 128, dtype=torch.int8)}, "expected floating point"),
+        ({f"{Q}.lora_A.weight": torch.full((3, 128), torch.nan)}, "no finite numbers"),
+        ({f"{Q}.lora_B.weight": torch.full((128, 3), torch.inf)}, "no finite numbers"),
+        ({f"{Q}.lora_A.other.weight": torch.zeros(3, 128)}, "two adapters of one module"),
+        ({"lora_unet__transformer_blocks_0_attn1_to_q.lora_down.weight": torch.zeros(3, 128)}, "two adapters"),
+        ({f"{Q}.hada_w1_a": torch.zeros(1)}, "a LoHa"),
+        ({f"{Q}.lokr_w1": torch.zeros(1)}, "a LoKr"),
+        ({f"{Q}.dora_scale": torch.zeros(1)}, "a DoRA"),
+        ({f"{Q}.lora_magnitude_vector.default.weight": torch.zeros(1)}, "a DoRA"),
+        ({f"{Q}.lora_magnitude_vector": torch.zeros(1)}, "a DoRA"),
+        ({f"{Q}.oft_blocks": torch.zeros(1)}, "an OFT adapter"),
+        ({f"{Q}.a1.weight": torch.zeros(1)}, "a GLoRA"),
+        ({f"{Q}.lora_mid.weight": torch.zeros(1)}, "a LoCon in Tucker form"),
+        ({f"{Q}.lora_E": torch.zeros(1)}, "an AdaLoRA"),
+        ({f"{Q}.lora_embedding_A": torch.zeros(1)}, "a LoRA of embeddings"),
+        ({f"{Q}.lora_diag.default": torch.zeros(1)}, "another method of PEFT's"),
+        ({f"{Q}.scalar": torch.zeros(1)}, "a LoRA with a scalar"),
+        ({f"{Q}.lora_B.bias": torch.zeros(1)}, "a LoRA with biases of its own"),
+        ({f"{Q}.lora_B.default.bias": torch.zeros(1)}, "a LoRA with biases of its own"),
+        ({f"{Q}.lora_up.bias": torch.zeros(1)}, "a LoRA with biases of its own"),
+        ({f"{Q}.diff_b": torch.zeros(1)}, "an extracted difference"),
+        ({f"{Q}.bias": torch.zeros(1)}, "trained beside the LoRA"),
+        ({"transformer.proj_out.weight": torch.zeros(1)}, "trained beside the LoRA"),
+        ({"transformer.proj_out.modules_to_save.default.weight": torch.zeros(1)}, "trained beside the LoRA"),
+        ({"lora_te_encoder_block_0.lora_down.weight": torch.zeros(1)}, "changes the text encoder"),
+        ({"text_encoder.encoder.block.0.lora_A.weight": torch.zeros(1)}, "changes the text encoder"),
     ],
 )
-def test_files_that_do_not_fit_are_refused(tmp_path, change, message):
-    state = load_file(diffusers_file(tmp_path / "a.safetensors", adapters()))
-    change(state)
-    save_file(state, tmp_path / "b.safetensors")
-    with pytest.raises(ValueError, match=message):
-        read_lora(tmp_path / "b.safetensors")
+def test_files_that_do_not_fit_are_refused(twin, tmp_path, added, message):
+    """In words, wherever they are given; ``None`` takes a tensor away."""
+    state = load_file(diffusers_file(tmp_path / "a.safetensors", adapters())) | added
+    path = tmp_path / "b.safetensors"
+    save_file({name: tensor for name, tensor in state.items() if tensor is not None}, path)
+    for use in (
+        lambda: read_lora(path),
+        lambda: load_stage1(twin[1], lora=path),
+        lambda: convert_checkpoint(path, tmp_path / "out.safetensors"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            use()
+    assert not (tmp_path / "out.safetensors").exists()
+    found = inspect_checkpoint(path)
+    assert found.kind == "lora"
+    assert not found.sound
 
 
 def test_lora_of_another_width_is_refused(twin, tmp_path):
