@@ -37,11 +37,12 @@ _BUILD = r"""async (spec) => {
       note.setSize([360, 60 + 19 * lines]);
       column.push(note);
     }
-    for (const [name, { kind, widgets, title, width, height, room }] of Object.entries(group.nodes)) {
+    for (const [name, { kind, widgets, title, width, height, room, models }] of Object.entries(group.nodes)) {
       const node = made[name] = LiteGraph.createNode(kind);
       if (!node) throw new Error(`no node ${kind}`);
       app.rootGraph.add(node);
       if (title) node.title = title;
+      if (models.length) node.properties.models = models;
       for (const [key, value] of Object.entries(widgets)) {
         const widget = node.widgets.find((w) => w.name === key);
         if (!widget) throw new Error(`${kind} has no widget ${key}`);

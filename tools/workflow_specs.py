@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from flashvideo.loading.published import PUBLISHED
 from flashvideo.report.settings import TINY_STAGE1, TINY_STAGE2
 
 Link = tuple[str, int]  # (name of a node in the same workflow, index of its output)
@@ -21,6 +22,7 @@ class Node:
     width: int = 0
     height: int = 0
     room: int = 0  # pixels left free below: the node grows when it has run
+    models: tuple[dict[str, str], ...] = ()  # name, url and directory of files that the editor offers to download
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ TINY = {
     "vae": "tiny-vae.safetensors (bundled)",
     "text": "tiny-text (bundled)",
 }
-FULL = {"stage1": "stage1.pt", "stage2": "stage2.pt", "vae": "3d-vae.pt", "text": "t5xxl_fp16.safetensors"}
+FULL = {part: file.name for part, file in PUBLISHED.items()}
 PROMPT = (
     "A small red boat drifts across a calm lake at dawn. Soft mist lies over the water, and low golden light "
     "comes from the left and paints long reflections on the ripples. Dark pines stand along the far shore. The "
@@ -69,10 +71,15 @@ _TINY_NOTE = (
 )
 
 
+def _loader(kind: str, widget: str, name: str) -> Node:
+    offers = [{"name": f.name, "url": f.url, "directory": f.folder} for f in PUBLISHED.values() if f.name == name]
+    return Node(kind, {widget: name}, models=tuple(offers))
+
+
 def _models(files: dict[str, str], stages: str = "12", note: str = _FILES_NOTE) -> Group:
-    nodes = {f"stage{n}": Node(f"FlashVideoLoadStage{n}", {"model_name": files[f"stage{n}"]}) for n in stages}
-    nodes["clip"] = Node("FlashVideoLoadTextEncoder", {"text_encoder_name": files["text"]})
-    nodes["vae"] = Node("FlashVideoLoadVAE", {"vae_name": files["vae"]})
+    nodes = {f"stage{n}": _loader(f"FlashVideoLoadStage{n}", "model_name", files[f"stage{n}"]) for n in stages}
+    nodes["clip"] = _loader("FlashVideoLoadTextEncoder", "text_encoder_name", files["text"])
+    nodes["vae"] = _loader("FlashVideoLoadVAE", "vae_name", files["vae"])
     return Group("1 · Models", nodes, note, GREY)
 
 

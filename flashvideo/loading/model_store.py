@@ -15,6 +15,7 @@ import torch
 from ..checkpoints.files import DTYPE_NAMES, open_weights
 from ..checkpoints.t5_layout import read_layout
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
+from .published import PUBLISHED
 from .source import TransformerSource
 from .text import MAX_TOKENS, load_text_encoder
 
@@ -78,13 +79,15 @@ def find_models(
         if matches:
             paths[name] = matches[0]
         elif name in needed:
-            missing.append(f"{name} ({', '.join(_CANDIDATES[name])})")
+            missing.append(name)
     if missing:
         place = f"in {root}" if root else "since no models folder was given"
+        names = "; ".join(f"{name} ({', '.join(_CANDIDATES[name])})" for name in missing)
+        sources = ", ".join(PUBLISHED[name].url for name in missing)
         raise ValueError(
-            f"Not found {place}: {'; '.join(missing)}. Give --models FOLDER (or the environment "
-            f"variable FLASHVIDEO_MODELS), or each with --stage1, --stage2, --vae, --text-encoder. "
-            f"'--models {BUNDLED}' is bundled."
+            f"Not found {place}: {names}. Give --models FOLDER (or the environment variable FLASHVIDEO_MODELS), or "
+            f"each with --stage1, --stage2, --vae, --text-encoder. '--models {BUNDLED}' is bundled; the published "
+            f"files are at {sources}"
         )
     tokenizer = given.get("tokenizer")
     if tokenizer and not Path(tokenizer).expanduser().exists():

@@ -10,7 +10,6 @@ from torch import Tensor
 from ..host.codec import VaeLimits, decode_images, require_vae, upscaled_latent
 from ..host.stage2_sampling import degraded_latent, refined_latent
 from ..shared.widgets import (
-    answered,
     check_chosen_size,
     chosen_size,
     model_input,
@@ -113,8 +112,9 @@ class RefineOneFrame(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
-        return answered(lambda: check_chosen_size(size, width, height))
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool:
+        check_chosen_size(size, width, height)
+        return True
 
     @classmethod
     def execute(

@@ -20,7 +20,6 @@ from ..host.stage2_sampling import degraded_latent, refined_latent
 from ..shared.node_text import show_on_node
 from ..shared.widgets import (
     STAGE2,
-    answered,
     model_input,
     negative_input,
     positive_input,
@@ -179,9 +178,9 @@ class ParameterGrid(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, steps: Any = None, cfg: Any = None, noise_step: Any = None) -> bool | str:
-        given = ("1" if text is None else text for text in (steps, cfg, noise_step))  # None: linked
-        return answered(lambda: parse_cells(*given))
+    def validate_inputs(cls, steps: Any = None, cfg: Any = None, noise_step: Any = None) -> bool:
+        parse_cells(*("1" if text is None else text for text in (steps, cfg, noise_step)))  # None: linked
+        return True
 
     @classmethod
     def execute(

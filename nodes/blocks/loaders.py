@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ...flashvideo.checkpoints.files import name_list
 from ...flashvideo.loading.lora import check_lora_fits, read_lora
 from ..host.model import WEIGHT_DTYPES, load_stage
-from ..shared.model_files import model_choices, model_path
+from ..shared.model_files import check_model, model_choices, model_path
 from ..shared.wiring import STAGES, require_any_stage
 
 CATEGORY = "FlashVideo"
@@ -60,6 +60,10 @@ class LoadStage1(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, model_name: Any = None) -> bool | str:
+        return check_model("diffusion_models", model_name, "stage1")
+
+    @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
         return io.NodeOutput(load_stage(model_path("diffusion_models", model_name, "stage1"), "stage1", weight_dtype))
 
@@ -75,6 +79,10 @@ class LoadStage2(io.ComfyNode):
             "Loads the transformer that brings a small video to full resolution in four steps.",
             ["flashvideo", "stage 2 loader", "load diffusion model", "unet loader", "video upscale", "refiner"],
         )
+
+    @classmethod
+    def validate_inputs(cls, model_name: Any = None) -> bool | str:
+        return check_model("diffusion_models", model_name, "stage2")
 
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str = "default") -> io.NodeOutput:
@@ -124,6 +132,10 @@ class LoadLora(io.ComfyNode):
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the LoRA.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora_name: Any = None) -> bool | str:
+        return check_model("loras", lora_name)
 
     @classmethod
     def execute(cls, model: Any, lora_name: str, strength: float = 1.0) -> io.NodeOutput:

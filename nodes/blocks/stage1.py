@@ -17,7 +17,6 @@ from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
 from ..shared.live_picture import colour_factors, sampling_callback
 from ..shared.widgets import (
     STAGE1,
-    answered,
     check_chosen_size,
     chosen_size,
     guidance_inputs,
@@ -42,15 +41,14 @@ from ..shared.wiring import (
 _SAMPLER: Any = io.Sampler  # mypy takes it for comfy.samplers.Sampler, which ComfyUI imports by the same name for types
 
 
-def check_curve(guidance_curve: str | None, exponent: float | None) -> bool | str:
-    """A validate_inputs answer; linked values are None there."""
+def check_curve(guidance_curve: str | None, exponent: float | None) -> None:
+    """Raise ValueError for what the curve cannot be; None is a linked value, known on execution only."""
     if guidance_curve is not None and guidance_curve not in GUIDANCE_CURVES:
-        return f"guidance_curve {guidance_curve!r}: expected one of {', '.join(GUIDANCE_CURVES)}."
-    if exponent is None:
-        return True
-    if guidance_curve == "authors" and exponent != int(exponent):
-        return f"exponent is {exponent}: the authors' curve needs a whole number (5), or choose the smooth curve."
-    return True
+        raise ValueError(f"guidance_curve {guidance_curve!r}: expected one of {', '.join(GUIDANCE_CURVES)}.")
+    if guidance_curve == "authors" and exponent is not None and not float(exponent).is_integer():
+        raise ValueError(
+            f"exponent is {exponent}: the authors' curve needs a whole number (5), or choose the smooth curve."
+        )
 
 
 class EmptyLatent(io.ComfyNode):
@@ -79,15 +77,12 @@ class EmptyLatent(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None, length: Any = None) -> bool | str:
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None, length: Any = None) -> bool:
         """Sizes in words; linked values are None here and are checked on execution."""
-
-        def check() -> None:
-            check_chosen_size(size, width, height)
-            if length is not None:
-                latent_frames(length)
-
-        return answered(check)
+        check_chosen_size(size, width, height)
+        if length is not None:
+            latent_frames(length)
+        return True
 
     @classmethod
     def execute(cls, size: str, width: int, height: int, length: int, batch_size: int = 1) -> io.NodeOutput:
@@ -130,8 +125,9 @@ class Stage1Sampler(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool | str:
-        return check_curve(guidance_curve, exponent)
+    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool:
+        check_curve(guidance_curve, exponent)
+        return True
 
     @classmethod
     def execute(
@@ -233,8 +229,9 @@ class Stage1Guider(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool | str:
-        return check_curve(guidance_curve, exponent)
+    def validate_inputs(cls, exponent: Any = 5.0, guidance_curve: Any = "authors") -> bool:
+        check_curve(guidance_curve, exponent)
+        return True
 
     @classmethod
     def execute(

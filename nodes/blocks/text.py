@@ -10,7 +10,7 @@ from comfy_api.latest import io
 
 from ...flashvideo.loading.text import stage2_prompt
 from ..host.text import load_text_encoder, text_length
-from ..shared.model_files import model_choices, model_path
+from ..shared.model_files import check_model, model_choices, model_path
 from ..shared.node_text import show_on_node
 from ..shared.widgets import STAGE2
 from ..shared.wiring import STAGES, zero_conditioning
@@ -70,6 +70,10 @@ class LoadTextEncoder(io.ComfyNode):
             ],
             outputs=[io.Clip.Output(display_name="clip", tooltip="The text encoder, for any text encode node.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, text_encoder_name: Any = None) -> bool | str:
+        return check_model("text_encoders", text_encoder_name, "text")
 
     @classmethod
     def execute(cls, text_encoder_name: str) -> io.NodeOutput:

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..host.codec import VaeLimits, limit_inputs, upscaled_latent
-from ..shared.widgets import answered, check_chosen_size, chosen_size, seed_input, target_inputs, vae_input
+from ..shared.widgets import check_chosen_size, chosen_size, seed_input, target_inputs, vae_input
 
 POSTERIORS = ["sample", "mean"]
 
@@ -48,8 +48,9 @@ class UpscaleEncode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool | str:
-        return answered(lambda: check_chosen_size(size, width, height))
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool:
+        check_chosen_size(size, width, height)
+        return True
 
     @classmethod
     def execute(

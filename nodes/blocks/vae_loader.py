@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..host.vae import load_vae_object
-from ..shared.model_files import model_choices, model_path
+from ..shared.model_files import check_model, model_choices, model_path
 
 
 class LoadVAE(io.ComfyNode):
@@ -30,6 +32,10 @@ class LoadVAE(io.ComfyNode):
             ],
             outputs=[io.Vae.Output(display_name="vae", tooltip="The VAE, for FlashVideo's and core's nodes.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, vae_name: Any = None) -> bool | str:
+        return check_model("vae", vae_name, "vae")
 
     @classmethod
     def execute(cls, vae_name: str) -> io.NodeOutput:

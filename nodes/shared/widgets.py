@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -20,15 +19,6 @@ ROUNDINGS: dict[str, Rounding] = {"exact": None, **{name: name for name in stage
 CUSTOM = "custom"
 PRESETS = {f"{name} ({width}x{height})": (height, width) for name, (height, width) in SIZES.items()}
 _MAX_SEED = 0xFFFFFFFFFFFFFFFF  # ComfyUI's, of RandomNoise too
-
-
-def answered(check: Callable[[], Any]) -> bool | str:
-    """What ``validate_inputs`` gives back: True, or the words of the ValueError that a check raised."""
-    try:
-        check()
-    except ValueError as error:
-        return str(error)
-    return True
 
 
 # ---- sockets
@@ -183,7 +173,11 @@ def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
 
 
 def check_chosen_size(size: Any, width: Any, height: Any) -> None:
-    """Raise ValueError for what :func:`size_inputs` cannot be; None is a linked value, known on execution only."""
+    """Raise ValueError for what :func:`size_inputs` cannot be; None is a linked value, known on execution only.
+
+    ``validate_inputs`` lets it out, as all that check several inputs together: ComfyUI repeats words that are given
+    back for every input that is named there, and reports raised ones once.
+    """
     if size is not None and size not in (*PRESETS, CUSTOM):
         raise ValueError(f"size {size!r}: expected one of {', '.join([*PRESETS, CUSTOM])}.")
     if size != CUSTOM or width is None or height is None:

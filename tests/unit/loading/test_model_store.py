@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint
 from flashvideo.loading.model_store import ModelStore, find_models
+from flashvideo.loading.published import PUBLISHED
 from flashvideo.training.models import TransformerModel, new_transformer, save_transformer
 from tests.conftest import TINY
 
@@ -59,3 +60,12 @@ def test_other_files_compute_in_what_they_hold(halves, tmp_path):
     convert_checkpoint(TINY / "stage1.pt", tmp_path / "stage1.safetensors", dtype="bf16")
     with ModelStore(find_models(tmp_path, {}, ("stage1",))).use("stage1") as stage1:
         assert stage1.dtype == torch.bfloat16
+
+
+def test_parts_that_are_not_found_are_told_with_their_sources(tmp_path):
+    with pytest.raises(ValueError, match="Not found in") as error:
+        find_models(tmp_path, {}, ("stage2", "text"))
+    said = str(error.value)
+    assert "https://huggingface.co/FoundationVision/FlashVideo/resolve/main/stage2.pt" in said
+    assert PUBLISHED["text"].url in said
+    assert PUBLISHED["stage1"].url not in said
