@@ -19,6 +19,7 @@ const STATE = "flashvideo_gate"; // key in node.properties, which the workflow s
 const LIMIT = "FlashVideo.PreviewStore.Limit";
 const EMPTY = "FlashVideo.EmptyPreviewStore";
 const DEFAULT_LIMIT = 1024; // megabytes, as in gate/store.py
+const CHANGED = /** @type {any} */ ("flashvideo.previews"); // an event of the server's; the types know the editor's own
 const WIDTH = 400; // two previews side by side
 const ROUTE = "/flashvideo/previews";
 /** @type {Set<Gate>} */
@@ -42,15 +43,14 @@ async function showStore(state = store()) {
   for (const { view } of gates) view.setStore(now);
 }
 
-/** After the store became smaller: a gate whose previews are gone says so. */
+/** After the store changed, here or in another tab: a gate whose previews are gone says so. */
 async function showWhatIsLeft() {
-  await Promise.all([showStore(), ...[...gates].map(restore)]);
+  await Promise.all([showStore(), ...[...gates].map((gate) => restore(gate, true))]);
 }
 
 async function emptyStore() {
   try {
     await store("/empty", {});
-    await showWhatIsLeft();
     toast("info", text("emptied"));
   } catch (error) {
     toast("error", message(error));
@@ -73,7 +73,6 @@ async function setLimit(megabytes) {
   try {
     if ((await store()).limit_megabytes === megabytes) return;
     await store("/limit", { megabytes });
-    await showWhatIsLeft();
   } catch {
     toast("error", text("limitRefused"));
     await readLimit();
@@ -86,14 +85,15 @@ const stateOf = (node) => /** @type {GateState | undefined} */ (/** @type {unkno
 /**
  * Show what the workflow remembers, from the store: after a reload, an undo or a restart nothing needs to be queued.
  * @param {Gate} gate
+ * @param {boolean} [again] what is shown is still right if it is there
  */
-async function restore({ node, view }) {
+async function restore({ node, view }, again = false) {
   const state = stateOf(node);
   if (!state?.signature) return;
   const answer = await api.fetchApi(`${ROUTE}/${state.signature}`);
   if (stateOf(node) !== state) return; // it ran meanwhile
-  if (answer.ok) view.setPreviews((await answer.json()).previews, "", state.approved);
-  else view.setPreviews([], text("gone"));
+  if (!answer.ok) view.setPreviews([], text("gone"));
+  else if (!again || !view.count) view.setPreviews((await answer.json()).previews, "", state.approved);
 }
 
 /** @param {EditorNode} node */
@@ -199,7 +199,12 @@ app.registerExtension({
     },
   ],
   menuCommands: [{ path: ["FlashVideo"], commands: [EMPTY] }],
-  setup: () => readLimit().catch((error) => console.warn("FlashVideo:", message(error))),
+  setup: () => {
+    /** @param {unknown} error */
+    const warn = (error) => console.warn("FlashVideo:", message(error));
+    api.addEventListener(CHANGED, () => showWhatIsLeft().catch(warn));
+    return readLimit().catch(warn);
+  },
   nodeCreated(node) {
     if (node.comfyClass === NODE) attach(/** @type {EditorNode} */ (node));
   },

@@ -13,11 +13,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
 from ...flashvideo.video.files import write_video
+from ..host.codec import require_vae
 from ..shared.widgets import VIDEO, setting_input
 from ..shared.wiring import FRAMES_KEY, require_latents
-from .routes import described, gate_store
+from .routes import described, gate_store, tell_editors
 from .signature import ancestors, content_mark, signature
 from .store import Batch, Sample, is_hash, split_batch
+from .users import running_user
 
 NEVER, ALWAYS = "never", "always"
 _PREVIEW_SIDE = 480  # pixels of the longer side of a preview; Stage I's own size
@@ -39,7 +41,7 @@ def preview_of(vae: Any, latent: dict[str, Any]) -> Tensor:
 
 def with_previews(batch: Batch, vae: Any, key: str, fps: float) -> Batch:
     """Decode a batch's samples into previews, beside their latents in the store."""
-    store, samples = gate_store(), []
+    store, samples = gate_store(running_user()), []
     bar = comfy.utils.ProgressBar(len(batch.samples))
     for name in batch.hashes:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -101,9 +103,10 @@ class PreviewGate(io.ComfyNode):
         return f"approve is {approve!r}; expected never, always, or a preview's hash of 32 digits 0-9 a-f."
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs: Any) -> int:
-        """ComfyUI's cache must not show previews that are not in the store any more."""
-        return gate_store().generation
+    def fingerprint_inputs(cls, **inputs: Any) -> list[Any]:
+        """ComfyUI's cache must not show previews that are not in the store any more, or in another user's."""
+        user = running_user()
+        return [user, gate_store(user).generation]
 
     @classmethod
     def made_from(cls, fps: float) -> tuple[str, str, list[Any]]:
@@ -118,28 +121,39 @@ class PreviewGate(io.ComfyNode):
     def check_lazy_status(
         cls, approve: str = NEVER, fps: float = 8.0, latent: Any = None, vae: Any = None
     ) -> list[str]:
-        """Stage I is asked for only if the store lacks what is wanted, the VAE only to make previews."""
+        """Stage I is asked for only if the store lacks what is wanted, the VAE only to make previews.
+
+        Raises:
+            ValueError: the VAE is of another kind, before Stage I has run.
+        """
         name, key, _ = cls.made_from(fps)
-        store = gate_store()
+        store = gate_store(running_user())
         batch = store.batch(name)
         if batch is not None and approve in batch.hashes and store.latent(name, approve) is not None:
             return []
         if batch is None or not store.has_latents(batch):
-            return ["latent", "vae"]
+            if vae is not None:
+                require_vae(vae)
+                return ["latent"]
+            return ["vae"]
         return [] if approve == ALWAYS or store.has_previews(batch, key) else ["vae"]
 
     @classmethod
     def execute(cls, latent: Any = None, vae: Any = None, approve: str = NEVER, fps: float = 8.0) -> io.NodeOutput:
         name, key, link = cls.made_from(fps)
-        store = gate_store()
+        user = running_user()
+        store = gate_store(user)
         batch = store.batch(name)
         chosen = store.latent(name, approve) if batch is not None and approve in batch.hashes else None
         if chosen is None and (batch is None or not store.has_latents(batch)):
+            require_vae(vae)
             require_latents(latent)
             batch = store.add(name, split_batch(latent))
         assert batch is not None
         if vae is not None and not store.has_previews(batch, key):
+            require_vae(vae)
             batch = with_previews(batch, vae, key, fps)
+            tell_editors()
         store.touch(name)
         if approve == ALWAYS:
             approve = batch.hashes[0]
@@ -153,7 +167,7 @@ class PreviewGate(io.ComfyNode):
             "approved": approve if chosen is not None else "",
             "stale": chosen is None and approve != NEVER,
             "fps": batch.fps,
-            "previews": described(batch),
+            "previews": described(batch, user),
         }
         return io.NodeOutput(cls._output(chosen), ui={"flashvideo_gate": [shown]})
 

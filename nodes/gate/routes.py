@@ -2,68 +2,82 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Awaitable, Callable
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import folder_paths
 from aiohttp import web
 
 from .store import Batch, GateStore, checked_limit, is_hash
+from .users import EVERYONE, UnknownUserError, follow_users, prompt_server, user_of
 
 PREFIX = "/flashvideo/previews"
+CHANGED = "flashvideo.previews"  # the event
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @cache
-def gate_store() -> GateStore:
-    """The store in ComfyUI's user directory, which restarts leave alone and the userdata routes do not serve."""
-    return GateStore(Path(folder_paths.get_system_user_directory("flashvideo")) / "previews")
+def gate_store(user: str = EVERYONE) -> GateStore:
+    """A user's store in ComfyUI's user directory, which restarts leave alone and the userdata routes do not serve."""
+    root = Path(folder_paths.get_system_user_directory("flashvideo"))
+    return GateStore((root / "users" / user if user else root) / "previews")
 
 
-def described(batch: Batch) -> list[dict[str, Any]]:
+def described(batch: Batch, user: str = EVERYONE) -> list[dict[str, Any]]:
     """A batch's previews for the editor and for API users: hash of the sample, size, address of the video."""
-    base = f"{PREFIX}/{batch.signature}"
+    base, whose = f"{PREFIX}/{batch.signature}", f"?{urlencode({'user': user})}" if user else ""
     return [
         {
             "hash": sample.hash,
             "frames": sample.frames,
             "width": sample.width,
             "height": sample.height,
-            "video": f"{base}/{sample.hash}-{batch.key}.mp4" if sample.frames else "",
+            "video": f"{base}/{sample.hash}-{batch.key}.mp4{whose}" if sample.frames else "",
         }
         for sample in batch.samples
     ]
 
 
+def tell_editors() -> None:
+    """Have all open editors look at their stores again: something came or went."""
+    if (server := prompt_server()) is not None:
+        server.send_sync(CHANGED, {})
+
+
 async def get_batch(request: web.Request) -> web.Response:
-    batch = gate_store().batch(request.match_info["signature"])
+    user = user_of(request)
+    batch = gate_store(user).batch(request.match_info["signature"])
     if batch is None:
         return web.json_response({"error": "these previews are not in the store any more"}, status=404)
-    return web.json_response({"signature": batch.signature, "fps": batch.fps, "previews": described(batch)})
+    return web.json_response({"signature": batch.signature, "fps": batch.fps, "previews": described(batch, user)})
 
 
 async def get_video(request: web.Request) -> web.StreamResponse:
     signature, names = request.match_info["signature"], request.match_info["video"].split("-")
     if not all(map(is_hash, [signature, *names])) or len(names) != 2:
         return web.Response(status=404)
-    path = gate_store().preview(signature, *names)
+    path = gate_store(user_of(request)).preview(signature, *names)
     if not path.is_file():
         return web.Response(status=404)
     return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "private, max-age=86400"})
 
 
-def _state() -> web.Response:
-    store = gate_store()
+def _state(store: GateStore) -> web.Response:
     return web.json_response({"bytes": store.size(), "limit_megabytes": store.limit})
 
 
 async def get_state(request: web.Request) -> web.Response:
-    return _state()
+    return _state(gate_store(user_of(request)))
 
 
 async def post_empty(request: web.Request) -> web.Response:
-    gate_store().empty()
-    return _state()
+    store = gate_store(user_of(request))
+    store.empty()
+    tell_editors()
+    return _state(store)
 
 
 async def post_limit(request: web.Request) -> web.Response:
@@ -71,17 +85,33 @@ async def post_limit(request: web.Request) -> web.Response:
         given = (await request.json())["megabytes"]
     except (ValueError, TypeError, LookupError, RecursionError):  # also no such charset, arrays in arrays in arrays
         return web.json_response({"error": 'expected {"megabytes": number}'}, status=400)
+    store = gate_store(user_of(request))
     try:
-        gate_store().limit = checked_limit(given)
+        store.limit = checked_limit(given)
     except ValueError as error:
         return web.json_response({"error": str(error)}, status=400)
-    return _state()
+    tell_editors()
+    return _state(store)
+
+
+def _in_words(handler: Handler) -> Handler:
+    """A request in an unknown user's name is the asker's mistake."""
+
+    @wraps(handler)
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except UnknownUserError as error:
+            return web.json_response({"error": str(error)}, status=400)
+
+    return answer
 
 
 def add_routes(server: Any) -> None:
     """Add the routes to ComfyUI's server; called once, when it loads the pack."""
-    server.routes.get(PREFIX)(get_state)
-    server.routes.post(f"{PREFIX}/empty")(post_empty)
-    server.routes.post(f"{PREFIX}/limit")(post_limit)
-    server.routes.get(PREFIX + "/{signature}")(get_batch)
-    server.routes.get(PREFIX + "/{signature}/{video}.mp4")(get_video)
+    follow_users(server)
+    server.routes.get(PREFIX)(_in_words(get_state))
+    server.routes.post(f"{PREFIX}/empty")(_in_words(post_empty))
+    server.routes.post(f"{PREFIX}/limit")(_in_words(post_limit))
+    server.routes.get(PREFIX + "/{signature}")(_in_words(get_batch))
+    server.routes.get(PREFIX + "/{signature}/{video}.mp4")(_in_words(get_video))

@@ -105,6 +105,7 @@ class ComfyServer:
     def __init__(self, comfyui: Path, base: Path, packs: Iterable[Path] = (), extra: Iterable[str] = ()) -> None:
         self.comfyui, self.base, self.python = comfyui, base, find_python(comfyui)
         self.extra = [*extra]
+        self.headers = {"Content-Type": "application/json"}
         self.process: subprocess.Popen[bytes] | None = None
         self._defaults: dict[str, dict[str, Any]] = {}
         for folder in _FOLDERS:
@@ -189,9 +190,7 @@ class ComfyServer:
 
     def request(self, path: str, data: Any = None) -> bytes:
         body = None if data is None else json.dumps(data).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}
-        )
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, self.headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             content: bytes = answer.read()
         return content

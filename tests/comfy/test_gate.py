@@ -6,6 +6,7 @@ import copy
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from tests.comfy.conftest import Bench, saved, saved_keys
 from tests.comfy.golden_models import STAGE1, TEXT, VAE
 from tests.comfy.server import ComfyServer, RejectedError, Run
+from tests.comfy.websocket import BINARY, WebSocket
 
 STALE = "0" * 32
 
@@ -82,6 +84,41 @@ def test_an_approved_preview_goes_on_alone_without_stage1(gated: Gated) -> None:
     gated.nodes[gated.stage1]["inputs"]["seed"] += 1
     gated.run("always")
     assert torch.equal(second, saved(gated.out)), "sample k is what seed + k gives"
+
+
+@pytest.mark.parametrize("approve", ["never", "always"])
+def test_an_image_vae_is_refused_before_stage1_runs(gated: Gated, approve: str) -> None:
+    image_vae = gated.bench.add("VAELoader", vae_name="pixel_space")
+    gated.nodes[gated.gate]["inputs"] |= {"vae": image_vae, "approve": approve}
+    run = gated.bench.server.run(gated.bench.graph)
+    assert "The VAE is another kind of VAE" in run.message
+    assert run.error["node_id"] == gated.gate
+    assert gated.stage1 not in run.executed
+
+
+def heard(listener: WebSocket) -> Iterator[str]:
+    """Names of what the server says."""
+    while True:
+        kind, payload = listener.receive()
+        if kind != BINARY:
+            yield str(json.loads(payload)["type"])
+
+
+def test_other_editors_hear_of_changes(gated: Gated) -> None:
+    server = gated.bench.server
+    listener = WebSocket("127.0.0.1", server.port, "/ws?clientId=another-tab", 60)
+    try:
+        said = heard(listener)
+        assert next(said) == "status"
+        for change in (
+            gated.run,
+            lambda: server.post("/flashvideo/previews/limit", {"megabytes": 1024}),
+            lambda: server.post("/flashvideo/previews/empty", {}),
+        ):
+            change()
+            assert "flashvideo.previews" in said
+    finally:
+        listener.close()
 
 
 def other_workflow(server: ComfyServer, folder: Path, latent: torch.Tensor) -> None:

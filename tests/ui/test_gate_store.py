@@ -38,7 +38,15 @@ def test_the_store_can_be_emptied_on_the_node(bench: GateBench) -> None:
     bench.expect_cards(0)
     bench.expect_status(GONE)
     assert bench.server.get("/flashvideo/previews")["bytes"] == 0
-    assert "0.0 MB" in bench.page.page.inner_text(".flashvideo-gate .size")
+    bench.page.page.locator(".flashvideo-gate .size", has_text="0.0 MB").wait_for()
+
+
+def test_it_is_emptied_from_another_tab(bench: GateBench) -> None:
+    bench.make()
+    bench.server.post("/flashvideo/previews/empty", {})
+    bench.expect_cards(0)
+    bench.expect_status(GONE)
+    bench.make()  # and comes back
 
 
 @pytest.mark.usefixtures("screenshot")
