@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .checksums import DamagedFileError, with_checks
+from .paths import expanded
 from .pickles import PickledFile, TensorRef
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ def open_weights(path: str | Path, part: str = "") -> WeightFile:
     Raises:
         ValueError: no such file, a web page or pointer instead of weights, a truncated or damaged file, unsafe content.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if part and (path / part).is_dir():
         path = path / part
     if path.is_dir():
@@ -183,7 +185,7 @@ def _has_safetensors_header(head: bytes, path: Path) -> bool:
 def _refuse_impostors(path: Path, head: bytes) -> None:
     text = head.lstrip().lower()
     if not head:
-        raise ValueError(f"{path} is empty. Download or copy it again.")
+        raise DamagedFileError(f"{path} is empty. Download or copy it again.")
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
         raise ValueError(
             f"{path} is a web page, not weights: the download gave a login or error page. Download the file itself."
@@ -202,9 +204,10 @@ def _open_safetensors(path: Path) -> WeightFile:
             if dtype is None:
                 raise ValueError(f"{path} has a tensor {name} of the unsupported type {view.get_dtype()}.")
             tensors[name] = TensorInfo(tuple(view.get_shape()), dtype, partial(handle.get_tensor, name), name)
-        return WeightFile(path, "safetensors", tensors, dict(handle.metadata() or {}), files=(path,))
+        metadata = dict(handle.metadata() or {})
+        return WeightFile(path, "safetensors", with_checks(path, tensors, metadata), metadata, files=(path,))
     except SafetensorError as error:
-        raise ValueError(
+        raise DamagedFileError(
             f"{path} is no readable safetensors file ({error}): it is truncated, damaged or of another kind. "
             "Download or copy it again."
         ) from error

@@ -11,7 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from . import checksums
 from .outputs import check_writable, naming_disk_errors, replacing
+from .paths import expanded
 
 _DTYPE_CODES = {
     **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"},
@@ -33,25 +35,37 @@ def _given(tensor: Tensor) -> Tensor:
 def write_safetensors(path: str | Path, plan: TensorPlan, metadata: dict[str, str], *, overwrite: bool = False) -> Path:
     """Write ``{name: (shape, dtype, read)}`` in the given order; each tensor is read, written and dropped.
 
+    The header gets a checksum of every tensor, see :mod:`flashvideo.checkpoints.checksums`.
+
     Raises:
         ValueError: an output that cannot be written.
         OSError: the disk fills up or fails while writing; nothing is left behind.
     """
-    path = Path(path).expanduser()
-    header: dict[str, object] = {"__metadata__": metadata}
+    path = expanded(path)
+    header: dict[str, object] = {"__metadata__": {**metadata, checksums.KEY: checksums.without_sums(plan, metadata)}}
     position = 0
     for name, (shape, dtype, _) in plan.items():
         size = torch.Size(shape).numel() * dtype.itemsize
         header[name] = {"dtype": _DTYPE_CODES[dtype], "shape": list(shape), "data_offsets": [position, position + size]}
         position += size
     check_writable(path, overwrite=overwrite, size=position)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    sums = {}
     with replacing(path) as temporary, naming_disk_errors(path), temporary.open("wb") as stream:
-        stream.write(struct.pack("<Q", len(text)) + text)
+        stream.write(_encoded(header))
         for name, (shape, dtype, read) in plan.items():
             tensor = read()
             if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
                 raise ValueError(f"{name} came as {tensor.dtype} {list(tensor.shape)}; planned {dtype} {list(shape)}.")
-            stream.write(tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data)
+            tensor = tensor.detach().contiguous().cpu()
+            sums[name] = checksums.checksum(tensor)
+            stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        header["__metadata__"] = {**metadata, checksums.KEY: checksums.as_metadata(sums, metadata)}
+        stream.seek(0)
+        stream.write(_encoded(header))  # as long as before
     return path
+
+
+def _encoded(header: dict[str, object]) -> bytes:
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text

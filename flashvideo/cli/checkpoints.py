@@ -37,7 +37,12 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=run_convert)
 
-    parser = commands.add_parser("inspect", help="what is this checkpoint, does it fit, what is missing")
+    parser = commands.add_parser(
+        "inspect",
+        help="what is this checkpoint, does it fit, what is missing",
+        description="What is this checkpoint, does it fit, what is missing? The exit code is 0 for a sound file, 1 for "
+        "one that would not load or holds damaged values, 2 for one that cannot be read at all.",
+    )
     parser.add_argument("file", type=Path)
     parser.add_argument("--quick", action="store_true", help="headers only; do not look for NaN in the values")
     parser.add_argument("--json", action="store_true", help="for programs")

@@ -7,6 +7,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.outputs import make_folder
+from ..checkpoints.paths import expanded
 from ..loading.model_store import ModelStore
 from ..method.checks import check_text
 from ..runs import chain
@@ -116,7 +118,7 @@ def run_generate(options: argparse.Namespace) -> None:
     if not options.prompt.strip():
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
     rank, processes = this_process()
-    jobs = seed_jobs(options.prompt, stage1, stage2, options.output.expanduser(), options.num_previews)
+    jobs = seed_jobs(options.prompt, stage1, stage2, expanded(options.output), options.num_previews)
     check_jobs(jobs, wanted)
     begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
@@ -146,9 +148,9 @@ def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
 
 
 def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> None:
-    prompts = read_prompts(options.prompts.expanduser())
+    prompts = read_prompts(expanded(options.prompts))
     check_count(options.num_previews, stage1.seed, len(prompts))
-    folder = options.output.expanduser()
+    folder = expanded(options.output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; with --prompts the output is a folder.")
     if not folder.parent.is_dir():
@@ -156,10 +158,7 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
     rank, processes = this_process()
     store = _store_for(options, wanted)
     check_memory(store, _load(stage1, stage2, wanted))
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"The folder {folder} cannot be made ({error.strerror}). Choose another place.") from error
+    make_folder(folder)
     identity = {**store.describe(), "fps": f"{options.fps:g}"}
     every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
     check_jobs(every, wanted)
@@ -191,7 +190,7 @@ def run_refine(options: argparse.Namespace) -> None:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
         chain.check_degraded(record, stage2, options.allow_other_noise_step)
         chain.check_colors(record, stage2, str(options.preview))
-    outputs, wanted = Outputs(options.output.expanduser()), _wanted(options)
+    outputs, wanted = Outputs(expanded(options.output)), _wanted(options)
     job = Job(record.prompt, record.stage1, stage2, outputs)
     load = _load_of(record, stage2)
     check_host_memory(load)
@@ -218,7 +217,7 @@ def run_decode(options: argparse.Namespace) -> None:
     record = load_record(options.latents)
     if record.content == "refined":
         chain.check_colors(record, record.stage2, str(options.latents))
-    outputs = Outputs(options.output.expanduser())
+    outputs = Outputs(expanded(options.output))
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))
     size = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])

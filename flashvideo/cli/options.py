@@ -14,6 +14,7 @@ import torch
 
 from ..checkpoints.files import name_list
 from ..checkpoints.metadata import STAGES
+from ..checkpoints.paths import expanded
 from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
 from ..method.checks import shortened
@@ -289,7 +290,7 @@ def model_store(options: argparse.Namespace, needed: tuple[str, ...], optional: 
         "tokenizer": options.tokenizer,
     }
     device = pick_device(options.device)
-    if options.lora is not None and not Path(options.lora).expanduser().exists():
+    if options.lora is not None and not expanded(options.lora).exists():
         raise ValueError(f"There is no LoRA file {options.lora}.")
     vae_dtype = _DTYPES[options.vae_dtype] if options.vae_dtype else None
     store = ModelStore(

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..checkpoints.files import DTYPE_NAMES
 from ..checkpoints.metadata import STAGES
+from ..checkpoints.paths import expanded
 from ..loading.load import open_stage
 from ..loading.model_store import ModelStore
 from ..report import (
@@ -117,7 +118,7 @@ def _report(options: argparse.Namespace) -> int:
     options.dtype = options.dtype or _DTYPE
     store = model_store(options, parts_of(sections), ("stage1", "stage2", "vae", "text"))
     _check_prompts(store, files)
-    folder = options.output.expanduser()
+    folder = expanded(options.output)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; expected a folder to write to.")
     weights = _hashes(store)
@@ -148,7 +149,7 @@ def _check_prompts(store: ModelStore, files: list[ExtraFile]) -> None:
 def _hashes(store: ModelStore) -> dict[str, Weights]:
     """Of all parts that there are; a LoRA counts to Stage I, a tokenizer of its own to the text encoder."""
     paths = store.paths
-    lora = None if store.lora is None else Path(store.lora).expanduser()
+    lora = None if store.lora is None else expanded(store.lora)
     files = {
         "stage1": (paths.stage1, lora),
         "stage2": (paths.stage2,),

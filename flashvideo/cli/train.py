@@ -7,6 +7,8 @@ import logging
 import os
 from pathlib import Path
 
+from ..checkpoints.outputs import make_folder, write_text
+from ..checkpoints.paths import expanded
 from ..training.config import read_toml, to_toml
 from ..training.runs import encode, open_run
 from .progress import say
@@ -33,12 +35,11 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     if options.output is None:
         raise ValueError("Give --output FOLDER for the weights and logs.")
-    folder = options.output.expanduser()
+    folder = expanded(options.output)
     if not options.resume:
         refuse_another_run(folder)
     run = open_run(options.config, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(to_toml(read_toml(options.config)) + "\n", encoding="utf-8")
+    write_text(make_folder(folder) / "config.toml", to_toml(read_toml(options.config)) + "\n")
     steps = train(run, resume=options.resume, stop_after=options.stop_after)
     if not os.environ.get("RANK", "0").strip("0"):
         say(f"{steps} of {run.total_steps} steps are done; see {folder}")

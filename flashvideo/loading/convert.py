@@ -15,6 +15,7 @@ from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
 from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.outputs import check_writable
+from ..checkpoints.paths import expanded
 from ..checkpoints.quantized import unquantized
 from ..checkpoints.vae_layout import is_vae
 from ..checkpoints.writing import TensorPlan, write_safetensors
@@ -83,7 +84,7 @@ def convert_checkpoint(
     Raises:
         ValueError: bad input, before anything is written.
     """
-    src, dst = Path(src).expanduser(), Path(dst).expanduser()
+    src, dst = expanded(src), expanded(dst)
     chosen = parse_dtype(dtype)
     if kind is not None and kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {', '.join(KINDS)}.")

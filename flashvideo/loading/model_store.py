@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from ..checkpoints.files import DTYPE_NAMES, open_weights
+from ..checkpoints.paths import expanded
 from ..checkpoints.t5_layout import read_layout
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
 from .published import PUBLISHED
@@ -36,7 +37,7 @@ _CANDIDATES = {
 
 def models_folder(name: str | Path) -> Path:
     """The folder that ``--models`` names; ``tiny`` is the bundled one."""
-    return ASSETS / BUNDLED if str(name) == BUNDLED else Path(name).expanduser()
+    return ASSETS / BUNDLED if str(name) == BUNDLED else expanded(name)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def find_models(
     missing = []
     for name in (*needed, *optional):
         if given.get(name):
-            paths[name] = Path(str(given[name])).expanduser()
+            paths[name] = expanded(str(given[name]))
             if not paths[name].exists():
                 raise ValueError(f"There is no {paths[name]}, which was given for {name}.")
             continue
@@ -90,9 +91,9 @@ def find_models(
             f"files are at {sources}"
         )
     tokenizer = given.get("tokenizer")
-    if tokenizer and not Path(tokenizer).expanduser().exists():
+    if tokenizer and not expanded(tokenizer).exists():
         raise ValueError(f"There is no {tokenizer}, which was given for the tokenizer.")
-    return ModelPaths(**paths, tokenizer=Path(tokenizer).expanduser() if tokenizer else None)
+    return ModelPaths(**paths, tokenizer=expanded(tokenizer) if tokenizer else None)
 
 
 class ModelStore:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints.files import open_weights
+from ..checkpoints.paths import expanded
 from ..checkpoints.t5_layout import T5Layout, find_tokenizer, load_tokenizer, read_layout
 from ..method.checks import check_text, shortened
 
@@ -87,12 +88,12 @@ def load_text_encoder(
     Raises:
         ValueError: no such file, another model, missing or wrongly shaped tensors, no or a wrong tokenizer.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
     layout = read_layout(open_weights(folder))
     limit = MAX_TOKENS
     if tokenizer is None or isinstance(tokenizer, str | Path):
-        file = find_tokenizer(folder, None if tokenizer is None else Path(tokenizer).expanduser())
+        file = find_tokenizer(folder, None if tokenizer is None else expanded(tokenizer))
         tokenizer, limit = load_tokenizer(file), token_limit(file)
     if len(tokenizer) > layout.config["vocab_size"]:
         raise ValueError(

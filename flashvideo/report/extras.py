@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from ..checkpoints.paths import expanded
 from ..loading.load import fitting_lora, load_stage1, load_stage2, open_stage
 from ..method.checks import check_noise_step
 from ..runs.inspect import inspect_checkpoint
@@ -71,7 +72,7 @@ def parse_extra(text: str) -> ExtraFile:
         if not step.isdecimal():
             raise ValueError(f"noise_step of the extra {name} is {step!r}; expected a whole number, 0 to 999.")
         check_noise_step(int(step))
-    file, base = (Path(one).expanduser() if one else None for one in (path, options.get("base")))
+    file, base = (expanded(one) if one else None for one in (path, options.get("base")))
     assert file is not None
     return ExtraFile(name, file, _stage_of(name, file, base), base, None if step is None else int(step), only)
 

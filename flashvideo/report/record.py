@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.files import sha256
-from ..checkpoints.outputs import replacing
+from ..checkpoints.outputs import write_text
 from .results import Result
 
 FILE = "report.json"
@@ -105,8 +105,7 @@ def write_report(folder: Path, report: Report, floors: list[dict[str, Any]]) -> 
     """
     values = {"format": _FORMAT, "floors": floors, "sections": {k: asdict(v) for k, v in report.sections.items()}}
     path = folder / FILE
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
     return path
 
 

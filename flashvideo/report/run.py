@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.outputs import check_writable, replacing
+from ..checkpoints.outputs import check_writable, make_folder, write_text
 from . import ablations, cost, fidelity, judging, markdown, refinement, training
 from .bench import Bench
 from .floors import floors_of
@@ -129,7 +129,7 @@ def run_report(
     _check_extras(bench)
     parse_sections(",".join(sections))
     _check_weights(bench, sections, weights)
-    bench.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(bench.folder)
     for file in (FILE, markdown.FILE):
         check_writable(bench.folder / file, overwrite=True)
     report = read_report(bench.folder)
@@ -202,5 +202,4 @@ def _check_extras(bench: Bench) -> None:
 def _write(folder: Path, report: Report, marks: Mapping[str, Mark]) -> None:
     floors: list[dict[str, Any]] = [asdict(floor) for floor in floors_of(report.results(marks))]
     write_report(folder, report, floors)
-    with replacing(folder / markdown.FILE) as partial:
-        partial.write_text(markdown.render(report, marks), encoding="utf-8")
+    write_text(folder / markdown.FILE, markdown.render(report, marks))

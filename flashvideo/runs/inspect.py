@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.checksums import DamagedFileError
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
 from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
@@ -112,13 +113,15 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
         label = DTYPE_NAMES.get(info.dtype, str(info.dtype).removeprefix("torch."))
         dtypes[label] = dtypes.get(label, 0) + torch.Size(info.shape).numel()
     facts.setdefault("parameters", sum(dtypes.values()))
+    changed, damaged = _read_values(weights) if values else ((), ())
+    facts["problems"] = tuple(dict.fromkeys((*facts.get("problems", ()), *changed)))
     return Inspection(
         path=weights.path,
         container=weights.container,
         file_bytes=sum(file.stat().st_size for file in weights.files),
         dtypes=dtypes,
         metadata=metadata,
-        damaged=find_damage(weights) if values else (),
+        damaged=damaged,
         **facts,
     )
 
@@ -207,13 +210,20 @@ def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
     }
 
 
-def find_damage(weights: WeightFile) -> tuple[str, ...]:
-    """Names of floating tensors with NaN or infinite values; reads the whole file, one tensor at a time."""
-    damaged = []
+def _read_values(weights: WeightFile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of all tensors: what is said of those that changed since they were written, and names of those with NaN."""
+    changed, damaged = [], []
     for name, info in weights.tensors.items():
-        if info.dtype.is_floating_point:
-            tensor = info.read()
-            tensor = tensor.float() if info.dtype.itemsize == 1 else tensor
-            if not torch.isfinite(tensor).all():
+        try:
+            if _has_nan(info.read()):
                 damaged.append(name)
-    return tuple(damaged)
+        except DamagedFileError as error:
+            changed.append(str(error))
+    return tuple(changed), tuple(damaged)
+
+
+def _has_nan(tensor: torch.Tensor) -> bool:
+    """Whether values are NaN or infinite."""
+    if not tensor.is_floating_point():
+        return False
+    return not bool(torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all())

@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..checkpoints.outputs import check_writable
+from ..checkpoints.outputs import check_room, check_writable
 from ..method.checks import check_positive, check_text
+from ..tensors.sizes import SPATIAL_FACTOR
 from ..video.files import check_output
 from .settings import MAX_SEED, Stage1Settings, Stage2Settings
 
@@ -73,13 +74,19 @@ class Job:
     def bytes_on_disk(self, wanted: Wanted) -> int:
         """About what the job's files take, refined latents included, which lie there until they are decoded."""
         stage1, stage2 = self.stage1, self.stage2
-        latents = math.prod(stage1.latent_shape)
+        latents = 4 * math.prod(stage1.latent_shape)
         pixels = stage1.num_frames * stage1.height * stage1.width
         if wanted.final:
-            frames, area = stage1.latent_shape[2], stage2.height * stage2.width
-            latents += (1 + wanted.degraded) * 16 * frames * area // 64
-            pixels += (1 + wanted.joint) * stage1.num_frames * area
-        return 4 * latents + pixels // _PIXELS_A_BYTE
+            latents += (1 + wanted.degraded) * self.largest_file(wanted)
+            pixels += (1 + wanted.joint) * stage1.num_frames * stage2.height * stage2.width
+        return latents + pixels // _PIXELS_A_BYTE
+
+    def largest_file(self, wanted: Wanted) -> int:
+        """Bytes that the largest of the job's files takes at least: its latents."""
+        channels, frames, height, width = self.stage1.latent_shape[1:]
+        if wanted.final:
+            height, width = self.stage2.height // SPATIAL_FACTOR, self.stage2.width // SPATIAL_FACTOR
+        return 4 * channels * frames * height * width
 
 
 @dataclass(frozen=True)
@@ -132,7 +139,10 @@ def check_jobs(jobs: list[Job], wanted: Wanted, *, preview: bool = True) -> None
     """Raise ValueError unless all files of all jobs can be written or replaced, the disk's room included."""
     for job in jobs:
         wanted.check(job.outputs, preview=preview)
-    check_writable(jobs[0].outputs.video, overwrite=True, size=sum(job.bytes_on_disk(wanted) for job in jobs))
+    first = jobs[0]
+    latents = first.outputs.refined if wanted.final else first.outputs.preview
+    check_writable(latents, overwrite=True, size=first.largest_file(wanted))
+    check_room(latents.parent, sum(job.bytes_on_disk(wanted) for job in jobs), "the run")
 
 
 def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, output: Path, count: int) -> list[Job]:

@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from ..checkpoints.checksums import DamagedFileError
+from ..checkpoints.files import WeightFile, open_weights
+from ..checkpoints.paths import expanded
 
 INDEX, SKIPPED = "cache.json", "skipped.jsonl"
 LAYOUT = 1
@@ -20,13 +22,19 @@ KEY = "flashvideo.cache."
 
 
 def read_index(folder: Path) -> dict[str, Any]:
+    """What a cache was made from.
+
+    Raises:
+        ValueError: no cache, or another version's.
+        DamagedFileError: its index is none.
+    """
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"{folder} is no cache of latents: it has no {INDEX}.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{folder / INDEX} cannot be read ({error}). Delete the cache to have it made anew."
+    except (OSError, ValueError, RecursionError) as error:
+        raise DamagedFileError(
+            f"{folder / INDEX} cannot be read ({error}). Building the cache again mends it."
         ) from error
     if not isinstance(index, dict) or index.get("layout") != LAYOUT:
         raise ValueError(f"{folder} is a cache of another version. Delete it to have it made anew.")
@@ -41,18 +49,19 @@ def shard_count(index: dict[str, Any]) -> int:
     return math.ceil(index["count"] / index["clips per shard"])
 
 
-def shard_header(path: Path) -> dict[str, str]:
-    with _opened(path) as file:
-        return dict(file.metadata() or {})
+def open_shard(path: Path) -> WeightFile:
+    """A shard's file; its tensors are compared with their checksums when they are read.
 
-
-def _opened(path: Path) -> Any:
+    Raises:
+        ValueError: no such file.
+        DamagedFileError: it is not as it was written.
+    """
     if not path.exists():
         raise ValueError(f"The cache {path.parent} is not finished: {path.name} is missing. Build it again.")
     try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path} cannot be read ({error}). Delete it; it is then made anew.") from error
+        return open_weights(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error} Building the cache again makes it anew.") from error
 
 
 class LatentCache:
@@ -71,20 +80,20 @@ class LatentCache:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded(folder)
         index = read_index(self.folder)
         self.settings: dict[str, Any] = index["settings"]
         self.names: list[str] = []
         self.captions: list[str] = []
         self._places: list[tuple[int, str]] = []
-        self._files: dict[int, Any] = {}
+        self._files: dict[int, tuple[WeightFile, list[str]]] = {}
         self._lock = threading.Lock()
         for number in range(shard_count(index)):
             self._list(number)
 
     def _list(self, number: int) -> None:
         path = self.folder / shard_name(number)
-        for entry in json.loads(shard_header(path)[KEY + "clips"]):
+        for entry in json.loads(open_shard(path).metadata[KEY + "clips"]):
             self._places.append((number, f"{entry['index']:08d}."))
             self.names.append(entry["name"])
             self.captions.append(entry["caption"])
@@ -95,17 +104,16 @@ class LatentCache:
     def __getitem__(self, index: int) -> dict[str, Any]:
         number, prefix = self._places[index]
         file, parts = self._file(number)
-        tensors: dict[str, Any] = {part: file.get_tensor(prefix + part) for part in parts}
+        tensors: dict[str, Any] = {part: file.tensors[prefix + part].read() for part in parts}
         return {**tensors, "caption": self.captions[index], "name": self.names[index]}
 
-    def _file(self, number: int) -> tuple[Any, list[str]]:
+    def _file(self, number: int) -> tuple[WeightFile, list[str]]:
         """A shard's open file and the parts that each of its clips has."""
         with self._lock:
             if number not in self._files:
-                file = _opened(self.folder / shard_name(number))
-                self._files[number] = (file, sorted({name.partition(".")[2] for name in file.keys()}))  # noqa: SIM118
-            opened: tuple[Any, list[str]] = self._files[number]
-            return opened
+                file = open_shard(self.folder / shard_name(number))
+                self._files[number] = (file, sorted({name.partition(".")[2] for name in file.tensors}))
+            return self._files[number]
 
 
 def latent_statistics(cache: LatentCache) -> tuple[float, float]:

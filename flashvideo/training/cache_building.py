@@ -20,7 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.outputs import replacing
+from ..checkpoints.checksums import DamagedFileError
+from ..checkpoints.outputs import make_folder, write_text
+from ..checkpoints.paths import expanded
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..loading.convert import OUTPUT_DTYPES
 from ..method.pixel_degradation import degrade_pixels
@@ -28,7 +30,7 @@ from ..method.seeds import mixed_seed
 from ..tensors.sizes import latent_frames
 from ..vae.codec import encode_moments
 from ..video.compression import CODECS
-from .cache import INDEX, KEY, LAYOUT, SKIPPED, LatentCache, read_index, shard_count, shard_header, shard_name
+from .cache import INDEX, KEY, LAYOUT, SKIPPED, LatentCache, open_shard, read_index, shard_count, shard_name
 from .datasets import DatasetSettings, open_source
 from .media import BadClipError
 from .sources import Clip, ClipSource
@@ -75,7 +77,7 @@ def build_cache(
     """
     if not 0 <= rank < world_size or (world_size > 1 and wait is None):
         raise ValueError(f"rank {rank} of {world_size} with wait={wait}; expected a barrier for more than one process.")
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     source = open_source(settings)
     plan = _Plan.make(settings, source, vae, text_encoder)
     _claim(folder, plan)
@@ -147,14 +149,16 @@ def weights_hash(model: nn.Module) -> str:
 
 def _claim(folder: Path, plan: _Plan) -> None:
     """Begin a cache, or make sure that the one that is there is the same."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     index = folder / INDEX
-    if not index.exists():
-        with replacing(index) as partial:
-            partial.write_text(json.dumps(plan.record, indent=1) + "\n", encoding="utf-8")
-        return
-    differing = _differences(read_index(folder), plan.record)
-    if differing:
+    try:
+        differing = _differences(read_index(folder), plan.record) if index.exists() else None
+    except DamagedFileError as error:
+        log.warning("%s", error)
+        differing = None
+    if differing is None:
+        write_text(index, json.dumps(plan.record, indent=1) + "\n")
+    elif differing:
         raise ValueError(
             f"The cache {folder} was made with other {', '.join(differing)}. Give another cache folder, or delete this "
             "one to have it made anew."
@@ -180,10 +184,15 @@ def _differences(existing: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 
 
 def _is_ours(path: Path, plan: _Plan) -> bool:
-    """Whether a shard is there. Raises ValueError for one of another cache."""
+    """Whether a shard is there as a whole. Raises ValueError for one of another cache."""
     if not path.exists():
         return False
-    if shard_header(path).get(KEY + "made_from") != plan.hash:
+    try:
+        made_from = open_shard(path).metadata.get(KEY + "made_from")
+    except DamagedFileError as error:
+        log.warning("%s It is made again now.", error)
+        return False
+    if made_from != plan.hash:
         raise ValueError(f"{path} belongs to another cache. Delete the cache to have it made anew.")
     return True
 
@@ -292,10 +301,9 @@ class _Builder:
 def _finished(folder: Path, settings: DatasetSettings) -> LatentCache:
     """Open a cache that was built just now, and say what was left out."""
     shards = [folder / shard_name(number) for number in range(shard_count(read_index(folder)))]
-    skipped = [entry for shard in shards for entry in json.loads(shard_header(shard)[KEY + "skipped"])]
-    kept = sum(len(json.loads(shard_header(shard)[KEY + "clips"])) for shard in shards)
-    with replacing(folder / SKIPPED) as partial:
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in skipped), encoding="utf-8")
+    skipped = [entry for shard in shards for entry in json.loads(open_shard(shard).metadata[KEY + "skipped"])]
+    kept = sum(len(json.loads(open_shard(shard).metadata[KEY + "clips"])) for shard in shards)
+    write_text(folder / SKIPPED, "".join(json.dumps(entry) + "\n" for entry in skipped))
     if not kept:
         for path in (*shards, folder / INDEX):
             path.unlink(missing_ok=True)

@@ -17,6 +17,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
+from ..checkpoints.paths import expanded
+
 T = TypeVar("T")
 
 
@@ -100,7 +102,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: no such file, one that is not TOML, or files that extend one another.
     """
-    path = Path(path).expanduser().resolve()
+    path = expanded(path).resolve()
     table, seen = _read_one(path), [path]
     while (base := table.pop("extends", None)) is not None:
         seen.append((seen[-1].parent / str(base)).resolve())

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.outputs import make_folder
 from ..method.seeds import mixed_seed
 from ..tensors.failures import is_too_large
 from .config import Phase, RunSettings
@@ -175,7 +176,7 @@ class _Trainer:
         for number, phase in enumerate(run.phases):
             phase.check(f"phases[{number}]")
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(run.folder)
         trackers = ["tensorboard"] if _has_tensorboard() else []
         forget_earlier_run()
         self.accelerator = Accelerator(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.files import sha256
-from ..checkpoints.outputs import replacing
+from ..checkpoints.outputs import sync, write_text
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ def seal(checkpoint: Path) -> None:
     """Note sizes and SHA-256 of all files of a checkpoint in it, and bring them onto the disk."""
     files = {_name(path, checkpoint): _record(path) for path in _files(checkpoint)}
     manifest = checkpoint / MANIFEST
-    manifest.write_text(json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    for path in (*_files(checkpoint), manifest, checkpoint):
-        _sync(path)
+    write_text(manifest, json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True) + "\n")
+    for path in (*_files(checkpoint), checkpoint):
+        sync(path)
 
 
 def put_in_place(written: Path, checkpoint: Path, keep: int) -> None:
@@ -62,7 +61,7 @@ def put_in_place(written: Path, checkpoint: Path, keep: int) -> None:
     if checkpoint.exists():
         checkpoint.rename(aside)
     written.rename(checkpoint)
-    _sync(checkpoint.parent)
+    sync(checkpoint.parent)
     shutil.rmtree(aside, ignore_errors=True)
     everything = checkpoints_in(checkpoint.parent.parent)
     later = [path for path in everything if step_of(path) > step_of(checkpoint)]
@@ -137,25 +136,13 @@ def _record(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": sha256((path,))}
 
 
-def _sync(path: Path) -> None:
-    """Bring a file or a folder onto the disk; systems that cannot open folders need not."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def cut_log(path: Path, step: int) -> None:
     """Steps that are about to be done again are not logged twice; a line that was being written goes, too."""
     if not path.exists():
         return
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     kept = [line for line in lines if _logged_step(line) <= step]
-    with replacing(path) as temporary:
-        temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _logged_step(line: str) -> float:

@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..checkpoints.paths import expanded
 from ..method.seeds import mixed_seed
 from .captions import caption_in_table, caption_of_object, clean_caption, read_caption_file, read_caption_tables
 from .media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, BadClipError, Framing, read_clip
@@ -74,7 +75,7 @@ class FolderClips:
 
     def __init__(self, folder: str | Path, framing: Framing, *, seed: int = 0, need_captions: bool = True) -> None:
         self.folder, self.framing, self.seed, self.need_captions = (
-            Path(folder).expanduser(),
+            expanded(folder),
             framing,
             seed,
             need_captions,
@@ -266,7 +267,7 @@ def find_shards(shards: str | Path) -> list[Path]:
     Raises:
         ValueError: one that is missing, or none in the folder.
     """
-    path = Path(shards).expanduser()
+    path = expanded(shards)
     if path.is_dir():
         files = sorted(path.glob("*.tar"))
         if not files:

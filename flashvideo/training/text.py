@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import DTYPE_NAMES
-from ..checkpoints.outputs import replacing
+from ..checkpoints.outputs import make_folder, replacing, write_text
 from ..checkpoints.t5_layout import load_tokenizer
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..loading.text import TextEncoder
@@ -90,7 +90,7 @@ def new_text_encoder(
     """An encoder with fresh weights; its tokenizer is written into ``folder``."""
     from transformers import T5Config, T5EncoderModel
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     raw = build_tokenizer(words)
     with replacing(folder / "tokenizer.json") as partial:  # every process writes it, and reads it at once
         raw.save(str(partial))
@@ -140,7 +140,7 @@ def save_text_encoder(
         state: the weights; default: the encoder's.
         dtype: default: the encoder's.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     model = encoder.model
     dtype = dtype or model.dtype
     with replacing(folder / "tokenizer.json") as partial:
@@ -161,4 +161,4 @@ def save_text_encoder(
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")

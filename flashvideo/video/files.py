@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.outputs import check_writable, naming_disk_errors, replacing
+from ..checkpoints.paths import expanded
 from .ffmpeg import open_input, readable, to_yuv420p, to_yuvj420p
 from .reading import Pictures, Pixels, as_video
 from .resize import as_clip, contact_sheet, side_by_side
@@ -72,7 +73,7 @@ def check_output(
     Raises:
         ValueError: unknown extension, missing or unwritable folder, a folder of that name, or an existing file.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if suffixes is not None and path.suffix.lower() not in suffixes:
         raise ValueError(
             f"{path} has the extension {path.suffix or '(none)'}; expected one of {', '.join(suffixes)}. "
@@ -357,7 +358,7 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 def _open_input(path: str | Path) -> Iterator[Any]:
     from av.error import FFmpegError
 
-    path = Path(path).expanduser()
+    path = expanded(path)
     if not path.is_file():
         raise ValueError(f"There is no file {path}. Give the path of a video.")
     try:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...flashvideo.checkpoints.outputs import make_folder
 from ...flashvideo.video.files import VideoWriter, write_image
 from ...flashvideo.video.resize import side_by_side
 from ..host.lazy_video import LazyVideo
@@ -67,8 +68,7 @@ def save_for_wipe(
     image: Tensor, size: tuple[int, int], fps: float, name: str, bar: comfy.utils.ProgressBar
 ) -> dict[str, str]:
     """Write a video (a PNG for one frame) at (height, width) into ComfyUI's temp folder; gives what /view takes."""
-    folder = Path(folder_paths.get_temp_directory()) / _FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(Path(folder_paths.get_temp_directory()) / _FOLDER)
     single = len(image) == 1
     path = folder / f"{name}_{uuid.uuid4().hex[:12]}.{'png' if single else 'mp4'}"
     if single:

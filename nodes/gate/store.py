@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ...flashvideo.checkpoints.outputs import replacing
+from ...flashvideo.checkpoints.outputs import make_folder, replacing, write_text
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ class GateStore:
     def add(self, signature: str, latents: Iterable[dict[str, Any]]) -> Batch:
         """Keep a batch's samples; it has no previews yet."""
         folder = self.root / signature
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         hashes = []
         for latent in latents:
             name = content_hash(latent)
@@ -198,8 +198,7 @@ class GateStore:
         """Write what is known of a batch, remove previews of another key, then make room."""
         folder = self.root / batch.signature
         with self._lock:
-            with replacing(folder / _ENTRY) as partial:
-                partial.write_text(batch.as_json(), encoding="utf-8")
+            write_text(folder / _ENTRY, batch.as_json())
             self._evicted.discard(batch.signature)
             for preview in folder.glob("*.mp4"):
                 if not preview.stem.endswith(f"-{batch.key}"):
@@ -227,9 +226,8 @@ class GateStore:
 
     @limit.setter
     def limit(self, megabytes: int) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with replacing(self.root / _LIMIT) as partial:
-            partial.write_text(json.dumps(megabytes), encoding="utf-8")
+        make_folder(self.root)
+        write_text(self.root / _LIMIT, json.dumps(megabytes))
         self.make_room()
 
     def _folders(self) -> list[Path]:

@@ -11,6 +11,7 @@ import torch
 from comfy.quant_ops import QUANT_ALGOS
 from torch import Tensor
 
+from ...flashvideo.checkpoints.checksums import compare
 from ...flashvideo.checkpoints.files import TensorInfo, WeightFile
 from ...flashvideo.checkpoints.quantized import QuantizedWeight
 
@@ -33,6 +34,7 @@ def streamed_state(
     if not all(_is_native(name, weight) for name, weight in quantized.items()):
         return None
     raw = comfy.utils.load_torch_file(str(weights.path))
+    compare(weights.path, raw, weights.metadata)
     state = {
         name: raw[info.name].flatten(1) if len(info.shape) == 4 else raw[info.name]  # convolutions of patches
         for name, info in tensors.items()

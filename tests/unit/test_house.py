@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,43 @@ def test_the_house_stands_as_planned() -> None:
     bare = {file.parent for file in files if not (file.parent / "__init__.py").is_file()}
     broken += [f"{folder.relative_to(ROOT)}: no __init__.py, so an installed package lacks it" for folder in bare]
     assert not broken, "\n".join(broken)
+
+
+WRITING = re.compile(
+    r"\.(write_text|write_bytes|rename|save_file)\(|\bsave_file\(|torch\.save\(|os\.(replace|rename)\("
+    r"|\.replace\([\w.]+\)|open\([^)]*['\"][wx]b?['\"]"
+)
+WRITES_ITSELF = {
+    "flashvideo/checkpoints/outputs.py": "it is the place of writing",
+    "flashvideo/training/run_folder.py": "it gives folders of whole files their names",
+}
+
+
+def unsafe_writing(file: str, source: str) -> list[str]:
+    """Functions of a file that write without :func:`flashvideo.checkpoints.outputs.replacing`."""
+    if file in WRITES_ITSELF or not WRITING.search(source):
+        return []
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    texts = {function.name: ast.get_source_segment(source, function) or "" for function in functions}
+    return [f"{file}: {name}" for name, text in texts.items() if WRITING.search(text) and "replacing(" not in text]
+
+
+def test_files_are_written_in_one_place() -> None:
+    files = [file for part in LOOSE for file in sorted((ROOT / part).rglob("*.py"))]
+    unsafe = [each for file in files for each in unsafe_writing(str(file.relative_to(ROOT)), file.read_text())]
+    assert not unsafe, "\n".join(unsafe)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("p.write_text('')", "p.replace(q)", "p.rename(q)", "os.replace(p, q)", "p.open('wb')", "open(p, 'w')"),
+        *("torch.save(x, p)", "save_file(t, p)"),
+    ],
+)
+def test_writing_elsewhere_is_named(line: str) -> None:
+    assert unsafe_writing("flashvideo/runs/a.py", f"def f(p):\n    {line}") == ["flashvideo/runs/a.py: f"]
+    assert not unsafe_writing("flashvideo/runs/a.py", f"def f(p):\n    with replacing(p) as q:\n        {line}")
 
 
 def test_tests_mirror_the_rooms() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from flashvideo.checkpoints import outputs
 from tests.conftest import TINY
 
 
@@ -118,13 +119,28 @@ def small_files():
     return Limit
 
 
-@pytest.mark.parametrize(("size", "left"), [(5_000, 0), (64_000, 2)])
-def test_disk_that_fills_up(generate, names, small_files, tmp_path, size, left):
+@pytest.mark.parametrize(("size", "left"), [(9_000, 0), (64_000, 2)])
+@pytest.mark.parametrize("known", [True, False])
+def test_disk_that_fills_up(generate, names, small_files, tmp_path, monkeypatch, size, left, known):
     """Stage I's latents take 61 kB, the refined ones 67 kB."""
+    if not known:  # the disk's own limit, which nobody can ask for
+        monkeypatch.setattr(outputs, "_largest_file", lambda: float("inf"))
     with small_files(size):
-        said = generate("a ball", "-o", tmp_path / "out.mp4", code=1)
-    assert "Nothing half-written was left behind" in said.err
+        said = generate("a ball", "-o", tmp_path / "out.mp4", code=2 if known else 1)
+    assert "raise the limit (ulimit -f)" in said.err.replace("Raise", "raise")
+    assert known or "File too large. Nothing half-written was left behind" in said.err
     assert names(tmp_path) == ["out.preview.mp4", "out.preview.safetensors"][:left]
+
+
+def test_quota_that_is_too_small_is_told_before_work(generate, run, no_work, names, small_files, made, tmp_path):
+    with small_files(5_000):  # Stage II's latents alone take 8 kB
+        for said in (
+            generate("a ball", "-o", tmp_path / "out.mp4", code=2),
+            run("refine", made / "out.preview.safetensors", "--models", TINY, "-o", tmp_path / "out.mp4", code=2),
+            run("convert", TINY / "stage2.pt", tmp_path / "new.safetensors", code=2),
+        ):
+            assert "and this process may write files of 0.0 MB only. Raise the limit (ulimit -f)" in said.err
+    assert names(tmp_path) == []
 
 
 def test_disk_that_fills_up_while_encoding(run, names, small_files, made, tmp_path):
@@ -134,7 +150,8 @@ def test_disk_that_fills_up_while_encoding(run, names, small_files, made, tmp_pa
     assert names(tmp_path) == []
 
 
-def test_disk_that_fills_up_while_converting(run, names, small_files, tmp_path):
+def test_disk_that_fills_up_while_converting(run, names, small_files, tmp_path, monkeypatch):
+    monkeypatch.setattr(outputs, "_largest_file", lambda: float("inf"))
     with small_files(100_000):
         said = run("convert", TINY / "stage2.pt", tmp_path / "new.safetensors", code=1)
     assert "new.safetensors failed" in said.err

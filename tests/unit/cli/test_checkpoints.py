@@ -171,3 +171,40 @@ def test_inspect_unknown_weights(run, tmp_path):
     said = run("inspect", tmp_path / "other.pt", code=1)
     assert "nothing that FlashVideo knows" in said.out
     assert "lstm.weight" in said.out
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("source", ["stage1.pt", "stage2.pt", "3d-vae.pt", "lora", "preview"])
+def test_a_flipped_bit_in_what_we_wrote(run, made, names, lora_file, tmp_path, source):
+    """The last byte of the numbers: no value of it is NaN, and every reader says so."""
+    damaged = tmp_path / "a.safetensors"
+    if source == "preview":
+        shutil.copy(made / "out.preview.safetensors", damaged)
+    else:
+        run("convert", lora_file if source == "lora" else TINY / source, damaged)
+    assert "sound" in run("inspect", damaged).out
+    flip_a_bit(damaged)
+    said = run("inspect", damaged, code=1)
+    assert said.out.count("is not as it was written") == 1
+    assert "NOT SOUND:    it will not load as it is" in said.out
+    commands = {
+        "stage1.pt": ("generate", "a ball", "--models", TINY, "--stage1", damaged, "--preview-steps", 1, "--frames", 5),
+        "stage2.pt": ("refine", made / "out.preview.safetensors", "--models", TINY, "--stage2", damaged),
+        "3d-vae.pt": ("decode", made / "out.refined.safetensors", "--models", TINY, "--vae", damaged),
+        "lora": ("generate", "a ball", "--models", TINY, "--lora", damaged),
+        "preview": ("refine", damaged, "--models", TINY),
+    }
+    said = run(*commands[source], "-o", tmp_path / "out.mp4", code=2)
+    assert "changed since. The disk or a copy damaged it, or another program changed it" in said.err
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+def test_inspect_of_what_cannot_be_read(run, tmp_path):
+    for content in (b"", b"\x08\0\0\0\0\0\0\0{", (TINY / "stage1.pt").read_bytes()[:5000]):
+        (tmp_path / "a.safetensors").write_bytes(content)
+        assert "error: " in run("inspect", tmp_path / "a.safetensors", code=2).err
