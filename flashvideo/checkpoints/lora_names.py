@@ -14,11 +14,11 @@ from functools import lru_cache
 
 from .layouts import Piece, transformer_layout
 
-_MOST_LAYERS = 64
+_MOST_LAYERS, _LONGEST_NAME = 64, 200
 _ENDING = re.compile(
     r"^(?P<module>.+?)(?:"
     r"(?:\.lora_|[._]lora\.|\.lora_linear_layer\.)(?P<side>[AB]|down|up)"  # PEFT, diffusers old and new, Kohya, ours
-    r"(?:\.(?P<adapter>(?!weight$|bias$)[^.]+))?(?:\.weight)?|"
+    r"(?:\.(?P<adapter>(?!(?:weight|bias|alpha)$)[^.]+))?(?:\.weight)?|"
     r"\.matrix_(?P<matrix>[AB])\.(?P<index>\d{1,3})|"  # published: SwissArmyTransformer
     r"\.(?:lora_|network_)?(?P<alpha>alpha))$"
 )
@@ -110,7 +110,7 @@ def is_lora(names: Iterable[str]) -> bool:
 
 def resolve_module(name: str) -> tuple[str, Piece] | None:
     """A module as a file writes it -> the native module that it is in, and its piece of that."""
-    words, table = _WRAPPERS.sub("", _words(name)), _module_table()
+    words, table = _WRAPPERS.sub("", _words(name[:_LONGEST_NAME])), _module_table()
     while words not in table:
         host, _, words = words.partition("_")
         if host not in _HOSTS or not words:

@@ -102,12 +102,11 @@ def open_lora(path: str | Path) -> LoraFile:
     for (native, piece, index), entry in sides.items():
         (first, down), (_, up) = entry["A"], entry["B"]
         _check_shapes(f"{weights.path}: the LoRA of {first.module}", down, up)
-        names.append((first.module.removeprefix("base_model.model."), piece.module, first.module))
+        names.append(tuple(dict.fromkeys((first.module.removeprefix("base_model.model."), piece.module, first.module))))
         alpha = alphas.get((native, piece))
         scale = scales.of(names[-1], down.shape[0], alpha, published=first.index is not None, bare=first.bare)
         modules.append(LoraModule(first.module, native, piece, index, down, up, scale))
-    scales.check_patterns(names)
-    lora = LoraFile(weights.path, tuple(modules), tuple(scales.notes))
+    lora = LoraFile(weights.path, tuple(modules), scales.all_notes(names))
     for native, parts in lora.by_native().items():
         _rows(weights.path, native, parts)
     return lora
@@ -133,7 +132,8 @@ def _sides(weights: WeightFile) -> tuple[dict[tuple[str, Piece, int | None], _Si
     sides: dict[tuple[str, Piece, int | None], _Sides] = {}
     alphas: dict[tuple[str, Piece], float] = {}
     unknown, twice = [], []
-    for name in (*weights.tensors, *(n for n in weights.extra if n.endswith(".alpha"))):
+    numbers = [n for n in weights.extra if (parsed := parse_lora_name(n)) and parsed.side == "alpha"]
+    for name in (*weights.tensors, *numbers):
         parsed = parse_lora_name(name)
         target = resolve_module(parsed.module) if parsed else None
         if parsed is None or target is None:

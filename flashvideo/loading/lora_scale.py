@@ -48,9 +48,10 @@ _WITHOUT_EFFECT = {  # on what a trained adapter does
     *("layers_pattern", "megatron_config", "megatron_core", "init_lora_weights", "loftq_config", "eva_config"),
     *("corda_config", "lora_ga_config", "velora_config", "qalora_group_size", "runtime_config", "ensure_weight_tying"),
 }
-_QUANTIFIER = re.compile(r"(?<!\\)[*+{]")
-_NESTED = re.compile(r"\([^()]*[*+{][^()]*\)[*+{]")
-_MOST_QUANTIFIERS, _LONGEST_PATTERN = 3, 500
+_SETTINGS_OF_USE = ("scale", "scaling", "lora_scale", "lora_weight", "strength")
+_QUANTIFIER = re.compile(r"(?<![\\(])[*+{?]")
+_OF_GROUP = re.compile(r"\)[*+{]")
+_MOST_QUANTIFIERS, _LONGEST_PATTERN, _MOST_EXPRESSIONS = 3, 500, 200
 _WEIGHT_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf"}
 
 
@@ -78,6 +79,18 @@ class LoraScale:
 
 
 @dataclass(frozen=True)
+class _Pattern:
+    """An entry of ``alpha_pattern`` or ``rank_pattern``: an expression for a name, or for its end after a dot."""
+
+    text: str
+    expression: re.Pattern[str]
+    value: Any
+
+    def fits(self, names: tuple[str, ...]) -> bool:
+        return any(self.expression.match(name) for name in names)
+
+
+@dataclass(frozen=True)
 class _Statement:
     """What one place states."""
 
@@ -86,8 +99,8 @@ class _Statement:
     alpha: float | None
     rank: int | None
     rank_stabilised: bool
-    alphas: Mapping[str, float]
-    ranks: Mapping[str, int]
+    alphas: tuple[_Pattern, ...]
+    ranks: tuple[_Pattern, ...]
 
     def scale(self, names: tuple[str, ...], rank: int) -> LoraScale | None:
         """Of the module of these names; ``None`` if nothing is stated of it."""
@@ -107,12 +120,9 @@ class _Statement:
         return LoraScale(alpha / rank, f"alpha {alpha:g} / rank {rank}", f"from {self.source}")
 
 
-def _chosen(patterns: Mapping[str, Any], names: tuple[str, ...], default: Any) -> Any:
-    """PEFT's choice: the first pattern that is a whole name, or its end after a dot."""
-    for pattern, value in patterns.items():
-        if any(re.match(rf"(.*\.)?({pattern})$", name) for name in names):
-            return value
-    return default
+def _chosen(patterns: tuple[_Pattern, ...], names: tuple[str, ...], default: Any) -> Any:
+    """PEFT's choice: the first that fits."""
+    return next((pattern.value for pattern in patterns if pattern.fits(names)), default)
 
 
 @dataclass
@@ -123,13 +133,15 @@ class LoraScales:
         statements: of places other than the modules' own alphas, in order.
         folded: of Kohya's trainers' headers, for files without alphas; read when needed.
         unstated: what is said where nothing is stated.
-        notes: what people should know: contradictions, and what was not used.
+        notes: what people should know of them.
+        contradictions: (the scale that is used, another that is stated) -> modules.
     """
 
     statements: list[_Statement] = field(default_factory=list)
     folded: Callable[[], _Statement] | None = None
     unstated: str = "no alpha is stated"
     notes: list[str] = field(default_factory=list)
+    contradictions: dict[tuple[LoraScale, LoraScale], list[str]] = field(default_factory=dict)
 
     def of(self, names: tuple[str, ...], rank: int, alpha: float | None, *, published: bool, bare: bool) -> LoraScale:
         """Of one module.
@@ -152,30 +164,31 @@ class LoraScales:
             if scale and not bare:
                 stated.append(scale)
             elif scale and not math.isclose(scale.value, 1):
-                self._note(
-                    f"{statement.source} says scale {scale.value:.6g}, which files of these names have in their "
+                note = (
+                    f"{statement.source} says alpha {statement.alpha:g}, which files of these names have in their "
                     "weights already: scale 1 is used."
                 )
+                self.notes += [note] if note not in self.notes else []
         for other in stated[1:]:
             if not math.isclose(other.value, stated[0].value, rel_tol=1e-6):
-                self._note(f"contradicting scales of {names[0]}: {stated[0]}, is used; {other}, is not.")
+                self.contradictions.setdefault((stated[0], other), []).append(names[0])
         if stated:
             return stated[0]
         if published:
             return LoraScale.published(rank)
         return LoraScale(1.0, "1", self.unstated)
 
-    def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def check_patterns(self, names: Iterable[tuple[str, ...]]) -> None:
-        """Note patterns that match no module."""
-        names = list(names)
+    def all_notes(self, names: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+        """Notes, contradictions and patterns that fit no module, after :meth:`of` was asked for each of ``names``."""
+        notes, names = list(self.notes), list(names)
+        for (used, other), modules in self.contradictions.items():
+            notes.append(f"contradicting scales of {name_list(modules)}: {used}, is used; {other}, is not.")
         for statement in self.statements:
-            for pattern in {**statement.alphas, **statement.ranks}:
-                if not any(_chosen({pattern: True}, name, False) for name in names):
-                    self._note(f"{statement.source} states something of {pattern}, which is no module of this file.")
+            patterns = (*statement.alphas, *statement.ranks)
+            unused = {pattern.text for pattern in patterns if not any(pattern.fits(name) for name in names)}
+            if unused:
+                notes.append(f"{statement.source} states something of {name_list(unused)}: no module of this file.")
+        return tuple(notes)
 
 
 def read_scales(weights: WeightFile) -> LoraScales:
@@ -213,6 +226,11 @@ def _add_config(scales: LoraScales, path: Path, source: str, config: Mapping[str
 def _add_plain(scales: LoraScales, weights: WeightFile, header: Mapping[str, Any]) -> None:
     """Single entries of a header; those of Kohya's trainers apart, since they stay when the scale is folded away."""
     plain = {key.removeprefix("transformer."): value for key, value in header.items() if value not in ("", "None")}
+    for key in (key for key in _SETTINGS_OF_USE if _number(plain.get(key)) not in (None, 1)):
+        scales.notes.append(
+            f"the header says {key} {plain[key]!r:.40}: what its maker used it with, and no part of it. Give it as the "
+            "strength if you want the same."
+        )
     found = {name: [key for key in keys if key in plain] for name, keys in _PLAIN_ENTRIES.items()}
     fields = {name: (keys[0], plain[keys[0]]) for name, keys in found.items() if keys}
     source = f"the header of {weights.path.name}"
@@ -265,15 +283,18 @@ def _refuse_more_than_lora(path: Path, source: str, config: Mapping[str, Any]) -
 def _statement(path: Path, source: str, fields: Mapping[str, tuple[str, Any]]) -> _Statement:
     """Numbers out of ``{field: (its name here, value)}``."""
 
-    def patterns(name: str, convert: Any) -> dict[str, Any]:
+    def patterns(name: str, convert: Any) -> tuple[_Pattern, ...]:
         key, value = fields.get(name, (name, {}))
         if isinstance(value, str):
             value = _parse(path, f"{key} in {source}", value)
         if not isinstance(value, Mapping):
             raise ValueError(f"{path}: {source} says {key} {value!r:.80}; expected a table of module names.")
-        for pattern in value:
-            _check_pattern(path, source, str(pattern))
-        return {str(pattern): convert(f"{key} of {pattern}", number) for pattern, number in value.items()}
+        if sum(_QUANTIFIER.search(str(text)) is not None for text in value) > _MOST_EXPRESSIONS:
+            raise ValueError(f"{path}: {source} has more than {_MOST_EXPRESSIONS} expressions in {key}. Name modules.")
+        return tuple(
+            _Pattern(str(text), _expression(path, source, str(text)), convert(f"{key} of {text}", number))
+            for text, number in value.items()
+        )
 
     def alpha(key: str, value: Any) -> float:
         return lora_alpha(value, f"{path}: {source} says {key} {value!r:.80}")
@@ -321,15 +342,15 @@ def _number(value: Any) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def _check_pattern(path: Path, source: str, pattern: str) -> None:
-    """Patterns are regular expressions out of a file: none that is damaged or takes forever."""
-    slow = len(pattern) > _LONGEST_PATTERN or _NESTED.search(pattern)
-    if slow or len(_QUANTIFIER.findall(pattern)) > _MOST_QUANTIFIERS:
-        raise ValueError(f"{path}: {source} has the pattern {pattern:.80}, which takes too long. Name the modules.")
+def _expression(path: Path, source: str, text: str) -> re.Pattern[str]:
+    """A pattern out of a file as PEFT takes it: none that is damaged, or that could take forever."""
+    quantifiers = len(_QUANTIFIER.findall(text))
+    if len(text) > _LONGEST_PATTERN or quantifiers > (1 if _OF_GROUP.search(text) else _MOST_QUANTIFIERS):
+        raise ValueError(f"{path}: {source} has the pattern {text:.80}, which could take forever. Name the modules.")
     try:
-        re.compile(pattern)
+        return re.compile(rf"(.*\.)?({text})$")
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{path}: {source} has the pattern {pattern:.80}, which is none ({error}).") from error
+        raise ValueError(f"{path}: {source} has the pattern {text:.80}, which is none ({error}).") from error
 
 
 def _config_beside(weights: WeightFile) -> tuple[Path | None, str]:
