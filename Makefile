@@ -20,12 +20,8 @@ PYTEST = OMP_NUM_THREADS=1 $(PART) $(1) --junit build/parts/$(1).xml -- \
 
 PROMPT ?= a large striped red star moves left over the sea
 
-<<<<<<< HEAD
-.PHONY: demo test pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants fuzz kills \
-	queued bench clean
-=======
-.PHONY: demo test test-lowest test-newest pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types mutants bench clean
->>>>>>> 3d80308 (Both ends of the versions that are allowed have a target of make and stand in CI; old diffusers saves, loads and scales adapters)
+.PHONY: demo test test-lowest test-newest pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types \
+	mutants fuzz kills queued bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
