@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from flashvideo.models.estimate import evaluation_bytes
 from flashvideo.models.network import FlashVideoNetwork
 from flashvideo.runs.settings import SIZES, Stage1Settings
 from flashvideo.vae.codec import estimate_decode, estimate_encode
@@ -26,10 +27,10 @@ PAGE, README = ROOT / "docs" / "low-memory.md", ROOT / "README.md"
 MARKS = ("<!-- memory: begin, written by tools/make_memory_tables.py -->", "<!-- memory: end -->")
 GIB = 2**30
 FRAMES = 49
-TOKEN_TENSORS = 9.5  # of [tokens, width] at the network's peak, as nodes/host/model.py tells ComfyUI
 RESERVED = 1.0  # GiB of a card that the desktop, CUDA and ComfyUI keep
 CARDS = (8, 12, 16, 24, 48, 80)
 TEXT_ENCODER = 8.9  # GiB of T5 v1.1 XXL's encoder in fp16
+_LAYERS, _HEADS = {"stage1": 42, "stage2": 30}, {"stage1": 48, "stage2": 30}
 _WIDE = {"text_embed_dim": 4096, "time_embed_dim": 512, "in_channels": 16, "out_channels": 16, "attention_head_dim": 64}
 
 
@@ -58,12 +59,11 @@ def _part(stage: str) -> Any:
 
         with torch.device("meta"):
             return AutoencoderKLCogVideoX().to(torch.bfloat16)
-    layers, heads = {"stage1": (42, 48), "stage2": (30, 30)}[stage]
     second = stage == "stage2"
     with torch.device("meta"):
         return FlashVideoNetwork(
-            num_layers=layers,
-            num_attention_heads=heads,
+            num_layers=_LAYERS[stage],
+            num_attention_heads=_HEADS[stage],
             use_noise_step_embedding=second,
             use_frame_count_embedding=second,
             **_WIDE,
@@ -72,9 +72,8 @@ def _part(stage: str) -> Any:
 
 def sampling(stage: str, size: tuple[int, int]) -> Step:
     """A stage in bf16 at a size (height, width), one branch of the guidance at a time."""
-    width = {"stage1": 48, "stage2": 30}[stage] * 64
-    tokens = ((FRAMES - 1) // 4 + 1) * (size[0] // 16) * (size[1] // 16)
-    return Step(weights(stage), TOKEN_TENSORS * tokens * width * 2 / GIB)
+    shape = (1, 16, (FRAMES - 1) // 4 + 1, size[0] // 8, size[1] // 8)
+    return Step(weights(stage), evaluation_bytes({**_WIDE, "num_attention_heads": _HEADS[stage]}, shape, 2) / GIB)
 
 
 def vae_host(size: tuple[int, int], card: float) -> float:

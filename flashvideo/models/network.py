@@ -18,27 +18,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..tensors.sizes import SPATIAL_FACTOR
+from .attention import AttentionFunction, sdpa_attention
 from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
-
-# attention(q, k, v, heads, **options): q, k, v [B, heads, S, head_dim] -> [B, S, heads * head_dim]
-AttentionFunction = Callable[..., Tensor]
 
 QK_NORM_EPS = 1e-6
 OUT_NORM_EPS = 1e-6
-_MLP_CHUNK_TOKENS = 2048  # bounds the 4x wide hidden state while sampling; the result does not depend on it
-
-
-_SHORT = 512  # tokens
-
-
-def sdpa_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, **_: Any) -> Tensor:
-    """Torch's scaled dot product attention. ``q, k, v`` ``[B, heads, S, head_dim]`` -> ``[B, S, heads * head_dim]``."""
-    if q.shape[2] <= _SHORT and q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        with torch.autocast("cpu", enabled=False):  # torch's bf16 kernel takes three times as long on so few tokens
-            mixed = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(q.dtype)
-    else:
-        mixed = F.scaled_dot_product_attention(q, k, v)
-    return mixed.transpose(1, 2).flatten(2)
+# Tokens that a layer works on at a time while sampling, attention aside: on a CPU what its cache holds, elsewhere
+# enough to keep it busy. It bounds what a layer holds beside x, q, k and v, and the elements of every operation.
+TOKENS_ON_CPU = 2048
+TOKENS_ELSEWHERE = 8192
 
 
 def sinusoid(values: Tensor, dim: int) -> Tensor:
@@ -78,6 +66,30 @@ def _gated_add(x: Tensor, branch: Tensor, text_length: int, gate: tuple[Tensor, 
     for part, b, g in pairs:
         part.addcmul_(b, g)
     return x
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Tokens of a sequence of text and video: where they are, how many are text, and which of the video the others."""
+
+    tokens: slice
+    text_length: int
+    video: slice
+
+
+def _pieces(x: Tensor, text_length: int) -> list[_Piece]:
+    """Cut the tokens of ``x`` ``[B, S, dim]`` into pieces that a layer works on at a time."""
+    limit = TOKENS_ON_CPU if x.device.type == "cpu" else TOKENS_ELSEWHERE
+    count = max(1, limit // len(x))
+    starts = range(0, x.shape[1], count)
+    return [
+        _Piece(
+            slice(start, start + count),
+            max(0, text_length - start),
+            slice(max(0, start - text_length), max(0, start + count - text_length)),
+        )
+        for start in starts
+    ]
 
 
 class StepEmbedding(nn.Module):
@@ -123,33 +135,49 @@ class FlashVideoLayer(nn.Module):
     ) -> Tensor:
         """``x`` ``[B, text_length + N, dim]``, ``embedding`` ``[B, embed_dim]`` after SiLU -> like ``x``.
 
-        ``inplace`` overwrites ``x`` and everything else, a few tokens at a time where that saves memory; autograd
-        cannot follow.
+        ``inplace`` overwrites ``x`` and everything else, some tokens at a time; autograd cannot follow.
         """
         chunks = self.modulation(embedding)[:, None].chunk(12, dim=-1)
         video, text = chunks[:6], chunks[6:]
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = zip(text, video, strict=True)
-        normed = _modulate(self.attn_norm(x), text_length, shift, scale, inplace)
-        attended = self._attend(normed, rotary, text_length, attention_options, inplace)
-        x = _gated_add(x, attended, text_length, gate, inplace)
-        if not inplace:
-            return _gated_add(x, self._mlp(x, text_length, mlp_shift, mlp_scale, False), text_length, mlp_gate, False)
-        for start in range(0, x.shape[1], _MLP_CHUNK_TOKENS):
-            part, text_part = x[:, start : start + _MLP_CHUNK_TOKENS], max(0, text_length - start)
-            _gated_add(part, self._mlp(part, text_part, mlp_shift, mlp_scale, True), text_part, mlp_gate, True)
-        return x
+        pieces = _pieces(x, text_length) if inplace else [_Piece(slice(None), text_length, slice(None))]
+        q, k, v = self._project(x, rotary, pieces, shift, scale, inplace)
+        attended = self.attention(*(t.transpose(1, 2) for t in (q, k, v)), self.heads, **attention_options)
+        del q, k, v
+        for piece in pieces:
+            here, length = piece.tokens, piece.text_length
+            part = _gated_add(x[:, here], self.attn_out(attended[:, here]), length, gate, inplace)
+            part = _gated_add(part, self._mlp(part, length, mlp_shift, mlp_scale, inplace), length, mlp_gate, inplace)
+        return x if inplace else part
 
-    def _attend(
-        self, normed: Tensor, rotary: Tensor, text_length: int, options: dict[str, Any], inplace: bool
-    ) -> Tensor:
-        q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
-        del normed
-        q, k = (
-            self._positioned(self.q_norm(q), rotary, text_length, inplace),
-            self._positioned(self.k_norm(k), rotary, text_length, inplace),
-        )
-        q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
-        return self.attn_out(self.attention(q, k, v, self.heads, **options))
+    def _project(
+        self,
+        x: Tensor,
+        rotary: Tensor,
+        pieces: list[_Piece],
+        shift: tuple[Tensor, Tensor],
+        scale: tuple[Tensor, Tensor],
+        inplace: bool,
+    ) -> list[Tensor]:
+        """q, k and v ``[B, S, heads, head_dim]``, rotated."""
+        whole: list[Tensor] = []
+        for piece in pieces:
+            length, turns = piece.text_length, rotary[:, piece.video]
+            normed = _modulate(self.attn_norm(x[:, piece.tokens]), length, shift, scale, inplace)
+            q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
+            del normed
+            q, k = (
+                self._positioned(norm(part), turns, length, inplace)
+                for norm, part in ((self.q_norm, q), (self.k_norm, k))
+            )
+            if len(pieces) == 1:
+                return [q, k, v]
+            if not whole:
+                whole = [x.new_empty(*x.shape[:2], *q.shape[2:]) for _ in range(3)]
+            for all_tokens, part in zip(whole, (q, k, v), strict=True):
+                all_tokens[:, piece.tokens] = part
+            del q, k, v, part  # or the next piece would be made beside them
+        return whole
 
     @staticmethod
     def _positioned(x: Tensor, rotary: Tensor, text_length: int, inplace: bool) -> Tensor:
@@ -314,10 +342,19 @@ class FlashVideoNetwork(nn.Module):
         if self.position_encoding == "sinusoidal":
             tokens = tokens + sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(tokens)
         x = torch.cat((prepared.text.expand(batch, -1, -1), tokens), dim=1)
+        del patches, tokens
         x = self.run_layers(x, embedding, prepared.rotary, attention_options or {}, inplace)
-        video = self.out_norm(self.final_norm(x[:, self.text_length :]))
         shift, scale = self.out_modulation(embedding)[:, None].chunk(2, dim=-1)
-        patches = self.out_proj(_modulate(video, 0, (shift, shift), (scale, scale), inplace))
+        video = x[:, self.text_length :]
+        patches = torch.cat(
+            [
+                self.out_proj(
+                    _modulate(self.out_norm(self.final_norm(part)), 0, (shift, shift), (scale, scale), inplace)
+                )
+                for part in ([video[:, piece.tokens] for piece in _pieces(video, 0)] if inplace else [video])
+            ],
+            dim=1,
+        )
         return rearrange(
             patches,
             "b (t h w) (c p q) -> b c t (h p) (w q)",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 ROPE_BASE = 10000.0
-_ROTATION_CHUNK = 1 << 22  # elements rotated at a time: bounds the fp32 temporaries of half-precision models
+ROTATION_CHUNK = 1 << 22  # elements rotated at a time: bounds the fp32 temporaries of half-precision models
 
 
 def rope_axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -91,7 +91,7 @@ def rotate(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
         turns = torch.view_as_complex(table.movedim(0, -1))[None, :, None, :]
         torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)  # one pass over the memory instead of seven
         return x
-    tokens = max(1, _ROTATION_CHUNK // max(1, x[:, 0].numel()))
+    tokens = max(1, ROTATION_CHUNK // max(1, x[:, 0].numel()))
     for start in range(0, x.shape[1], tokens):
         part = x[:, start : start + tokens]
         part.copy_(_rotated(part, cos[:, start : start + tokens], sin[:, start : start + tokens]))

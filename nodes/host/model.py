@@ -19,6 +19,7 @@ from torch import Tensor
 from ...flashvideo.loading.load import open_stage
 from ...flashvideo.loading.source import TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ...flashvideo.models.estimate import evaluation_bytes
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from ..shared.wiring import STAGES, require_embeds
 from .misfits import refuse_misfits, require_own_sampling
@@ -37,8 +38,7 @@ WEIGHT_DTYPES = {
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e4m3fn_fast": torch.float8_e4m3fn,
 }
-# ComfyUI's estimate is latents x bytes x 0.01 MiB x this factor. At large sizes the network holds 9.2 tensors of
-# [tokens, width] at its peak (counted: the stream, its norm, q, k, v, attention's result ...); a token is 4 latents.
+# For attention that is not fused, ComfyUI's estimate is latents x 0.15 MiB x width x this.
 _MEMORY_FACTOR_PER_WIDTH = 9.5 / (4 * 0.01 * 1024 * 1024)
 
 
@@ -93,6 +93,14 @@ class FlashVideoModel(comfy.model_base.BaseModel):
     def __init__(self, config: FlashVideoConfig, device: torch.device | None = None) -> None:
         super().__init__(config, self.model_kind, device=device, unet_model=HostedNetwork)
         self.model_sampling = self.sampling_class(config)
+
+    def memory_required(self, input_shape: Any, cond_shapes: Any = None) -> float:
+        """Bytes that one evaluation takes beside the weights, for latents ``[B, 16, T, h, w]``."""
+        management = comfy.model_management
+        if management.xformers_enabled() or management.pytorch_attention_flash_attention():
+            itemsize = management.dtype_size(self.get_dtype_inference())
+            return evaluation_bytes(self.model_config.unet_config, input_shape, itemsize)
+        return super().memory_required(input_shape, cond_shapes or {})
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         require_own_sampling(self.flashvideo_stage, self.model_sampling)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import comfy.ldm.modules.attention
@@ -12,6 +13,7 @@ import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
 from torch import Tensor, nn
 
+from ...flashvideo.models.attention import in_pieces
 from ...flashvideo.models.network import FlashVideoNetwork, PreparedInputs
 
 
@@ -32,7 +34,9 @@ def host_attention(
         mask = changed.get("attn_mask", mask)
     # looked up at each call: ComfyUI chooses the backend at start
     attend = comfy.ldm.modules.attention.optimized_attention
-    out = attend(q, k, v, heads, mask=mask, skip_reshape=True, transformer_options=transformer_options)
+    # Which axes of a mask follow samples and heads, only the patch that made it knows: it is not cut.
+    attend_all = partial(in_pieces, attend) if mask is None else partial(attend, mask=mask)
+    out = attend_all(q, k, v, heads, skip_reshape=True, transformer_options=transformer_options)
     for patch in after:
         out = patch(out, options)
     return out

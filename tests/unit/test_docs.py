@@ -122,9 +122,8 @@ def test_examples_import_what_there_is(page: Path) -> None:
 
 
 def test_memory_tables_are_what_is_computed_now() -> None:
-    from tools.make_memory_tables import MARKS, PAGE, README, TOKEN_TENSORS, card_table, page_block
+    from tools.make_memory_tables import MARKS, PAGE, README, card_table, page_block
 
     for file, block in ((PAGE, page_block()), (README, card_table())):
         wanted = f"{MARKS[0]}\n\n{block}\n\n{MARKS[1]}"
         assert wanted in file.read_text(encoding="utf-8"), "run: python -m tools.make_memory_tables"
-    assert f"= {TOKEN_TENSORS} / (" in (ROOT / "nodes" / "host" / "model.py").read_text(encoding="utf-8")

@@ -1,0 +1,69 @@
+"""What an evaluation of the transformer takes beside its weights, before it runs.
+
+With a token tensor of ``t`` bytes (text and video tokens, each of the network's width), a piece of ``p`` of them (what
+a layer works on at a time; all, where they are few) and ``r`` elements that are rotated at a time, a layer holds
+
+    while q, k and v are made    4 t, and 6 p or 5 p + 12 r      x; q, k, v so far; norm, product and copies of a piece
+    in attention                 5 t + 4 bytes a token and head  x, q, k, v, the result, its logarithms
+    in the MLP                   2 t + 5 p                       x, attention's result, the four times wider state
+
+In one piece q, k and v are parts of their product, and q and k are copied: t instead of 4 t at first, then 7 t. Around
+the layers there are the rotary table, the latents' patches and the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .network import TOKENS_ELSEWHERE
+from .rope import ROTATION_CHUNK
+
+_PROMPT = 226  # tokens
+_FLOAT = 4
+
+
+def evaluation_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: int) -> int:
+    """The most bytes that one evaluation in place holds on a GPU, with a fused attention.
+
+    Args:
+        config: of the network, the keywords of its constructor.
+        shape: of the latents, ``[B, 16, T, h, w]``.
+        itemsize: bytes of a number.
+    """
+    batch, channels, frames, height, width = shape
+    patch, heads = config.get("patch_size", 2), config["num_attention_heads"]
+    dim = heads * config["attention_head_dim"]
+    video = frames * (height // patch) * (width // patch)
+    text = config.get("max_text_seq_length", _PROMPT)
+    tokens = text + video
+    token_tensor = batch * tokens * dim * itemsize
+    tokens_at_once = min(tokens, max(1, TOKENS_ELSEWHERE // batch))
+    piece = batch * tokens_at_once * dim * itemsize
+    rotation = 3 * _FLOAT * min(ROTATION_CHUNK, batch * min(tokens_at_once, video) * dim)
+    one_piece = tokens_at_once == tokens
+    layer = max(
+        (1 if one_piece else 4) * token_tensor + max(6 * piece, 5 * piece + rotation),
+        (7 if one_piece else 5) * token_tensor + _FLOAT * batch * tokens * heads,
+        2 * token_tensor + 5 * piece,
+    )
+    rotary = _FLOAT * video * config["attention_head_dim"]
+    latents = 2 * batch * channels * frames * height * width * itemsize
+    modulation = 24 * batch * dim * itemsize
+    return layer + rotary + latents + batch * text * dim * itemsize + modulation
+
+
+def sampling_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: int, *, sequential: bool) -> int:
+    """The most bytes that a run of either sampler holds: an evaluation, both branches' inputs, and the latents.
+
+    Args:
+        config, shape, itemsize: see :func:`evaluation_bytes`.
+        sequential: CFG's branches go one after the other, else as one batch.
+    """
+    batch, channels, frames, height, width = shape
+    both = (batch if sequential else 2 * batch, *shape[1:])
+    latents = 6 * _FLOAT * batch * channels * frames * height * width
+    patch = config.get("patch_size", 2)
+    rotary = _FLOAT * frames * (height // patch) * (width // patch) * config["attention_head_dim"]
+    prompts = 4 * batch * config.get("max_text_seq_length", _PROMPT) * config["text_embed_dim"] * itemsize
+    return evaluation_bytes(config, both, itemsize) + latents + (rotary if sequential else 0) + prompts

@@ -1,0 +1,81 @@
+"""Running real modules on the meta device, where tensors have shapes only, and counting what they would take."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._pytree import tree_iter
+
+from flashvideo.models import network
+from flashvideo.models.rope import ROTATION_CHUNK, rotate
+from flashvideo.models.transformer import FlashVideoTransformer3DModel
+from tests.live_bytes import LiveBytes
+
+META = torch.device("meta")
+FULL_SIZE = {
+    "stage1": {"num_attention_heads": 48, "num_layers": 42},
+    "stage2": {
+        "num_attention_heads": 30,
+        "num_layers": 30,
+        "use_noise_step_embedding": True,
+        "use_frame_count_embedding": True,
+    },
+}
+
+
+class Counted(LiveBytes):
+    """Live bytes on the meta device, and the most elements that a tensor of each operation had.
+
+    Attributes:
+        largest: by the operation's name.
+    """
+
+    counts_meta = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        sizes = (value.numel() for value in tree_iter((args, result)) if isinstance(value, Tensor))
+        name = func.name().removeprefix("aten::")
+        self.largest[name] = max(self.largest.get(name, 0), *sizes, 0)
+        return result
+
+
+@cache
+def full_transformer(stage: str, layers: int | None = None, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """The published transformer on the meta device; or with fewer layers, which hold as much at their peak."""
+    config = FULL_SIZE[stage] | ({} if layers is None else {"num_layers": layers})
+    return FlashVideoTransformer3DModel(**config, device=META, dtype=dtype)
+
+
+def fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as GPUs run it: torch's function takes another way on the meta device, which holds all scores."""
+
+    def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
+
+
+def fewer_rotations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens are rotated some at a time, one lot like the other: the first shows what all of them take."""
+
+    def rotated(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
+        count = max(1, ROTATION_CHUNK // max(1, x[:, 0].numel()))
+        rotate(x[:, :count], table[:, :count], inplace=inplace)
+        return x
+
+    monkeypatch.setattr(network, "rotate", rotated)
+
+
+def values_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is to say of tensors without values."""
+    monkeypatch.setattr(torch, "isfinite", lambda _: torch.ones((), dtype=torch.bool))
