@@ -15,7 +15,7 @@ _EXACT_FILTER = "flags=bicubic+accurate_rnd+full_chroma_int+bitexact"
 _CHROMA_LEFT = ("h264", "hevc", "mpeg2video", "mpeg4")  # decoders that place chroma at the left unless told otherwise
 
 
-def open_input(file: Path | BinaryIO) -> Any:
+def open_input(file: str | Path | BinaryIO) -> Any:
     """Open a file for reading, from its start, whatever bytes its tags hold.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .ffmpeg import to_rgb24
 from .resize import resize_video
 from .timing import Timing
-from .tracks import picture_track
+from .tracks import picture_track, picture_tracks
 
 Pixels = NDArray[np.uint8]
 
@@ -53,7 +53,8 @@ class Pictures:
 
     Args:
         container: PyAV's, opened for reading.
-        start: pictures before it are left out, in seconds on the file's clock; None leaves none out.
+        start: pictures before it are left out, in seconds on the file's clock, rounded down to the file's ticks; None
+            leaves none out.
         stop: likewise those from it on.
 
     Attributes:
@@ -63,11 +64,12 @@ class Pictures:
     """
 
     def __init__(self, container: Any, start: Fraction | None = None, stop: Fraction | None = None) -> None:
-        self.container, self.start, self.stop = container, start, stop
+        self.container = container
         self.stream: Any = picture_track(container)
         self.remarks: list[str] = []
         self.rates: list[Fraction] = []
         self._times: list[Fraction] = []
+        self._tick = Fraction(0)
         self._end: Fraction | None = None  # of the last packet, once all were read
         if self.stream is None:
             return
@@ -75,6 +77,9 @@ class Pictures:
         announced = (self.stream.average_rate, self.stream.guessed_rate)
         self.rates = [Fraction(rate) for rate in announced if rate]
         self._tick = Fraction(self.stream.time_base)
+        self.start, self.stop = (
+            limit if limit is None else limit // self._tick * self._tick for limit in (start, stop)
+        )
 
     def __iter__(self) -> Iterator[Picture]:
         if self.stream is None:
@@ -166,8 +171,8 @@ def turn_of(frame: Any) -> tuple[int, int, int, int] | None:
 def remarks_on(container: Any, stream: Any, frame: Any) -> list[str]:
     """What a file says of its pictures that their pixels do not hold."""
     said = []
-    if (count := len(container.streams.video)) > 1:
-        said.append(f"It has {count} video tracks; number {list(container.streams.video).index(stream) + 1} is read.")
+    if len(tracks := picture_tracks(container)) > 1:
+        said.append(f"It has {len(tracks)} video tracks; number {tracks.index(stream) + 1} is read.")
     if turn_of(frame) is None:
         said.append("Its pictures are to be turned by an odd angle, which is not done.")
     transfer = int(getattr(frame, "color_trc", None) or stream.codec_context.color_trc or 0)

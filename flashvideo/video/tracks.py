@@ -7,9 +7,14 @@ from typing import Any
 _STILLS = ("png", "mjpeg", "bmp", "gif", "tiff", "webp")  # codecs of cover pictures
 
 
+def picture_tracks(container: Any) -> list[Any]:
+    """The video streams without cover pictures."""
+    return [stream for stream in container.streams.video if not _is_cover(stream, container)]
+
+
 def picture_track(container: Any) -> Any | None:
-    """The video stream that is played: the default one, never a cover picture beside a video; None without any."""
-    return _chosen(container, [stream for stream in container.streams.video if not _is_cover(stream, container)])
+    """The video stream that is played, the default one; None without any."""
+    return _chosen(container, picture_tracks(container))
 
 
 def sound_track(container: Any) -> Any | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -68,6 +69,27 @@ class LatentFrames:
                 yield frames
                 if done == stop:
                     return
+
+
+class HeldFrames:
+    """Frames of another source, each as often as it is shown.
+
+    Args:
+        numbers: of the source's frames, ascending; those that are missing are not shown.
+    """
+
+    def __init__(self, source: FrameSource, numbers: list[int]) -> None:
+        self.source, self.numbers = source, numbers
+        self.shape = (len(numbers), *source.shape[1:])
+
+    def stream(self, stop: int) -> Generator[Tensor, None, None]:
+        wanted, done, first = self.numbers[:stop], 0, 0
+        with contextlib.closing(self.source.stream(wanted[-1] + 1)) as chunks:
+            for chunk in chunks:
+                until = bisect_left(wanted, first + len(chunk), done)
+                if until > done:
+                    yield chunk[[number - first for number in wanted[done:until]]]
+                done, first = until, first + len(chunk)
 
 
 class _Sequence:

@@ -1,7 +1,11 @@
-"""Words on a node while it runs."""
+"""Words on a node while it runs, and after."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 from server import PromptServer
 
@@ -11,3 +15,12 @@ def show_on_node(text: str) -> None:
     context, server = get_executing_context(), getattr(PromptServer, "instance", None)
     if context is not None and server is not None:
         server.send_progress_text(text, context.node_id)
+
+
+def told(*outputs: Any, remarks: Iterable[str]) -> io.NodeOutput:
+    """A node's outputs, with remarks that are shown on it and kept in the history (``flashvideo_told``)."""
+    lines = list(remarks)
+    if not lines:
+        return io.NodeOutput(*outputs)
+    show_on_node("\n".join(lines))
+    return io.NodeOutput(*outputs, ui={"flashvideo_told": lines})

@@ -14,6 +14,7 @@ from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.comfy.server import Run
 from tests.comfy.test_vae_nodes import a_video, image_of
 from tests.comfy.test_video_nodes import file_frames
+from tests.unit.video.odd_videos import corners, make
 
 Link = list[Any]
 CONTEXT = torch.linspace(-1, 1, 226 * 32).view(1, 226, 32)
@@ -125,12 +126,18 @@ def lazy_video_to_frames(parts: Parts) -> Link:
     return parts.add("GetVideoComponents", video=video)
 
 
+def video_frames(parts: Parts) -> Link:
+    path = parts.bench.server.base / "input" / f"{parts.bench.folder.name}.mp4"
+    make(path, [corners().repeat(8, 0).repeat(8, 1)] * 120)
+    return parts.add("FlashVideoVideoFrames", video=parts.add("LoadVideo", file=path.name))
+
+
 LATENT, IMAGE = ("ProbeSaveLatent", "latent", "samples"), ("ProbeSaveImage", "image", "image")
 CASES: dict[Callable[[Parts], Link], Any] = {
     **dict.fromkeys((stage1_sampler, stage1_in_parts, stage2_refiner, stage2_in_parts), LATENT),
     **dict.fromkeys((upscale_and_encode, core_encode, core_tiled_encode), LATENT),
     **dict.fromkeys((core_decode, core_tiled_decode, tiled_decode, lazy_video_to_frames), IMAGE),
-    **dict.fromkeys((parameter_grid, one_frame), IMAGE),
+    **dict.fromkeys((parameter_grid, one_frame, video_frames), IMAGE),
     compare: None,
 }
 IN_PARTS = (upscale_and_encode, parameter_grid, one_frame, compare)  # one kind of work after another

@@ -159,11 +159,14 @@ def test_importing_the_pack_is_quick_and_changes_nothing(server: ComfyServer) ->
     assert all(path.startswith("/flashvideo/previews") for path in pack["routes"])
 
 
+PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoVideoFrames"]
+
+
 @pytest.mark.parametrize(
     ("broken", "families", "lost"),
     [
         ("einops", ["loaders"], ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]),
-        ("av", ["compare", "video"], ["FlashVideoCompare", "FlashVideoDecodeVideo"]),
+        ("av", ["compare", "video", "video_frames"], PLAYERS),
         ("diffusers peft accelerate", [], []),
     ],
 )

@@ -167,7 +167,7 @@ def test_rate_and_audio_come_from_the_source(bench: Bench, latents: Any, source_
         outs.append(tmp_path / f"{len(outs)}.safetensors")
         bench.add("ProbeVideo", video=video, path=str(outs[-1]))
     run = bench.run()
-    videos = [json.loads(output["facts"][0]) for output in run.outputs.values()]
+    videos = [json.loads(output["facts"][0]) for output in run.outputs.values() if "facts" in output]
     assert [video["rate"] for video in videos] == ["10", "10"]
     original, ours = (saved(out, "audio") for out in outs)
     assert abs(original.shape[-1] - ours.shape[-1]) <= 1024

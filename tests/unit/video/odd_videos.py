@@ -59,7 +59,7 @@ def make(
     """
     with av.open(str(path), "w", options=muxer or {}) as container:
         stream: Any = container.add_stream(codec, rate=RATE, options=options or {})
-        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, pixel_format
+        (stream.height, stream.width), stream.pix_fmt = pictures[0].shape[:2], pixel_format
         if tick is not None:
             stream.codec_context.time_base = tick
         change(stream)
@@ -105,9 +105,7 @@ def with_cover(path: Path, *, first: bool) -> Path:
         streams: list[tuple[Any, list[Any]]] = []
         if first:
             cover()
-        film: Any = container.add_stream("libx264", rate=RATE)
-        film.height, film.width, film.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        streams.append((film, [grey(number) for number in range(12)]))
+        streams.append((_film(container), [grey(number) for number in range(12)]))
         if not first:
             cover()
         for stream, pictures in streams:
@@ -118,40 +116,82 @@ def with_cover(path: Path, *, first: bool) -> Path:
 def several(path: Path, *, default: int) -> Path:
     """Three video tracks, whose first pictures are numbers 0, 4 and 8; one is marked as the default."""
     with av.open(str(path), "w") as container:
-        streams: list[Any] = [container.add_stream("libx264", rate=RATE) for _ in range(3)]
+        streams = [_film(container) for _ in range(3)]
         for number, stream in enumerate(streams):
-            stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
             mark(stream, "default" if number == default else "")
         for number, stream in enumerate(streams):
             _mux(container, stream, [grey(4 * number + k) for k in range(4)], (), Fraction(1, RATE))
     return path
 
 
-def sound(path: Path, tones: Sequence[float], *, default: int, seconds: float = 1, late: float = 0) -> Path:
-    """Grey pictures, and an audio track for each tone (in Hz; 0 is silent 5.1), which starts ``late``."""
-    rate = 8000
+def sound(path: Path, tones: Sequence[float], *, default: int, rate: int = 8000, film: int = 0) -> Path:
+    """An audio track of a second for each tone, in Hz; 0 is silent 5.1. One is marked as the default.
+
+    Args:
+        film: number of grey pictures to go with it.
+    """
     with av.open(str(path), "w") as container:
-        film: Any = container.add_stream("libx264", rate=RATE)
-        film.height, film.width, film.pix_fmt = HEIGHT, WIDTH, "yuv420p"
-        streams: list[Any] = [container.add_stream("flac", rate=rate, layout=layout(tone)) for tone in tones]
+        shown = _film(container) if film else None
+        streams: list[Any] = [container.add_stream("flac", rate=rate, layout="mono" if t else "5.1") for t in tones]
         for number, stream in enumerate(streams):
             mark(stream, "default" if number == default else "")
-        _mux(container, film, [grey(number) for number in range(round(seconds * RATE))], (), Fraction(1, RATE))
+        if shown is not None:
+            _mux(container, shown, [grey(number) for number in range(film)], (), Fraction(1, RATE))
         for stream, tone in zip(streams, tones, strict=True):
-            channels = 1 if tone else 6
-            wave = 0.5 * np.sin(2 * np.pi * tone * np.arange(round(seconds * rate)) / rate)
-            samples = np.tile((wave * 32767).astype(np.int16), (channels, 1)).T.reshape(1, -1)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="s16", layout=layout(tone))
-            frame.sample_rate, frame.pts, frame.time_base = rate, round(late * rate), Fraction(1, rate)
-            container.mux([*stream.encode(frame), *stream.encode()])
+            wave = 0.5 * np.sin(2 * np.pi * tone * np.arange(rate) / rate)
+            _mux_sound(container, stream, wave if tone else np.zeros((6, rate)), rate, 0)
+            container.mux(stream.encode())
     return path
+
+
+def beep(
+    path: Path,
+    *waves: Any,
+    rate: int = 8000,
+    channels: int = 1,
+    late: float = 0,
+    gap: float = 0,
+    film: Any = None,
+    codec: str = "flac",
+) -> Path:
+    """Sounds ``[samples]`` one after the other with gaps between, the first ``late``, in seconds.
+
+    Args:
+        film: pictures and their times in milliseconds, to go with the sound.
+    """
+    with av.open(str(path), "w") as container:
+        if film is not None:
+            shown = _film(container, Fraction(1, 1000))
+        layout = {1: "mono", 2: "stereo", 8: "7.1"}[channels]
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
+        if film is not None:
+            _mux(container, shown, *film, Fraction(1, 1000))
+        for wave in waves:
+            _mux_sound(container, stream, np.tile(np.asarray(wave), (channels, 1)), rate, late)
+            late += np.asarray(wave).shape[-1] / rate + gap
+        container.mux(stream.encode())
+    return path
+
+
+def _film(container: Any, tick: Fraction | None = None) -> Any:
+    stream = container.add_stream("libx264", rate=RATE)
+    stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+    if tick is not None:
+        stream.codec_context.time_base = tick
+    return stream
+
+
+def _mux_sound(container: Any, stream: Any, wave: NDArray[Any], rate: int, start: float) -> None:
+    """Encode ``[channels, samples]`` from a time on."""
+    samples = (np.atleast_2d(wave) * 32767).astype(np.int16).T.reshape(1, -1)
+    frame: Any = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(samples), format="s16", layout=stream.codec_context.layout.name
+    )
+    frame.sample_rate, frame.pts, frame.time_base = rate, round(start * rate), Fraction(1, rate)
+    container.mux(stream.encode(frame))
 
 
 def mark(stream: Any, name: str) -> None:
     """Give a track a mark, or none; PyAV before 15 cannot."""
     if (known := getattr(stream, "disposition", None)) is not None:
         stream.disposition = type(known)[name].value if name else 0
-
-
-def layout(tone: float) -> str:
-    return "mono" if tone else "5.1"

@@ -18,12 +18,13 @@ from flashvideo.training.media import BadClipError, Framing, read_clip
 from flashvideo.video.ffmpeg import open_input
 from flashvideo.video.files import read_video
 from flashvideo.video.reading import Pictures
+from flashvideo.video.sound import Sound, read_sound
 from flashvideo.video.timing import Timing
-from flashvideo.video.tracks import sound_track
 from tests.unit.video.odd_videos import (
     CORNERS,
     HEIGHT,
     WIDTH,
+    beep,
     corners,
     grey,
     make,
@@ -253,10 +254,11 @@ def test_an_ordinary_video_is_read_without_a_word(tmp_path: Path, caplog: pytest
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_cover_is_no_video(tmp_path: Path, first: bool) -> None:
+def test_a_cover_is_no_video(tmp_path: Path, first: bool, caplog: pytest.LogCaptureFixture) -> None:
     path = with_cover(tmp_path / "in.mp4", first=first)
     assert numbers_of(read_video(path)[0][0]) == list(range(12))
     assert numbers_of(clip_of(path, 5)) == list(range(5))
+    assert not caplog.records
 
 
 @MARKED
@@ -269,17 +271,73 @@ def test_the_default_video_track_is_read_and_told(
     assert f"3 video tracks; number {default + 1} is read" in caplog.text
 
 
-@MARKED
-@pytest.mark.parametrize("default", [0, 1])
-def test_the_default_audio_track_is_taken(tmp_path: Path, default: int) -> None:
-    path = sound(tmp_path / "in.mkv", [440, 880, 0], default=default)
-    with open_input(path) as container:
-        assert sound_track(container) is container.streams.audio[default]
-
-
 def test_pictures_before_and_after_a_window_are_left_out(tmp_path: Path) -> None:
     path = make(tmp_path / "in.mp4", [grey(number) for number in range(24)])
     with open_input(path) as container:
         pictures = Pictures(container, Fraction(1), Fraction(17, 10))
         assert [float(picture.time) for picture in pictures] == [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6]
         assert pictures.timing().end == Fraction(7, 10)
+
+
+# ---- sound
+
+
+def heard(path: Path, start: float = 0, duration: float = 10) -> Sound | None:
+    with open_input(path) as container:
+        return read_sound(container, Fraction(start), Fraction(duration))
+
+
+def pitch(sound: Sound) -> float:
+    """Of the strongest tone, in Hz."""
+    spectrum = torch.fft.rfft(sound.waveform[0]).abs()
+    return float(spectrum.argmax()) * sound.rate / sound.waveform.shape[1]
+
+
+@MARKED
+@pytest.mark.parametrize(("default", "tone", "channels"), [(0, 440, 1), (1, 880, 1), (2, 0, 6)])
+def test_the_default_audio_track_is_heard(tmp_path: Path, default: int, tone: float, channels: int) -> None:
+    sounds = heard(sound(tmp_path / "in.mkv", [440, 880, 0], default=default))
+    assert sounds is not None
+    assert (sounds.waveform.shape, sounds.rate) == ((channels, 8000), 8000)
+    assert pitch(sounds) == pytest.approx(tone, abs=1)
+    assert bool(sounds.waveform.any()) == bool(tone)
+
+
+@pytest.mark.parametrize(("late", "start"), [(0.0, 0.0), (0.25, 0.0), (0.0, 0.3), (0.25, 0.4), (0.5, 0.2)])
+def test_sound_stays_at_its_time(tmp_path: Path, late: float, start: float) -> None:
+    """A ramp of one second that begins ``late``, read from ``start`` on for 0.6 seconds."""
+    path = beep(tmp_path / "in.mkv", torch.linspace(0.1, 1, 8000), late=late)
+    sounds = heard(path, start, 0.6)
+    assert sounds is not None
+    assert sounds.waveform.shape == (1, round(0.6 * 8000))
+    for moment in (0.05, 0.28, 0.55):
+        into = start + moment - late
+        expected = 0.1 + 0.9 * into if into > 0 else 0.0
+        assert float(sounds.waveform[0, round(moment * 8000)]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_gap_is_silence(tmp_path: Path) -> None:
+    sounds = heard(beep(tmp_path / "in.mkv", torch.ones(4000) / 2, torch.ones(4000) / 4, gap=0.5))
+    assert sounds is not None
+    assert sounds.waveform.shape[1] == pytest.approx(12000, abs=20)
+    assert [float(sounds.waveform[0, round(t * 8000)]) for t in (0.2, 0.75, 1.2)] == pytest.approx(
+        [0.5, 0, 0.25], abs=1e-3
+    )
+
+
+def test_layouts_and_rates_that_files_are_not_written_with_are_converted(tmp_path: Path) -> None:
+    path = beep(
+        tmp_path / "in.mkv",
+        *[torch.sin(torch.arange(32000) * 2 * math.pi * 440 / 32001) / 2] * 2,
+        channels=8,
+        rate=32001,
+    )
+    sounds = heard(path)
+    assert sounds is not None
+    assert (sounds.waveform.shape[0], sounds.rate) == (2, 48000)
+    assert pitch(sounds) == pytest.approx(440, abs=1)
+
+
+def test_no_sound(tmp_path: Path) -> None:
+    assert heard(make(tmp_path / "in.mp4", [grey(0)] * 3)) is None
+    assert heard(beep(tmp_path / "late.mkv", torch.ones(800), late=2), 0, 1) is None
