@@ -36,14 +36,23 @@ def set_up_sharding(state: Any, settings: RunSettings, batch_size: int) -> None:
         raise ValueError(
             "run.ema needs whole parameters on every device, which FSDP and DeepSpeed do not keep. Set it to 0."
         )
-    if settings.optimizer == "muon" and kind == "DEEPSPEED":
+    flat = kind == "FSDP" and _version(state.fsdp_plugin) == 1
+    if settings.optimizer == "muon" and (flat or kind == "DEEPSPEED"):
         raise ValueError(
-            'run.optimizer = "muon" needs whole matrices, which DeepSpeed does not keep. Take "adamw", or FSDP 2.'
+            'run.optimizer = "muon" needs whole matrices, which DeepSpeed and FSDP 1 do not keep. Take "adamw", or '
+            "FSDP 2 (accelerate 1.6 or newer)."
         )
     if kind == "FSDP":
+        if flat:
+            state.fsdp_plugin.use_orig_params = True  # or the optimiser, which was made before, goes on with stale ones
         _cast_parameters_only(state.fsdp_plugin)
     if kind == "DEEPSPEED":
         _tell_deepspeed(state.deepspeed_plugin.deepspeed_config, settings, batch_size)
+
+
+def _version(plugin: Any) -> int:
+    """Of FSDP; older versions of accelerate have the first alone."""
+    return int(getattr(plugin, "fsdp_version", 1))
 
 
 def _cast_parameters_only(plugin: Any) -> None:
@@ -51,7 +60,7 @@ def _cast_parameters_only(plugin: Any) -> None:
     if plugin.mixed_precision_policy is None:
         return
     kept: dict[str, Any] = {"reduce_dtype": torch.float32, "cast_forward_inputs": False}
-    if plugin.fsdp_version == 1:
+    if _version(plugin) == 1:
         kept.update(buffer_dtype=torch.float32, cast_root_forward_inputs=False)
     else:
         kept.update(output_dtype=None)

@@ -9,12 +9,14 @@ some; all else is as it is: its FSDP or DeepSpeed, by the environment, with gloo
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType
+from torch.distributed.fsdp._flat_param import FlatParamHandle
 
 from flashvideo.training import loop, stages
 from flashvideo.training.runs import open_run
@@ -24,6 +26,7 @@ KIND, CONFIG, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 if KIND != "plain":
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
+    FlatParamHandle.to_cpu = lambda _self: contextlib.nullcontext()  # FSDP 1's would free what it takes for a copy
     loop.runs_on_cpu = stages.runs_on_cpu = lambda: False
 Accelerator.end_training = lambda self: None  # which ends the group of processes
 

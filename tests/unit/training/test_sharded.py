@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 
 from flashvideo.training.config import RunSettings
 from flashvideo.training.sharding import set_up_sharding
@@ -35,6 +37,7 @@ ENVIRONMENTS = {
         for stage in (2, 3)
     },
 }
+KNOWS_FSDP_2 = hasattr(FullyShardedDataParallelPlugin(), "fsdp_version")  # accelerate before 1.6 knows the first only
 DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
 
@@ -60,7 +63,7 @@ def run_in_two_processes(kind: str, config: Path, folder: Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("fsdp", "FSDP DTensor"),
+        ("fsdp", "FSDP DTensor" if KNOWS_FSDP_2 else "FSDP Parameter"),
         pytest.param("zero2", "DEEPSPEED Parameter", marks=DEEPSPEED),
         pytest.param("zero3", "DEEPSPEED Parameter", marks=DEEPSPEED),
     ],
@@ -90,10 +93,16 @@ def test_what_needs_whole_parameters_is_refused(settings, kind, message):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_fsdp_rounds_parameters_only(version):
-    from accelerate.utils import FullyShardedDataParallelPlugin
+def test_muon_needs_the_second_fsdp(version):
+    plugin = SimpleNamespace(fsdp_version=version, mixed_precision_policy=None)
+    state = SimpleNamespace(distributed_type="FSDP", fsdp_plugin=plugin)
+    with pytest.raises(ValueError, match="FSDP 1") if version == 1 else contextlib.nullcontext():
+        set_up_sharding(state, RunSettings(optimizer="muon"), 1)
 
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=version)
+
+@pytest.mark.parametrize("known", [{"fsdp_version": 1}, {"fsdp_version": 2}] if KNOWS_FSDP_2 else [{}])
+def test_fsdp_rounds_parameters_only(known):
+    plugin = FullyShardedDataParallelPlugin(**known)
     plugin.set_mixed_precision("bf16")
     set_up_sharding(SimpleNamespace(distributed_type="FSDP", fsdp_plugin=plugin), RunSettings(), 1)
     policy = plugin.mixed_precision_policy
