@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import make_folder
 from ..checkpoints.paths import expanded
 from ..loading.model_store import ModelStore
@@ -16,6 +17,7 @@ from ..runs.jobs import (
     Job,
     Outputs,
     Wanted,
+    alone_with,
     check_count,
     check_jobs,
     prompt_jobs,
@@ -117,9 +119,20 @@ def run_generate(options: argparse.Namespace) -> None:
     check_text("the prompt", options.prompt)
     if not options.prompt.strip():
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
-    rank, processes = this_process()
     jobs = seed_jobs(options.prompt, stage1, stage2, expanded(options.output), options.num_previews)
     check_jobs(jobs, wanted)
+    with alone_with(_of_process(jobs[0].outputs.video)):
+        _generate_one(options, jobs, wanted, load)
+
+
+def _of_process(output: Path) -> Path:
+    """The output, under another name for all processes of a launch but the first."""
+    rank, _ = this_process()
+    return output.with_name(f"{output.name}.rank{rank}") if rank else output
+
+
+def _generate_one(options: argparse.Namespace, jobs: list[Job], wanted: Wanted, load: Load) -> None:
+    rank, processes = this_process()
     begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
     check_memory(store, load)
@@ -164,15 +177,19 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
     check_jobs(every, wanted)
     for position in range(rank, len(prompts), processes):
         jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
-        todo = [job for job in jobs if options.overwrite or not job.finished(wanted)]
-        if not todo:
-            say(f"[{position + 1}/{len(prompts)}] finished already: {jobs[0].outputs.video.name}")
-            continue
-        say(f"[{position + 1}/{len(prompts)}] {todo[0].prompt[:70]}")
-        with Bars() as bars:
-            Runner(
-                store, wanted, overwrite=True, resume=not options.overwrite, progress=bars, written=_say_written
-            ).run(todo, options.fps)
+        output, number = jobs[0].outputs.video, f"[{position + 1}/{len(prompts)}]"
+        with claimed(output) as mine, Bars() as bars:
+            if not mine:
+                say(f"{number} another process is at it: {output.name}")
+                continue
+            todo = [job for job in jobs if options.overwrite or not job.finished(wanted)]
+            if not todo:
+                say(f"{number} finished already: {output.name}")
+                continue
+            say(f"{number} {todo[0].prompt[:70]}")
+            resume = not options.overwrite
+            runner = Runner(store, wanted, overwrite=True, resume=resume, progress=bars, written=_say_written)
+            runner.run(todo, options.fps)
 
 
 def _say_written(what: str, path: Path) -> None:
@@ -195,13 +212,13 @@ def run_refine(options: argparse.Namespace) -> None:
     load = _load_of(record, stage2)
     check_host_memory(load)
     check_jobs([job], wanted, preview=False)
-    begun = not options.overwrite and is_begun([job], wanted, preview=False)
-    store = model_store(options, ("stage2", "vae"))
-    store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
-    check_memory(store, load)
-    if begun:
-        check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
-    with Bars() as bars:
+    with alone_with(outputs.video), Bars() as bars:
+        begun = not options.overwrite and is_begun([job], wanted, preview=False)
+        store = model_store(options, ("stage2", "vae"))
+        store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
+        check_memory(store, load)
+        if begun:
+            check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
         runner = _runner(options, store, wanted, bars, begun)
         runner.refine(record, stage2, outputs, allow_other_noise_step=options.allow_other_noise_step)
 
@@ -222,7 +239,7 @@ def run_decode(options: argparse.Namespace) -> None:
     store = model_store(options, ("vae",))
     size = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
     check_memory(store, Load(video_frames(record.latents.shape[2]), refined=size))
-    with Bars() as bars:
+    with alone_with(outputs.video), Bars() as bars:
         Runner(store, Wanted(), overwrite=options.overwrite, progress=bars).decode(record, outputs)
     _say_written("video", outputs.video)
 

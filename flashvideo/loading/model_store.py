@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 import torch
 
-from ..checkpoints.files import DTYPE_NAMES, open_weights
+from ..checkpoints.files import DTYPE_NAMES, fingerprint, open_weights
 from ..checkpoints.paths import expanded
-from ..checkpoints.t5_layout import read_layout
+from ..checkpoints.t5_layout import find_tokenizer, read_layout
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
 from .published import PUBLISHED
 from .source import TransformerSource
@@ -125,6 +125,7 @@ class ModelStore:
         self.lora, self.lora_scale, self.offload = lora, lora_scale, offload
         self._loaded: dict[str, Any] = {}
         self._sources: dict[str, TransformerSource] = {}
+        self._fingerprints: dict[str, str] = {}
 
     def check(self) -> None:
         """Open every file's header: wrong, damaged, unsafe and ill-matched files are found before anything is loaded.
@@ -212,15 +213,25 @@ class ModelStore:
         return self.source(name).latent_scale
 
     def describe(self) -> dict[str, str]:
-        """File names, LoRA and dtypes, for the record in previews and videos."""
+        """Names and fingerprints of files, LoRA and dtypes, for the record in previews and videos."""
         parts = {name: getattr(self.paths, name) for name in ("stage1", "stage2", "vae", "text")}
-        record = {name: path.name for name, path in parts.items() if path is not None}
+        record = {name: self._named(path, name) for name, path in parts.items() if path is not None}
         if self.lora is not None and self.paths.stage1 is not None:
-            record["lora"] = f"{Path(self.lora).name} x {self.lora_scale:g}"
+            record["lora"] = f"{self._named(expanded(self.lora), 'lora')} x {self.lora_scale:g}"
         for name, dtype in (("dtype", self.dtype), ("vae_dtype", self.vae_dtype)):
             if dtype is not None:
                 record[name] = DTYPE_NAMES[dtype]
         return record
+
+    def _named(self, path: Path, part: str) -> str:
+        """A file's name with the fingerprint that its weights, and a tokenizer that goes with them, had at first."""
+        if part not in self._fingerprints:
+            files = open_weights(path, {"vae": "vae", "text": "text_encoder"}.get(part, "transformer")).files
+            if part == "text":
+                folder = path / "text_encoder" if (path / "text_encoder").is_dir() else path
+                files += (find_tokenizer(folder, self.paths.tokenizer),)
+            self._fingerprints[part] = fingerprint(files)
+        return f"{path.name} ({self._fingerprints[part]})"
 
 
 def release_memory(device: torch.device) -> None:

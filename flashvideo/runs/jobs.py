@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..checkpoints.checksums import DamagedFileError
+from ..checkpoints.files import open_weights
+from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import check_room, check_writable
 from ..method.checks import check_positive, check_text
 from ..tensors.sizes import SPATIAL_FACTOR
 from ..video.files import check_output
+from ..video.whole import is_cut_short
+from .record import is_interim
 from .settings import MAX_SEED, Stage1Settings, Stage2Settings
 
 MAX_JOBS = 100_000  # videos of one run: each takes a look at the disk before work, and memory
@@ -63,13 +70,12 @@ class Job:
     outputs: Outputs
 
     def finished(self, wanted: Wanted) -> bool:
-        """Whether all files that are wanted are there."""
-        outputs = self.outputs
-        files = [outputs.video] if wanted.final else [outputs.preview, outputs.preview_video]
-        files += [outputs.joint] if wanted.joint else []
-        files += [outputs.degraded] if wanted.degraded else []
-        files += [outputs.refined] if wanted.refined else []
-        return all(path.exists() for path in files)
+        """Whether all files that are wanted are there as a whole, and none that goes at the end."""
+        return wanted.whole(self.outputs) and not self.untidy(wanted)
+
+    def untidy(self, wanted: Wanted) -> bool:
+        """Whether an earlier run ended between its video and the removal of the latents that it was made of."""
+        return wanted.final and not wanted.refined and is_interim(self.outputs.refined)
 
     def bytes_on_disk(self, wanted: Wanted) -> int:
         """About what the job's files take, refined latents included, which lie there until they are decoded."""
@@ -106,11 +112,53 @@ class Wanted:
         files += [outputs.joint] if self.joint else []
         return files + ([outputs.video] if self.final else [])
 
+    def whole(self, outputs: Outputs) -> bool:
+        """Whether all files that a run is for are there as a whole."""
+        files = [outputs.video] if self.final else [outputs.preview, outputs.preview_video]
+        files += [outputs.joint] if self.joint else []
+        files += [outputs.degraded] if self.degraded else []
+        files += [outputs.refined] if self.refined else []
+        return all(map(is_whole, files))
+
+    def damaged(self, outputs: Outputs) -> bool:
+        """Whether one of the files is there, but cut short."""
+        return any(path.exists() and not is_whole(path) for path in self.files(outputs))
+
     def check(self, outputs: Outputs, *, preview: bool = True) -> None:
         """Raise ValueError if one of the files cannot be written; one that exists can be replaced."""
         check_output(outputs.video, overwrite=True)
         for path in self.files(outputs, preview=preview):
             check_writable(path, overwrite=True)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there, and not empty or cut short; anything that is no file of ours counts as whole."""
+    if not path.is_file():
+        return path.exists()
+    if path.suffix != ".safetensors":
+        return not is_cut_short(path)
+    try:
+        open_weights(path)
+    except DamagedFileError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def alone_with(output: Path) -> Iterator[None]:
+    """Inside, no other process makes the videos that are named after ``output``.
+
+    Raises:
+        ValueError: one does at this moment.
+    """
+    with claimed(output) as mine:
+        if not mine:
+            raise ValueError(
+                f"Another process is writing {output} at this moment. Wait until it ends, or choose another name."
+            )
+        yield
 
 
 def check_count(num_previews: int, first_seed: int, prompts: int = 1) -> None:

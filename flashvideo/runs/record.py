@@ -19,7 +19,7 @@ from .fields import check_known, is_number
 from .settings import Stage1Settings, Stage2Settings
 
 RECORD_FORMAT = "1"
-_KEY = "flashvideo.preview"
+_KEY, _INTERIM = "flashvideo.preview", "flashvideo.interim"
 CONTENTS = ("preview", "degraded", "refined")
 _STAGE1_LATENTS = "preview_latents"
 _DESCRIBED = ("format", "content", "prompt", "fps", "noise_step", "stage1", "stage2", "models")
@@ -124,8 +124,12 @@ class Record:
             "models": dict(sorted(self.models.items())),
         }
 
-    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, path: str | Path, *, overwrite: bool = False, interim: bool = False) -> Path:
         """Write as safetensors, atomically.
+
+        Args:
+            overwrite: replace an existing file.
+            interim: mark the file as one that goes once its video is there (:func:`is_interim`).
 
         Raises:
             ValueError: an output that cannot be written.
@@ -134,8 +138,16 @@ class Record:
         if self.preview_latents is not None:
             tensors[_STAGE1_LATENTS] = self.preview_latents.float().cpu()
         tensors |= {"stage1_embeds": self.stage1_embeds.cpu(), "stage2_embeds": self.stage2_embeds.cpu()}
-        header = {"format": "pt", _KEY: json.dumps(self.description())}
+        header = {"format": "pt", _KEY: json.dumps(self.description()), **({_INTERIM: "yes"} if interim else {})}
         return write_safetensors(path, tensor_plan(tensors), header, overwrite=overwrite)
+
+
+def is_interim(path: Path) -> bool:
+    """Whether a file of latents was written only to be decoded, by a run that ended before it could remove it."""
+    try:
+        return _INTERIM in open_weights(path).metadata
+    except ValueError:
+        return False
 
 
 def load_record(path: str | Path) -> Record:

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from ..checkpoints.checksums import DamagedFileError
 from ..checkpoints.outputs import check_writable
 from ..video.files import read_metadata
-from .jobs import Job, Wanted
+from .jobs import Job, Wanted, is_whole
 from .record import Record, load_record
 
 
@@ -27,7 +28,8 @@ def is_begun(jobs: Sequence[Job], wanted: Wanted, *, preview: bool = True) -> bo
     unfinished = [job for job in jobs if not job.finished(wanted)]
     for job in unfinished or jobs:
         last = job.outputs.video if wanted.final else job.outputs.preview_video
-        if not unfinished or wanted.final:
+        goes_on = job.untidy(wanted) or wanted.damaged(job.outputs)
+        if not unfinished or (wanted.final and not goes_on):
             check_writable(last, overwrite=False)
     return any(path.exists() for job in jobs for path in wanted.files(job.outputs, preview=preview))
 
@@ -35,16 +37,17 @@ def is_begun(jobs: Sequence[Job], wanted: Wanted, *, preview: bool = True) -> bo
 def check_same_run(
     job: Job, wanted: Wanted, fps: float, models: dict[str, str], *, start: Record | None = None
 ) -> None:
-    """Raise ValueError for a file of the job's names that another run wrote.
+    """Raise ValueError for a file of the job's names that another run wrote. Damaged files are made again.
 
     Args:
         fps, models: what this run's records say.
         start: what the run begins with, if that is a file; else it makes a preview.
     """
-    outputs, expected = job.outputs, _Expected(job, fps, models)
+    outputs, expected, made_again = job.outputs, _Expected(job, fps, models), False
     if start is None:
         if outputs.preview.exists():
             start = expected.record(outputs.preview, "preview")
+            made_again = start is None
         if outputs.preview_video.exists():
             expected.video(outputs.preview_video, "preview")
     if wanted.degraded and outputs.degraded.exists():
@@ -53,19 +56,22 @@ def check_same_run(
         expected.video(outputs.joint, "refined")
     if wanted.final and outputs.video.exists():
         expected.video(outputs.video, "refined")
-    if wanted.final and outputs.refined.exists() and not _goes_back_to(outputs.refined, expected, start):
+    if wanted.final and outputs.refined.exists() and not _goes_back_to(outputs.refined, expected, start, made_again):
         raise ValueError(
             f"{outputs.refined} is left from an earlier run: `flashvideo decode` makes a video of it. "
             "Decode it, remove it, or pass --overwrite."
         )
 
 
-def _goes_back_to(refined: Path, expected: _Expected, start: Record | None) -> bool:
-    """Whether refined latents were made from ``start``, with the expected settings."""
+def _goes_back_to(refined: Path, expected: _Expected, start: Record | None, made_again: bool) -> bool:
+    """Whether refined latents were made from ``start``, with the expected settings; a preview that is ``made_again``
+    from the same settings and weights will be the same."""
     try:
         record = expected.record(refined, "refined")
     except ValueError:
         return False
+    if record is None or made_again:  # a damaged file is made again, too
+        return True
     if start is None or start.stage1_latents is None or record.stage1_latents is None:
         return False
     same = ((record.stage1_latents, start.stage1_latents), (record.stage2_embeds, start.stage2_embeds))
@@ -78,17 +84,21 @@ class _Expected:
     def __init__(self, job: Job, fps: float, models: dict[str, str]) -> None:
         self._job, self._fps, self._models = job, fps, models
 
-    def record(self, path: Path, content: str) -> Record:
-        """The record of a file, if it is the job's."""
+    def record(self, path: Path, content: str) -> Record | None:
+        """The record of a file, if it is the job's; None of a damaged one."""
         try:
             record = load_record(path)
+        except DamagedFileError:
+            return None
         except ValueError as error:
             raise _kept(path, str(error)) from error
         self._compare(path, record.description(), content)
         return record
 
     def video(self, path: Path, content: str) -> None:
-        """Raise ValueError unless a video is the job's."""
+        """Raise ValueError unless a video is the job's, or cut short."""
+        if not is_whole(path):
+            return
         try:
             described = json.loads(read_metadata(path).get("flashvideo", "{}"))
         except (ValueError, RecursionError) as error:

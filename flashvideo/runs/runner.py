@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ..video.files import JOINT_CRF, VideoWriter, side_by_side
 from . import chain
-from .jobs import Job, Outputs, Wanted
-from .record import Record, load_record
+from .jobs import Job, Outputs, Wanted, is_whole
+from .record import Record, is_interim, load_record
 from .settings import Stage2Settings
 
 log = logging.getLogger(__name__)
@@ -50,18 +50,37 @@ class Runner:
         embeds: tuple[Tensor, Tensor] | None = None
         for job in jobs:
             outputs, video = job.outputs, None
-            if self.resume and outputs.preview.exists():
-                record = load_record(outputs.preview)
-            else:
+            if self.wanted.final and self._tidied(outputs):
+                continue
+            record = self._left(outputs.preview)
+            if record is None:
                 if embeds is None:
                     embeds = chain.embed_for_both(self.models, [job.prompt], job.stage2.motion, self.progress)
                 record = chain.make_preview(self.models, job.prompt, embeds, job.stage1, job.stage2, fps, self.progress)
                 record.save(outputs.preview, overwrite=self.overwrite)
-            if not (self.resume and outputs.preview_video.exists()):
+            if not (self.resume and is_whole(outputs.preview_video)):
                 video = self._write_preview(record, outputs)
             previews.append((job, record, video if len(jobs) == 1 else None))
         for job, record, video in previews if self.wanted.final else ():
             self.refine(record, job.stage2, job.outputs, video=video)
+
+    def _left(self, path: Path) -> Record | None:
+        """Latents that an earlier run left, as a whole."""
+        if not (self.resume and path.exists()):
+            return None
+        try:
+            return load_record(path)
+        except ValueError as error:
+            log.warning("%s It is made again now.", error)
+            return None
+
+    def _tidied(self, outputs: Outputs) -> bool:
+        """Whether an earlier run ended just before its last act, to remove the latents of a video; it is done now."""
+        if not (self.resume and self.wanted.whole(outputs)):
+            return False
+        outputs.refined.unlink(missing_ok=True)
+        self.written("video", outputs.video)
+        return True
 
     def _write_preview(self, record: Record, outputs: Outputs) -> Tensor:
         video = chain.decode(self.models, record.latents, self.progress)
@@ -93,6 +112,8 @@ class Runner:
         Raises:
             ValueError: see :func:`~flashvideo.runs.chain.refine_record`.
         """
+        if self._tidied(outputs):
+            return
         if self.wanted.joint and video is None and record.content == "preview":
             video = chain.decode(self.models, record.latents, self.progress)
 
@@ -101,9 +122,9 @@ class Runner:
                 start.save(outputs.degraded, overwrite=self.overwrite)
                 self.written("Stage II's start", outputs.degraded)
 
-        if self.resume and outputs.refined.exists() and (outputs.degraded.exists() or not self.wanted.degraded):
-            refined = load_record(outputs.refined)
-        else:
+        begun = is_whole(outputs.degraded) or not self.wanted.degraded
+        refined = self._left(outputs.refined) if begun else None
+        if refined is None:
             refined = chain.refine_record(
                 self.models,
                 record,
@@ -113,7 +134,9 @@ class Runner:
                 allow_other_noise_step=allow_other_noise_step,
                 on_degraded=keep,
             )
-            refined.save(outputs.refined, overwrite=self.overwrite)
+            refined.save(outputs.refined, overwrite=self.overwrite, interim=not self.wanted.refined)
+        elif self.wanted.refined and is_interim(outputs.refined):
+            refined.save(outputs.refined, overwrite=True)
         try:
             self.decode(refined, outputs, preview=video)
         except BaseException:
@@ -122,7 +145,7 @@ class Runner:
             )
             raise
         if not self.wanted.refined:
-            outputs.refined.unlink()
+            outputs.refined.unlink(missing_ok=True)
         self.written("video", outputs.video)
 
     def decode(self, record: Record, outputs: Outputs, *, preview: Tensor | None = None) -> None:

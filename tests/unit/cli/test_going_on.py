@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flashvideo.checkpoints.locks import claimed
 from flashvideo.runs.record import load_record
 from tests.conftest import TINY
 
@@ -99,8 +100,8 @@ def test_several_seeds_go_on(generate, ended_after, made, tmp_path, count):
 
     end_and_repeat(ended_after, command, count)
     endings = ["mp4", "preview.mp4", "preview.safetensors"]
-    left = {f"out.{ending}" for ending in endings} | ({"out.refined.safetensors"} if count == 6 else set())
-    assert set(contents(tmp_path)) == left | {f"out.seed3.{ending}" for ending in endings}
+    left = {f"{name}.{ending}" for name in ("out", "out.seed3") for ending in endings}
+    assert set(contents(tmp_path)) == left
     for ending in endings:
         assert (tmp_path / f"out.seed3.{ending}").read_bytes() == (made / f"out.{ending}").read_bytes()
 
@@ -156,3 +157,56 @@ def test_refined_latents_of_another_preview_are_kept(run, no_work, made, tmp_pat
     shutil.copy(made / "out.refined.safetensors", tmp_path)
     said = run("refine", changed, "--models", TINY, "-o", tmp_path / "out.mp4", code=2)
     assert "is left from an earlier run" in said.err
+
+
+@pytest.mark.parametrize("command", ["generate", "refine"])
+def test_ended_before_the_latents_of_a_video_were_removed(run, generate, ended_after, no_work, made, tmp_path, command):
+    source = made / "out.preview.safetensors"
+
+    def begin(code):
+        if command == "generate":
+            return generate(PROMPT, "--seed", 3, "-o", tmp_path / "out.mp4", code=code)
+        return run("refine", source, "--models", TINY, "-o", tmp_path / "out.mp4", code=code)
+
+    for name in ("preview.mp4", "preview.safetensors") if command == "generate" else ():
+        shutil.copy(made / f"out.{name}", tmp_path)
+    shutil.copy(made / "out.mp4", tmp_path)
+    load_record(made / "out.refined.safetensors").save(tmp_path / "out.refined.safetensors", interim=True)
+    before = set(contents(tmp_path))
+    assert "out.mp4" in begin(0).out
+    assert set(contents(tmp_path)) == before - {"out.refined.safetensors"}
+    assert "exists already" in begin(2).err
+
+
+def test_latents_that_were_asked_for_stay(generate, run, no_work, made, tmp_path):
+    """As :func:`test_ended_before_the_latents_of_a_video_were_removed`, but somebody wanted them."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    assert "exists already" in generate(PROMPT, "--seed", 3, "-o", tmp_path / "out.mp4", code=2).err
+    assert contents(tmp_path) == contents(made)
+
+
+@pytest.mark.parametrize(
+    "name", ["mp4", "joint.mp4", "preview.mp4", *(f"{kind}.safetensors" for kind in ("preview", "degraded", "refined"))]
+)
+@pytest.mark.parametrize("length", [0, -1])
+def test_what_was_cut_short_is_made_again(generate, made, tmp_path, name, length):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / f"out.{name}"
+    file.write_bytes(file.read_bytes()[:length])
+    if name.startswith("preview"):  # it is looked at where something else has to be made
+        (tmp_path / "out.mp4").unlink()
+    generate(PROMPT, "--seed", 3, *EVERYTHING, "-o", tmp_path / "out.mp4")
+    assert contents(tmp_path) == contents(made)
+
+
+def test_another_process_is_writing_it(generate, run, no_work, names, made, tmp_path):
+    preview, refined = (made / f"out.{kind}.safetensors" for kind in ("preview", "refined"))
+    with claimed(tmp_path / "out.mp4"):
+        for said in (
+            generate(PROMPT, "-o", tmp_path / "out.mp4", code=2),
+            run("refine", preview, "--models", TINY, "-o", tmp_path / "out.mp4", code=2),
+            run("decode", refined, "--models", TINY, "-o", tmp_path / "out.mp4", code=2),
+        ):
+            assert "Another process is writing" in said.err
+            assert "Wait until it ends, or choose another name" in said.err
+    assert names(tmp_path) == []

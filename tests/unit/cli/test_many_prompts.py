@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from flashvideo.checkpoints.locks import claimed
 from flashvideo.runs import chain
 from flashvideo.runs.jobs import this_process
+from tests.conftest import TINY
 from tests.unit.conftest import PREVIEW_FILES, StoppedError, stop
 
 PROMPTS = ["a red ball rolls", "a blue cube turns", "rain falls on a lake"]
@@ -109,6 +112,54 @@ def test_processes_share_the_prompts(many, tmp_path, monkeypatch):
         many()
         made_by.append({path.name[:4] for path in (tmp_path / "videos").iterdir() if path not in before})
     assert made_by == [{"0000", "0002"}, {"0001"}]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: b"", lambda data: data[:-1], lambda data: data[:-1] + bytes([data[-1] ^ 1])],
+    ids=["empty", "cut short", "a bit"],
+)
+def test_one_damaged_preview_does_not_stop_the_others(many, tmp_path, damage, caplog):
+    many("--preview-only")
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "videos").iterdir()}
+    first, *_ = (path for path in sorted((tmp_path / "videos").iterdir()) if path.suffix == ".safetensors")
+    first.write_bytes(damage(first.read_bytes()))
+    many()
+    assert "It is made again now." in caplog.text
+    assert {name: (tmp_path / "videos" / name).read_bytes() for name in whole} == whole
+
+
+@pytest.mark.parametrize("part", ["stage1.pt", "3d-vae.pt", "text/model.safetensors", "text/tokenizer.json"])
+def test_other_weights_under_the_same_path_make_prompts_be_done_again(run, small, tmp_path, part):
+    """One bit of them: the names of their files, their sizes and all settings are the same."""
+    models = shutil.copytree(TINY, tmp_path / "models")
+    (tmp_path / "p.txt").write_text("a ball")
+
+    def command():
+        arguments = [models if argument == str(TINY) else argument for argument in small]
+        run("generate", *arguments, "--prompts", tmp_path / "p.txt", "--preview-only", "-o", tmp_path / "videos")
+        return {path.name for path in (tmp_path / "videos").iterdir()}
+
+    before = command()
+    assert command() == before
+    data = bytearray((models / part).read_bytes())
+    if part.endswith("json"):
+        data += b" "
+    else:
+        data[len(data) // 2] ^= 1
+    (models / part).write_bytes(data)
+    assert len(command()) == 2 * len(before)
+
+
+def test_processes_that_know_nothing_of_each_other_share_a_folder(many, tmp_path, names):
+    many("--preview-only")
+    prompt, *_ = (path.name for path in sorted((tmp_path / "videos").iterdir()) if path.suffix == ".safetensors")
+    with claimed(tmp_path / "videos" / prompt.replace(".preview.safetensors", ".mp4")):
+        assert many().out.count("another process is at it") == 1
+    assert len(videos_in(tmp_path / "videos")) == 2
+    many()
+    assert len(videos_in(tmp_path / "videos")) == 3
+    assert not [name for name in names(tmp_path / "videos") if name.startswith(".")]
 
 
 def test_processes_share_the_seeds(generate, names, tmp_path, monkeypatch):

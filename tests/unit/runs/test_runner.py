@@ -66,12 +66,18 @@ def test_degraded_latents_that_are_missing_are_made(resumed, job):
 
 
 @pytest.mark.parametrize("kind", ["joint", "degraded", "refined"])
-def test_a_job_without_one_of_its_files_is_not_finished(job, kind):
-    job.outputs.video.touch()
-    assert job.finished(Wanted())
-    assert not job.finished(Wanted(**{kind: True}))
-    getattr(job.outputs, kind).touch()
-    assert job.finished(Wanted(**{kind: True}))
+def test_a_job_without_one_of_its_files_is_not_finished(job, made, kind):
+    wanted, source = Wanted(**{kind: True}), Outputs(made / "out.mp4")
+    for name in ("video", kind):
+        assert not job.finished(wanted)
+        data = getattr(source, name).read_bytes()
+        file = getattr(job.outputs, name)
+        for length in (0, len(data) - 1):
+            file.write_bytes(data[:length])
+            assert not job.finished(wanted), "a file that is cut short is none"
+        file.write_bytes(data)
+        assert job.finished(Wanted())
+    assert job.finished(wanted)
 
 
 def test_files_are_told_once_they_are_whole(models, job):
