@@ -26,7 +26,7 @@ from ..checkpoints.lora_names import (
 )
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
-from .lora_scale import LoraScale, lora_alpha, read_scales
+from .lora_scale import LoraScale, lora_alpha, read_scales, shown
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,8 @@ def _alpha(weights: WeightFile, name: str) -> float:
     if name in weights.tensors:
         info = weights.tensors[name]
         numbers = torch.Size(info.shape).numel()
-        value = info.read().float().reshape(-1)[0].item() if numbers == 1 else f"of {numbers} numbers"
-    return lora_alpha(value, f"{weights.path}: {name} is {value}")
+        value = info.read().float().reshape(-1)[0].item() if numbers == 1 else list(info.shape)
+    return lora_alpha(value, f"{weights.path}: {name} is {shown(value)}")
 
 
 def _check_shapes(where: str, down: TensorInfo, up: TensorInfo) -> None:

@@ -228,8 +228,8 @@ def _add_plain(scales: LoraScales, weights: WeightFile, header: Mapping[str, Any
     plain = {key.removeprefix("transformer."): value for key, value in header.items() if value not in ("", "None")}
     for key in (key for key in _SETTINGS_OF_USE if _number(plain.get(key)) not in (None, 1)):
         scales.notes.append(
-            f"the header says {key} {plain[key]!r:.40}: what its maker used it with, and no part of it. Give it as the "
-            "strength if you want the same."
+            f"the header says {key} {shown(plain[key])}: what its maker used it with, and no part of it. Give it "
+            "as the strength if you want the same."
         )
     found = {name: [key for key in keys if key in plain] for name, keys in _PLAIN_ENTRIES.items()}
     fields = {name: (keys[0], plain[keys[0]]) for name, keys in found.items() if keys}
@@ -257,7 +257,9 @@ def _of_transformer(path: Path, source: str, config: Mapping[str, Any]) -> dict[
         if component not in ("", "transformer"):
             continue
         if name in chosen and chosen[name] != value:
-            raise ValueError(f"{path}: {source} states two values of {name}: {chosen[name]!r} and {value!r}. Keep one.")
+            raise ValueError(
+                f"{path}: {source} states two values of {name}: {shown(chosen[name])} and {shown(value)}. Keep one."
+            )
         chosen[name] = value
     return chosen
 
@@ -288,7 +290,7 @@ def _statement(path: Path, source: str, fields: Mapping[str, tuple[str, Any]]) -
         if isinstance(value, str):
             value = _parse(path, f"{key} in {source}", value)
         if not isinstance(value, Mapping):
-            raise ValueError(f"{path}: {source} says {key} {value!r:.80}; expected a table of module names.")
+            raise ValueError(f"{path}: {source} says {key} {shown(value)}; expected a table of module names.")
         if sum(_QUANTIFIER.search(str(text)) is not None for text in value) > _MOST_EXPRESSIONS:
             raise ValueError(f"{path}: {source} has more than {_MOST_EXPRESSIONS} expressions in {key}. Name modules.")
         return tuple(
@@ -297,19 +299,20 @@ def _statement(path: Path, source: str, fields: Mapping[str, tuple[str, Any]]) -
         )
 
     def alpha(key: str, value: Any) -> float:
-        return lora_alpha(value, f"{path}: {source} says {key} {value!r:.80}")
+        return lora_alpha(value, f"{path}: {source} says {key} {shown(value)}")
 
     def rank(key: str, value: Any) -> int:
         number = _number(value)
         if number is None or number < 1 or number != int(number):
-            raise ValueError(f"{path}: {source} says {key} {value!r:.80}; expected a whole number from 1 up.")
+            raise ValueError(f"{path}: {source} says {key} {shown(value)}; expected a whole number from 1 up.")
         return int(number)
 
     def flag(key: str, value: Any) -> bool:
         known = {"true": True, "1": True, "false": False, "0": False, "none": False}
-        if str(value).lower() not in known:
-            raise ValueError(f"{path}: {source} says {key} {value!r:.80}; expected true or false.")
-        return known[str(value).lower()]
+        text = shown(value).strip("'").lower()
+        if text not in known:
+            raise ValueError(f"{path}: {source} says {key} {shown(value)}; expected true or false.")
+        return known[text]
 
     return _Statement(
         path,
@@ -332,6 +335,12 @@ def lora_alpha(value: Any, says: str) -> float:
     if number is None or number == 0:
         raise ValueError(f"{says}; expected a finite number, not 0. Get an undamaged file, or correct it.")
     return number
+
+
+def shown(value: Any) -> str:
+    """A value for a message: of a table, list or endless number what it is."""
+    plain = isinstance(value, (str, float, bool, type(None))) or (isinstance(value, int) and abs(value) < 1 << 64)
+    return f"{value!r:.80}" if plain else f"({type(value).__name__})"
 
 
 def _number(value: Any) -> float | None:
