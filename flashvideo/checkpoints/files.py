@@ -15,8 +15,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .checksums import DamagedFileError, with_checks
+from .file_kinds import LEGACY_TORCH, SAFETENSORS, TORCH, file_kind
 from .paths import expanded
-from .pickles import PickledFile, TensorRef
+from .pickles import PickledFile
+from .unpickling import TensorRef
 
 if TYPE_CHECKING:
     from .quantized import QuantizedWeight
@@ -165,38 +167,20 @@ def open_weights(path: str | Path, part: str = "") -> WeightFile:
             f"There is no file {path}. Give the path of a checkpoint (.safetensors, .pt) or of its folder."
         )
     try:
-        with path.open("rb") as stream:
-            head = stream.read(512)
+        kind = file_kind(path)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Check its permissions and its disk.") from error
-    _refuse_impostors(path, head)
-    if head[:4] == b"PK\x03\x04":
+    if kind.name in (TORCH, LEGACY_TORCH):
         return _open_pickle(path)
-    if head[:1] == b"\x80" and not _has_safetensors_header(head, path):
-        return _open_legacy(path)
+    if kind.name not in ("", SAFETENSORS):
+        error_kind = DamagedFileError if kind.unfinished else ValueError
+        raise error_kind(f"{path} is {kind.name}, not weights. {kind.advice or 'Give a file of weights.'}")
     return _open_safetensors(path)
-
-
-def _has_safetensors_header(head: bytes, path: Path) -> bool:
-    """Header lengths may begin with a pickle's first byte too."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
 
 
 def _begins_as_safetensors(head: bytes) -> bool:
     """Whether a file's first nine bytes, or fewer, are a header's: a length below 16 MB and a brace."""
     return head[3:8].ljust(5, b"\0") == b"\0" * 5 and head[8:9] in (b"", b"{")
-
-
-def _refuse_impostors(path: Path, head: bytes) -> None:
-    text = head.lstrip().lower()
-    if not head:
-        raise DamagedFileError(f"{path} is empty. Download or copy it again.")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
-        raise ValueError(
-            f"{path} is a web page, not weights: the download gave a login or error page. Download the file itself."
-        )
-    if text.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a Git LFS pointer, not weights. Run `git lfs pull` in its folder.")
 
 
 def _open_safetensors(path: Path) -> WeightFile:
@@ -257,63 +241,58 @@ def _open_pickle(path: Path) -> WeightFile:
     )
 
 
-def _open_legacy(path: Path) -> WeightFile:
-    """torch's format before 1.6, which cannot be mapped: read whole, by torch's own restricted reader."""
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle makes the unpickler raise anything
-        raise ValueError(
-            f"{path} is an old or foreign pickle that cannot be read safely, and it was not executed. "
-            "Save it again with a current torch, or get it as .safetensors."
-        ) from error
-    for key in ("", *_CONTAINERS):
-        content = tree if not key else tree.get(key, {}) if isinstance(tree, dict) else {}
-        plain = (
-            {str(name): t for name, t in content.items() if isinstance(t, Tensor)} if isinstance(content, dict) else {}
-        )
-        if plain:
-            tensors = {n: TensorInfo(tuple(t.shape), t.dtype, partial(_itself, t), n) for n, t in plain.items()}
-            return WeightFile(path, "pickle", tensors, files=(path,), container=key, extra=_extra(tree, key))
-    raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
+_SHARDED = ("*.safetensors.index.json", "*pytorch_model*.bin.index.json")  # what a folder may hold, best first
+_WHOLE = ("*.safetensors", "*pytorch_model*.bin")
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    index = sorted(folder.glob("*.safetensors.index.json"))
-    if index:
-        try:
-            names = sorted(set(json.loads(index[0].read_text(encoding="utf-8"))["weight_map"].values()))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{index[0]} is no index of shards ({error}). Download the folder again.") from error
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise ValueError(f"{folder} lacks {', '.join(missing)}, which its index names. Download them too.")
-        return [folder / name for name in names]
-    return sorted(folder.glob("*.safetensors"))
+    """The files that make up a folder's weights, none if there are none."""
+    for sharded, whole in zip(_SHARDED, _WHOLE, strict=True):
+        if index := sorted(folder.glob(sharded)):
+            return _shards(index[0])
+        if files := sorted(folder.glob(whole)):
+            if len(files) > 1:
+                names = name_list(file.name for file in files)
+                raise ValueError(f"{folder} has several files of weights and no index: name the one to load ({names}).")
+            return files
+    return []
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        if not names or not all(Path(name).name == name for name in names):
+            raise ValueError("it names files elsewhere or none")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{index} is no index of shards ({error}). Download the folder again.") from error
+    if missing := [name for name in names if not (index.parent / name).is_file()]:
+        raise ValueError(f"{index.parent} lacks {name_list(missing)}, which its index names. Download them too.")
+    return [index.parent / name for name in names]
 
 
 def _open_folder(folder: Path) -> WeightFile:
-    for part in ("", "transformer"):
-        files = _weight_files(folder / part)
-        if files:
-            break
-    else:
+    home, files = next(
+        ((home, files) for home in (folder, folder / "transformer") if (files := _weight_files(home))), (folder, [])
+    )
+    if not files:
         raise ValueError(
-            f"{folder} has no .safetensors weights, neither itself nor in transformer/. Give their folder."
+            f"{folder} has no weights (.safetensors or pytorch_model.bin), neither itself nor in transformer/. Give "
+            f"their folder, or name their file. It has {name_list(entry.name for entry in folder.iterdir())}."
         )
-    if len(files) > 1 and not sorted((folder / part).glob("*.safetensors.index.json")):
-        raise ValueError(f"{folder / part} has several .safetensors files and no index: name the one to load.")
     opened = [open_weights(file) for file in files]
-    tensors = {name: info for weights in opened for name, info in weights.tensors.items()}
-    config_file = folder / part / "config.json"
+    tensors: dict[str, TensorInfo] = {}
+    for weights in opened:
+        if twice := set(tensors) & set(weights.tensors):
+            raise ValueError(f"{home} has {name_list(twice)} in two of its shards. Download the folder again.")
+        tensors |= weights.tensors
+    config_file = home / "config.json"
     try:
         config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        if not isinstance(config, dict):
+            raise ValueError("expected a table")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{config_file} is no JSON ({error}). Download the folder again.") from error
-    return WeightFile(folder, "safetensors", tensors, opened[0].metadata, config, tuple(files))
+    return WeightFile(folder, opened[0].kind, tensors, opened[0].metadata, config, tuple(files))
 
 
 def sha256(files: tuple[Path, ...]) -> str:

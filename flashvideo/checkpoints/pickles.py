@@ -1,144 +1,37 @@
-"""Reading torch's zip checkpoints without running anything in them.
-
-A pickle is a program. This reader lets it build dictionaries, lists and numbers, turns tensors into inert references
-to a place in the file, and everything else (a training script's Namespace, say) into placeholders that do nothing.
-"""
+"""Torch's files, zip archives and what it wrote before 1.6: an object tree, and tensors mapped from the file."""
 
 from __future__ import annotations
 
-import pickle
+import io
+import math
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .unpickling import StorageRef, TensorRef, TensorUnpickler
+
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # zip local file header: signature, name length, extra length
-_SAFE_BUILTINS = {"set": set, "frozenset": frozenset, "dict": dict, "list": list, "tuple": tuple, "int": int}
-_SAFE_BUILTINS |= {"float": float, "bool": bool, "str": str, "bytes": bytes, "complex": complex, "object": object}
-# Functions of these modules have no place in a checkpoint: a file that names them is refused, not only defused.
-_CODE_MODULES = {
-    *("__builtin__", "_pickle", "_thread", "asyncio", "builtins", "code", "codeop", "commands", "ctypes", "http"),
-    *("importlib", "inspect", "marshal", "multiprocessing", "nt", "operator", "os", "pickle", "pip", "pkgutil"),
-    *("popen2", "posix", "posixpath", "pty", "runpy", "shutil", "signal", "site", "smtplib", "socket", "subprocess"),
-    *("sys", "tempfile", "threading", "timeit", "urllib", "webbrowser"),
-}
-
-
-class InertPlaceholder:
-    """Stands for an object that is not rebuilt. It accepts whatever a pickle does to it and does nothing."""
-
-    def __new__(cls, *_: Any, **__: Any) -> InertPlaceholder:
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __call__(self, *_: Any, **__: Any) -> InertPlaceholder:
-        return InertPlaceholder()
-
-    def __setstate__(self, _: Any) -> None:
-        pass
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        pass
-
-    def append(self, _: Any) -> None:
-        pass
-
-    def extend(self, _: Any) -> None:
-        pass
-
-    def add(self, _: Any) -> None:
-        pass
+_LARGEST_TREE = 32 << 20  # bytes of pickle; the published checkpoints have less than one of 32
+_LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 
 
 @dataclass(frozen=True)
-class StorageRef:
-    """A storage record in the archive."""
+class _Record:
+    """Bytes of a storage in the file."""
 
-    key: str
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """Where a tensor lies: a strided view (in elements) of a storage record."""
-
-    storage: StorageRef
-    offset: int
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.storage.dtype
-
-
-def _tensor_ref(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRef:
-    if not isinstance(storage, StorageRef):
-        raise pickle.UnpicklingError("a tensor without a storage")
-    return TensorRef(storage, int(offset), tuple(int(n) for n in size), tuple(int(n) for n in stride))
-
-
-def _tensor_ref_v3(
-    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
-) -> TensorRef:
-    """Newer dtypes (fp8) are saved as bytes with the dtype beside them."""
-    if not isinstance(storage, StorageRef) or not isinstance(dtype, torch.dtype):
-        raise pickle.UnpicklingError("a tensor without a storage or dtype")
-    return _tensor_ref(StorageRef(storage.key, dtype), offset, size, stride)
-
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
-
-
-_STORAGE_DTYPES = {
-    **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
-    **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
-    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
-    **{"UntypedStorage": torch.uint8, "TypedStorage": torch.uint8},
-}
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
-            return _tensor_ref
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v3"):
-            return _tensor_ref_v3
-        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-            return _first
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch", "Size"):
-            return tuple
-        if module in ("torch", "torch.storage"):
-            if name in _STORAGE_DTYPES:
-                return StorageRef("", _STORAGE_DTYPES[name])
-            if isinstance(value := getattr(torch, name, None), torch.dtype):
-                return value
-        if module in ("builtins", "__builtin__") and name in _SAFE_BUILTINS:
-            return _SAFE_BUILTINS[name]
-        if module.split(".")[0] in _CODE_MODULES:
-            raise pickle.UnpicklingError(f"it contains code: it asks to run {module}.{name}")
-        return type(name.rsplit(".", 1)[-1], (InertPlaceholder,), {"__module__": "placeholder." + module})
-
-    def persistent_load(self, pid: Any) -> Any:
-        kind, storage_type, key = pid[0], pid[1], pid[2]
-        if kind != "storage" or not isinstance(storage_type, StorageRef):
-            raise pickle.UnpicklingError("an unknown kind of stored object")
-        return StorageRef(str(key), storage_type.dtype)
+    start: int
+    size: int
+    compressed: bool = False
 
 
 class PickledFile:
-    """A ``torch.save`` zip file: its object tree with :class:`TensorRef` leaves, and tensors mapped from the file."""
+    """A ``torch.save`` file: its object tree with :class:`TensorRef` leaves, and tensors mapped from the file."""
 
     def __init__(self, path: Path) -> None:
         """Read the object tree of ``path``.
@@ -146,76 +39,108 @@ class PickledFile:
         Raises:
             ValueError: a truncated file, one with code in it, or one that is no torch checkpoint.
         """
-        self.path = path
+        self.path, self._size = path, path.stat().st_size
         try:
-            with zipfile.ZipFile(path) as archive:
-                records = {info.filename: info for info in archive.infolist()}
-                name = next((n for n in records if n.endswith("/data.pkl") or n == "data.pkl"), None)
-                if name is None:
-                    raise ValueError(f"{path} is a zip file but no torch checkpoint: it has no data.pkl.")
-                self._prefix = name[: -len("data.pkl")]
-                self._check_byte_order(archive, records)
-                with archive.open(name) as stream:
-                    self.tree = self._load(stream)
-            self._records = {
-                n[len(self._prefix) + 5 :]: i for n, i in records.items() if n.startswith(self._prefix + "data/")
-            }
-            size = path.stat().st_size
-            self._bytes = self._map(size)
+            storage = torch.UntypedStorage.from_file(str(path), False, self._size)
+            self._bytes = torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[arg-type]
+            zipped = bytes(self._bytes[:4].tolist()) == b"PK\x03\x04"
+            self.tree, self._records = self._read_zip() if zipped else self._read_legacy()
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is damaged or truncated ({error}). Download or copy it again.") from error
 
-    def _load(self, stream: IO[bytes]) -> Any:
+    def _read_zip(self) -> tuple[Any, dict[str, _Record]]:
+        with zipfile.ZipFile(self.path) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            pickled = next((n for n in members if n.endswith("/data.pkl") or n == "data.pkl"), None)
+            if pickled is None:
+                raise ValueError(f"{self.path} is a zip archive without data.pkl, not a torch file. Unpack it first.")
+            if len(members) < len(archive.infolist()):
+                raise zipfile.BadZipFile("two records have one name")
+            prefix = pickled[: -len("data.pkl")]
+            order = members.get(prefix + "byteorder")
+            if order is not None and self._content(archive, order).strip() != b"little":
+                raise ValueError(
+                    f"{self.path} was saved on a big-endian machine; convert it there to safetensors first."
+                )
+            tree, _ = self._load(io.BytesIO(self._content(archive, members[pickled])))
+        data = prefix + "data/"
+        return tree, {n[len(data) :]: self._record(member) for n, member in members.items() if n.startswith(data)}
+
+    def _content(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size > min(self._size, _LARGEST_TREE):
+            raise ValueError(
+                f"{self.path} cannot be read as a checkpoint: its {Path(member.filename).name} is compressed or larger "
+                f"than {_LARGEST_TREE >> 20} MiB, which torch does not write. Save it again with torch."
+            )
+        return archive.read(member)
+
+    def _record(self, member: zipfile.ZipInfo) -> _Record:
+        start = member.header_offset + _LOCAL_HEADER.size
+        header = bytes(self._bytes[member.header_offset : start].tolist()).ljust(_LOCAL_HEADER.size, b"\0")
+        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        stored = member.compress_type == zipfile.ZIP_STORED
+        return _Record(start + name_length + extra_length, member.file_size, not stored)
+
+    def _read_legacy(self) -> tuple[Any, dict[str, _Record]]:
+        """Five pickles, then each storage behind its number of elements."""
+        with self.path.open("rb") as file:
+            stream = io.BytesIO(file.read(_LARGEST_TREE))
+        magic, protocol, system = (self._load(stream)[0] for _ in range(3))
+        if magic != _LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL:
+            raise ValueError(
+                f"{self.path} is a pickle, but not as torch writes checkpoints; nothing in it was executed. Save the "
+                "weights with torch.save, or get them as .safetensors."
+            )
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise ValueError(f"{self.path} was saved on a big-endian machine; convert it there to safetensors first.")
+        tree, storages = self._load(stream)
+        keys, _ = self._load(stream)
+        records, position = {}, stream.tell()
+        for key in keys if isinstance(keys, list) else []:
+            if not isinstance(key, str) or key not in storages or position + 8 > self._size:
+                raise EOFError("its storages are not where they should be")
+            count = int.from_bytes(bytes(self._bytes[position : position + 8].tolist()), "little")
+            records[key] = _Record(position + 8, count * storages[key].dtype.itemsize)
+            position += 8 + records[key].size
+        return tree, records
+
+    def _load(self, stream: io.BytesIO) -> tuple[Any, dict[str, StorageRef]]:
+        unpickler = TensorUnpickler(stream, room=stream.getbuffer().nbytes)
         try:
-            return _TensorUnpickler(stream).load()
-        except zipfile.BadZipFile:
-            raise
+            return unpickler.load(), unpickler.storages
         except Exception as error:  # a damaged pickle makes the unpickler raise anything
             raise ValueError(
                 f"{self.path} cannot be read as a checkpoint: {error or type(error).__name__}. Nothing in it was "
                 "executed. Get the file from a source that you trust, in .safetensors form if there is one."
             ) from error
 
-    def _check_byte_order(self, archive: zipfile.ZipFile, records: dict[str, zipfile.ZipInfo]) -> None:
-        record = records.get(self._prefix + "byteorder")
-        if record is not None and archive.read(record).strip() != b"little":
-            raise ValueError(f"{self.path} was saved on a big-endian machine; convert it there to safetensors first.")
-
-    def _map(self, size: int) -> Tensor:
-        storage = torch.UntypedStorage.from_file(str(self.path), False, size)
-        return torch.empty(0, dtype=torch.uint8).set_(storage)  # type: ignore[arg-type]
-
     def check(self, ref: TensorRef) -> None:
-        """Raise ValueError unless a tensor lies inside of a record of the archive."""
-        info = self._records.get(ref.storage.key)
-        if info is None:
+        """Raise ValueError unless a tensor lies inside of a record, and is no larger than the whole file."""
+        record = self._records.get(ref.storage.key)
+        if record is None:
             raise ValueError(
                 f"{self.path} is damaged: its storage {ref.storage.key!r} is missing. Download or copy it again."
             )
-        if info.compress_type != zipfile.ZIP_STORED:
+        if record.compressed:
             raise ValueError(
                 f"{self.path} has compressed tensors, which torch does not write. Save it again with torch."
             )
-        inside = min((ref.offset, *ref.shape, *ref.stride)) >= 0 and len(ref.shape) == len(ref.stride)
+        inside = len(ref.shape) == len(ref.stride) and min((ref.offset, *ref.shape, *ref.stride)) >= 0
+        inside = inside and math.prod(ref.shape) * ref.dtype.itemsize <= self._size
+        inside = inside and 0 <= record.start <= record.start + record.size <= self._size
         if inside and 0 not in ref.shape:
             last = ref.offset + sum((n - 1) * step for n, step in zip(ref.shape, ref.stride, strict=True))
-            inside = (last + 1) * ref.dtype.itemsize <= self._record(ref.storage.key).numel()
+            inside = (last + 1) * ref.dtype.itemsize <= record.size
         if not inside:
             raise ValueError(
-                f"{self.path} is damaged: a tensor lies outside of its storage. Download or copy it again."
+                f"{self.path} is damaged: a tensor lies outside of its storage or claims more than the file has. "
+                "Download or copy it again."
             )
-
-    def _record(self, key: str) -> Tensor:
-        info = self._records[key]
-        start = info.header_offset + _LOCAL_HEADER.size
-        header = bytes(self._bytes[info.header_offset : start].tolist()).ljust(_LOCAL_HEADER.size, b"\0")
-        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-        start += name_length + extra_length
-        return self._bytes[start : start + info.file_size]
 
     def tensor(self, ref: TensorRef) -> Tensor:
         """A tensor that :meth:`check` found sound, read-only in spirit: a view of the mapped file."""
-        record, size = self._record(ref.storage.key), ref.dtype.itemsize
+        place, size = self._records[ref.storage.key], ref.dtype.itemsize
+        record = self._bytes[place.start : place.start + place.size]
         if record.storage_offset() % size:
             record = record.clone()
         elements = record[: record.numel() // size * size].view(ref.dtype)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..checkpoints.checksums import DamagedFileError
-from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights
+from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, row_blocks
 from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.t5_layout import read_layout
@@ -223,7 +223,9 @@ def _read_values(weights: WeightFile) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 
 def _has_nan(tensor: torch.Tensor) -> bool:
-    """Whether values are NaN or infinite."""
+    """Whether values are NaN or infinite, looked at some rows at a time."""
     if not tensor.is_floating_point():
         return False
-    return not bool(torch.isfinite(tensor.float() if tensor.dtype.itemsize == 1 else tensor).all())
+    rows = tensor[None] if tensor.ndim == 0 else tensor
+    blocks = (rows[start:stop] for start, stop in row_blocks(0, len(rows), torch.Size(rows.shape[1:]).numel()))
+    return not all(torch.isfinite(block.float() if block.itemsize == 1 else block).all() for block in blocks)

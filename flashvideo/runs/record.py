@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.file_kinds import LEGACY_TORCH, SAFETENSORS, TORCH, misnamed
 from ..checkpoints.files import open_weights
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.checks import check_noise_step, check_text, shortened
@@ -156,6 +157,11 @@ def load_record(path: str | Path) -> Record:
     Raises:
         ValueError: no such file, another kind of file, or a damaged one.
     """
+    if kind := misnamed(Path(path).expanduser(), SAFETENSORS, TORCH, LEGACY_TORCH).name:
+        raise ValueError(
+            f"{path} is {kind}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo generate` "
+            "writes beside its video; ComfyUI's workflow refine-any-video takes other videos."
+        )
     weights = open_weights(path)
     text = weights.metadata.get(_KEY)
     if text is None:

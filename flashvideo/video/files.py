@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.file_kinds import misnamed
 from ..checkpoints.outputs import check_writable, naming_disk_errors, replacing
 from ..checkpoints.paths import expanded
 from .ffmpeg import open_input, readable, to_yuv420p, to_yuvj420p
@@ -361,6 +362,8 @@ def _open_input(path: str | Path) -> Iterator[Any]:
     path = expanded(path)
     if not path.is_file():
         raise ValueError(f"There is no file {path}. Give the path of a video.")
+    if kind := misnamed(path, "a video", "a picture", "audio", "a text file").name:  # some pass for raw video
+        raise ValueError(f"{path} is {kind}, not a video. Give a video file such as .mp4.")
     try:
         container = open_input(path)
     except (FFmpegError, OSError) as error:

@@ -90,7 +90,7 @@ def test_code_in_an_old_pickle_is_refused(evil, names, tmp_path):
     (tmp_path / "b.pt").write_bytes(pickle.dumps(evil.payload))
     for name in ("a.pt", "b.pt"):
         for load in LOADERS:
-            with pytest.raises(ValueError, match="was not executed"):
+            with pytest.raises(ValueError, match=r"contains code: it asks to run .* Nothing in it was executed"):
                 load(tmp_path / name)
     assert names(tmp_path) == ["a.pt", "b.pt"]
 

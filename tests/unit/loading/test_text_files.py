@@ -43,6 +43,39 @@ class TestLayouts:
         assert len(list(tmp_path.glob("*.safetensors"))) > 1
         self.same(tmp_path, tiny_text, tokenizer=TINY_TEXT)
 
+    @pytest.mark.parametrize("legacy", [False, True])
+    def test_folder_as_google_publishes_it(self, tmp_path, tiny_text, text_weights, legacy):
+        """A pickle with the decoder in it, beside TensorFlow's weights; torch wrote no zip archives then."""
+        whole = {**text_weights, "decoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(2, 2)}
+        torch.save(
+            {**whole, "lm_head.weight": torch.ones(2)},
+            tmp_path / "pytorch_model.bin",
+            _use_new_zipfile_serialization=not legacy,
+        )
+        (tmp_path / "tf_model.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+        (tmp_path / "config.json").write_text(json.dumps({"layer_norm_epsilon": 1e-6}))
+        self.same(tmp_path, tiny_text, tokenizer=TINY_TEXT)
+
+    def test_folder_of_pickled_shards(self, tmp_path, tiny_text, text_weights):
+        names = [f"pytorch_model-0000{k}-of-00002.bin" for k in (1, 2)]
+        where = {name: names[number % 2] for number, name in enumerate(text_weights)}
+        for file in names:
+            torch.save({name: text_weights[name] for name in where if where[name] == file}, tmp_path / file)
+        with pytest.raises(ValueError, match="several files of weights and no index"):
+            load_text_encoder(tmp_path, tokenizer=TINY_TEXT)
+        index = tmp_path / "pytorch_model.bin.index.json"
+        index.write_text(json.dumps({"weight_map": where}))
+        self.same(tmp_path, tiny_text, tokenizer=TINY_TEXT)
+        for damaged in ({"a": "../elsewhere.bin"}, {}, {"a": 3}, []):
+            index.write_text(json.dumps({"weight_map": damaged}))
+            with pytest.raises(ValueError, match=r"index\.json is no index of shards"):
+                load_text_encoder(tmp_path, tokenizer=TINY_TEXT)
+
+    def test_safetensors_before_pickles(self, tmp_path, tiny_text):
+        shutil.copytree(TINY_TEXT, tmp_path, dirs_exist_ok=True)
+        (tmp_path / "pytorch_model.bin").write_bytes(b"damaged")
+        self.same(tmp_path, tiny_text)
+
     def test_pipeline_folder(self, tmp_path, tiny_text):
         shutil.copytree(TINY_TEXT, tmp_path / "text_encoder", ignore=shutil.ignore_patterns("token*"))
         shutil.copytree(TINY_TEXT, tmp_path / "tokenizer", ignore=shutil.ignore_patterns("model*", "config*"))
