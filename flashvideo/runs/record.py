@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..checkpoints.file_kinds import LEGACY_TORCH, SAFETENSORS, TORCH, misnamed
 from ..checkpoints.files import open_weights
+from ..checkpoints.paths import expanded
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.checks import check_noise_step, check_text, shortened
 from ..tensors.checks import check_latents
@@ -157,9 +158,10 @@ def load_record(path: str | Path) -> Record:
     Raises:
         ValueError: no such file, another kind of file, or a damaged one.
     """
-    if kind := misnamed(Path(path).expanduser(), SAFETENSORS, TORCH, LEGACY_TORCH).name:
+    kind = misnamed(expanded(path), SAFETENSORS, TORCH, LEGACY_TORCH)
+    if kind.name and not kind.advice:
         raise ValueError(
-            f"{path} is {kind}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo generate` "
+            f"{path} is {kind.name}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo generate` "
             "writes beside its video; ComfyUI's workflow refine-any-video takes other videos."
         )
     weights = open_weights(path)

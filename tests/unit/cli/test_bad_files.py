@@ -130,11 +130,11 @@ FOREIGN = {
         "git lfs pull",
     ),
     "empty": (lambda p: p.write_bytes(b""), "is empty"),
-    "zip": (no_checkpoint_zip, "no torch checkpoint"),
+    "zip": (no_checkpoint_zip, "is a zip archive, not weights"),
     "text": (lambda p: p.write_text("hello world, this is no model"), "no readable safetensors"),
-    "image": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), "no readable safetensors"),
+    "image": (lambda p: p.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100)), r"is a picture \(PNG\), not"),
     "tensor alone": (lambda p: torch.save(torch.zeros(3), p), "no dictionary of tensors"),
-    "folder": (lambda p: p.mkdir(), r"has no \.safetensors weights"),
+    "folder": (lambda p: p.mkdir(), "has no weights"),
     "missing": (lambda p: None, "There is no file"),
 }
 
