@@ -155,7 +155,7 @@ def turn_of(frame: Any) -> tuple[int, int, int, int] | None:
 
     ``x' = a x + c y`` and ``y' = b x + d y``. None for a matrix that is no quarter turn and no mirror.
     """
-    sides = frame.side_data[:]  # iterated without [:], PyAV 19 gives names
+    sides = [frame.side_data[index] for index in range(len(frame.side_data))]  # iterated, PyAV 19 gives names
     matrix = next((bytes(side) for side in sides if _is_display_matrix(side)), b"")
     if len(matrix) < 36:
         return 1, 0, 0, 1
