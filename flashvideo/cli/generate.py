@@ -26,7 +26,8 @@ from ..runs.jobs import (
     this_process,
 )
 from ..runs.memory import Load, check_host_memory, check_memory
-from ..runs.record import Record, load_record
+from ..runs.offloading import choose_offload
+from ..runs.record import load_record
 from ..runs.resuming import check_same_run, is_begun
 from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings
@@ -135,7 +136,7 @@ def _generate_one(options: argparse.Namespace, jobs: list[Job], wanted: Wanted, 
     rank, processes = this_process()
     begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
-    check_memory(store, load)
+    _make_fit(options, store, load)
     for job in jobs if begun else ():
         check_same_run(job, wanted, options.fps, store.describe())
     mine = [job for job in jobs[rank::processes] if not (begun and job.finished(wanted))]
@@ -160,6 +161,13 @@ def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
     return model_store(options, (*parts, "stage2")) if wanted.final else model_store(options, parts, ("stage2",))
 
 
+def _make_fit(options: argparse.Namespace, store: ModelStore, load: Load) -> None:
+    """Refuse what cannot fit, before anything is loaded; choose where models wait, and say so."""
+    check_memory(store, load)
+    if options.offload == "auto" and (line := choose_offload(store, load)):
+        say(line)
+
+
 def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> None:
     prompts = read_prompts(expanded(options.prompts))
     check_count(options.num_previews, stage1.seed, len(prompts))
@@ -170,7 +178,7 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
     rank, processes = this_process()
     store = _store_for(options, wanted)
-    check_memory(store, _load(stage1, stage2, wanted))
+    _make_fit(options, store, _load(stage1, stage2, wanted))
     make_folder(folder)
     identity = {**store.describe(), "fps": f"{options.fps:g}"}
     every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
@@ -209,25 +217,18 @@ def run_refine(options: argparse.Namespace) -> None:
         chain.check_colors(record, stage2, str(options.preview))
     outputs, wanted = Outputs(expanded(options.output)), _wanted(options)
     job = Job(record.prompt, record.stage1, stage2, outputs)
-    load = _load_of(record, stage2)
+    load = Load.of_refining(record, stage2)
     check_host_memory(load)
     check_jobs([job], wanted, preview=False)
     with alone_with(outputs.video), Bars() as bars:
         begun = not options.overwrite and is_begun([job], wanted, preview=False)
         store = model_store(options, ("stage2", "vae"))
         store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
-        check_memory(store, load)
+        _make_fit(options, store, load)
         if begun:
             check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
         runner = _runner(options, store, wanted, bars, begun)
         runner.refine(record, stage2, outputs, allow_other_noise_step=options.allow_other_noise_step)
-
-
-def _load_of(record: Record, stage2: Stage2Settings) -> Load:
-    frames, *size = record.latents.shape[2:]
-    of_preview = record.content == "preview"
-    preview = (SPATIAL_FACTOR * size[0], SPATIAL_FACTOR * size[1]) if of_preview else None
-    return Load(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
 
 
 def run_decode(options: argparse.Namespace) -> None:
@@ -238,7 +239,7 @@ def run_decode(options: argparse.Namespace) -> None:
     check_output(outputs.video, options.overwrite)
     store = model_store(options, ("vae",))
     size = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
-    check_memory(store, Load(video_frames(record.latents.shape[2]), refined=size))
+    _make_fit(options, store, Load(video_frames(record.latents.shape[2]), refined=size))
     with alone_with(outputs.video), Bars() as bars:
         Runner(store, Wanted(), overwrite=options.overwrite, progress=bars).decode(record, outputs)
     _say_written("video", outputs.video)

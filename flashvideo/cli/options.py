@@ -207,11 +207,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--vae-dtype", choices=_DTYPES, help="of the VAE (default: bf16 on a GPU, else as --dtype)")
     group.add_argument(
         "--offload",
-        choices=("none", "cpu", "disk"),
+        choices=("auto", "none", "cpu", "disk"),
         nargs="?",
         const="cpu",
-        default="none",
-        help="take each model off the device after use: into host memory (cpu) or by loading it again (disk)",
+        default="auto",
+        help="take each model off the device after use: into host memory (cpu), by loading it again (disk), not at all "
+        "(none), or whatever fits what is free (auto)",
     )
 
 
@@ -300,7 +301,7 @@ def model_store(options: argparse.Namespace, needed: tuple[str, ...], optional: 
         vae_dtype=vae_dtype or (torch.bfloat16 if device.type != "cpu" and options.dtype is None else None),
         lora=options.lora,
         lora_scale=options.lora_scale,
-        offload=options.offload,
+        offload="none" if options.offload == "auto" else options.offload,  # until the sizes are known
     )
     store.check()
     return store

@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from ..checkpoints.files import DTYPE_NAMES, fingerprint, open_weights
 from ..checkpoints.paths import expanded
 from ..checkpoints.t5_layout import find_tokenizer, read_layout
+from ..models.network import FlashVideoNetwork
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
 from .published import PUBLISHED
 from .source import TransformerSource
-from .text import MAX_TOKENS, load_text_encoder
+from .text import MAX_TOKENS, load_text_encoder, meta_encoder
 
 log = logging.getLogger(__name__)
 
@@ -181,6 +183,27 @@ class ModelStore:
         if name == "vae":
             return load_vae(path, dtype=dtype, device=place)
         return load_text_encoder(path, tokenizer=self.paths.tokenizer, dtype=dtype, device=place)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parts that there are."""
+        return tuple(name for name in ("text", "stage1", "stage2", "vae") if getattr(self.paths, name) is not None)
+
+    def meta(self, name: str) -> tuple[nn.Module, dict[str, Any]]:
+        """A part as it will be loaded, on the meta device, and its configuration ({} for the VAE)."""
+        path = getattr(self.paths, name)
+        dtype = self._dtype_of(name, path)
+        if name == "vae":
+            weights, vae, _ = open_vae(path)
+            for parameter in vae.parameters():
+                parameter.data = parameter.data.to(dtype or weights.compute_dtype())
+            return vae, {}
+        if name == "text":
+            layout = read_layout(open_weights(path, "text_encoder"))
+            return meta_encoder(layout, dtype), layout.config
+        source = self.source(name)
+        dtype = dtype or source.weights.compute_dtype()
+        return FlashVideoNetwork(**source.config, device="meta", dtype=dtype), source.config
 
     def _dtype_of(self, name: str, path: Path) -> torch.dtype | None:
         chosen = self.vae_dtype if name == "vae" else self.dtype

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,8 @@ def token_limit(tokenizer: Path) -> int:
         ) from error
 
 
-def meta_encoder(layout: T5Layout) -> Any:
-    """The encoder on the meta device, without memory, checked against the file.
+def meta_encoder(layout: T5Layout, dtype: torch.dtype | None = None) -> Any:
+    """The encoder on the meta device, without memory, in the precisions of its loading, checked against the file.
 
     Raises:
         ValueError: missing, unexpected or wrongly shaped tensors.
@@ -134,20 +134,35 @@ def meta_encoder(layout: T5Layout) -> Any:
         model = T5EncoderModel(config)
     model.set_input_embeddings(model.shared)  # the encoder's own table is the same one
     layout.check({name: tuple(parameter.shape) for name, parameter in model.named_parameters()})
+    dtype = dtype or layout.dtype
+    for name, parameter in model.named_parameters():
+        keep_fp32 = dtype == torch.float16 and name.endswith(".wo.weight")
+        parameter.data = parameter.data.to(torch.float32 if keep_fp32 else dtype)
     return model
 
 
 def _build_model(layout: T5Layout, dtype: torch.dtype, device: torch.device) -> Any:
     if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
         raise ValueError(f"dtype {dtype} cannot be computed in; expected fp32, bf16 or fp16.")
-    model = meta_encoder(layout)
+    model = meta_encoder(layout, dtype)
     for name, parameter in list(model.named_parameters()):
-        keep_fp32 = dtype == torch.float16 and name.endswith(".wo.weight")
-        value = torch.empty(parameter.shape, dtype=torch.float32 if keep_fp32 else dtype, device=device)
+        value = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
         layout.read_into(name, value)
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(value, requires_grad=False))
     return model.eval()
+
+
+def encoding_bytes(config: Mapping[str, Any], itemsize: int, tokens: int = MAX_TOKENS) -> int:
+    """The most bytes that encoding a prompt holds beside the weights: scores and their softmax, or the wide state.
+
+    Args:
+        config: keywords of transformers' ``T5Config``.
+        itemsize: bytes of a number.
+        tokens: that a prompt is padded to.
+    """
+    scores = config["num_heads"] * tokens**2 * (16 + 2 * itemsize)
+    return int(scores + tokens * (config["d_model"] + config["d_ff"]) * 4)
 
 
 def encode_prompts(

@@ -16,10 +16,12 @@ import torch
 from ..checkpoints.files import open_weights
 from ..loading.load import open_vae
 from ..loading.model_store import ModelStore
-from ..tensors.sizes import SPATIAL_FACTOR, latent_frames
+from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from ..vae.codec import estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
 from ..vae.tiling import memory
+from .record import Record
+from .settings import Stage2Settings
 
 _BYTES_A_PIXEL = 12  # three colours in fp32
 _STREAMED_FRAMES = 9
@@ -41,6 +43,14 @@ class Load:
     preview: Size | None = None
     refined: Size | None = None
     encodes: bool = False
+
+    @classmethod
+    def of_refining(cls, record: Record, stage2: Stage2Settings) -> Load:
+        """Stage II of a preview or of degraded latents."""
+        frames, *size = record.latents.shape[2:]
+        of_preview = record.content == "preview"
+        preview = (SPATIAL_FACTOR * size[0], SPATIAL_FACTOR * size[1]) if of_preview else None
+        return cls(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
 
     @property
     def preview_bytes(self) -> int:
@@ -117,12 +127,13 @@ def _free_on_host() -> int:
 def _check(what: str, load: Load, needed: int, free: int) -> None:
     if needed > free:
         raise ValueError(
-            f"{load.name} need {_gigabytes(needed)} GB of {what}, {_gigabytes(free)} GB are free. Choose a smaller "
+            f"{load.name} need {gigabytes(needed)} GB of {what}, {gigabytes(free)} GB are free. Choose a smaller "
             "size or fewer frames."
         )
 
 
-def _gigabytes(size: int) -> str:
+def gigabytes(size: int) -> str:
+    """A number of bytes in messages."""
     if size > 10**18:
         return "more than a billion"
     return f"{size / 1e9:.1f}" if size < 10**10 else f"{size / 1e9:.0f}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,8 +18,12 @@ from ..method.checks import check_prompt_embeds
 from ..models.transformer import FlashVideoTransformer3DModel
 from ..video.files import DEFAULT_FPS, check_fps
 from . import chain
+from .memory import Load
+from .offloading import Part, plan_offload
 from .record import Record
 from .settings import Stage1Settings, Stage2Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,7 +49,8 @@ class FlashVideoPipeline(DiffusionPipeline):
         vae: CogVideoX's, for both stages.
         text_encoder, tokenizer: T5 v1.1 XXL's encoder, without attention mask, as in training.
 
-    Put it on a device with ``.to(device)``, or call :meth:`offload_to` to have one model at a time there.
+    Put it on a device with ``.to(device)``, or call :meth:`offload_to` to have one model at a time there, always or
+    only where they do not fit together.
     """
 
     model_cpu_offload_seq = "text_encoder->stage1->stage2->vae"
@@ -61,12 +67,46 @@ class FlashVideoPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(stage1=stage1, stage2=stage2, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer)
         self._offload_device: torch.device | None = None
+        self._fitted_device: torch.device | None = None
 
-    def offload_to(self, device: torch.device | str) -> FlashVideoPipeline:
-        """Keep the models in host memory and put each on ``device`` while it works."""
-        self._offload_device = torch.device(device)
+    def offload_to(self, device: torch.device | str, *, only_if_needed: bool = False) -> FlashVideoPipeline:
+        """Keep the models in host memory and put each on ``device`` while it works.
+
+        Args:
+            device: to compute on.
+            only_if_needed: every call chooses by what is free and by its sizes whether models stay on the device, and
+                the log says so. A call that cannot fit is refused with the estimate.
+        """
+        device = torch.device(device)
+        self._fitted_device = device if only_if_needed and device.type != "cpu" else None
+        self._offload_device = device
         self.to("cpu")
         return self
+
+    def _make_fit(self, load: Load, *names: str) -> None:
+        """Choose where the models of a call wait, if that is to be chosen.
+
+        Raises:
+            ValueError: a step that does not fit.
+        """
+        device = self._fitted_device
+        if device is None:
+            return
+        parts = {name: Part(getattr(self, name), getattr(self, name).config) for name in names if name != "text"}
+        if "text" in names:
+            parts["text"] = Part(self.text_encoder, self.text_encoder.config.to_dict())
+        plan = plan_offload(parts, load, device)
+        if plan.shortage:
+            raise ValueError(
+                f"{load.name} do not fit on {device}: {plan.shortage}; offload_to without only_if_needed tries it all "
+                "the same."
+            )
+        stay = plan.offload == "none"
+        log.log(logging.INFO if stay else logging.WARNING, "%s", plan.reason)
+        self._offload_device = None if stay else device
+        self.to("cpu")
+        for part in parts.values() if stay else ():
+            part.module.to(device)
 
     def _require(self, *names: str) -> None:
         missing = [name for name in names if getattr(self, name) is None]
@@ -124,7 +164,8 @@ class FlashVideoPipeline(DiffusionPipeline):
             progress: ``progress(what, steps done, steps)``; default: a progress bar for each step.
 
         Raises:
-            ValueError: settings or prompt that cannot run, before anything runs.
+            ValueError: settings or prompt that cannot run, or do not fit the device where that is looked at, before
+                anything runs.
         """
         first, second = stage1 or Stage1Settings(), stage2 or Stage2Settings()
         if seed is not None:
@@ -138,12 +179,18 @@ class FlashVideoPipeline(DiffusionPipeline):
             if prompt is None:
                 raise ValueError("Give a prompt, or prompt_embeds of both stages.")
             self._require("text_encoder", "tokenizer")
+        refined = None if preview_only else (second.height, second.width)
+        load = Load(first.num_frames, (first.height, first.width), refined, encodes=not preview_only)
+        stages = ("stage1",) if preview_only else ("stage1", "stage2")
+        self._make_fit(load, *stages, "vae", *(("text",) if prompt_embeds is None else ()))
+        if prompt_embeds is None:
+            assert prompt is not None
             prompt_embeds = chain.embed_for_both(self, [prompt], second.motion, report)
         for name, embeds in zip(("stage1", "stage2"), prompt_embeds, strict=True):
             check_prompt_embeds(f"prompt_embeds of {name}", embeds, 1, getattr(self, name))
         preview = chain.make_preview(self, prompt or "", prompt_embeds, first, second, fps, report)
         small = chain.decode(self, preview.latents, report)
-        frames = small if preview_only else self.refine(preview, second, video=small, progress=report)
+        frames = small if preview_only else self._refined(preview, second, small, report)
         return FlashVideoPipelineOutput(frames=frames, preview_frames=small, preview=preview)
 
     def refine(
@@ -163,8 +210,14 @@ class FlashVideoPipeline(DiffusionPipeline):
         """
         self._require("stage2", "vae")
         check_prompt_embeds("the preview's stage2_embeds", preview.stage2_embeds, 1, self.stage2)
-        report = progress or self._bars()
-        refined = chain.refine_record(self, preview, stage2 or preview.stage2, report, video=video)
+        settings = stage2 or preview.stage2
+        self._make_fit(Load.of_refining(preview, settings), "stage2", "vae")
+        return self._refined(preview, settings, video, progress or self._bars())
+
+    def _refined(
+        self, preview: Record, stage2: Stage2Settings, video: Tensor | None, report: Callable[[str, int, int], None]
+    ) -> Tensor:
+        refined = chain.refine_record(self, preview, stage2, report, video=video)
         return torch.cat(list(chain.record_frames(self, refined, report, preview=video)), dim=2)
 
     def _bars(self) -> Callable[[str, int, int], None]:
