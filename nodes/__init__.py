@@ -52,4 +52,6 @@ class FlashVideoExtension(ComfyExtension):
             add_routes(server)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [node for family in self._families.values() for node in family.NODES]
+        from .shared.sockets import checked
+
+        return [checked(node) for family in self._families.values() for node in family.NODES]

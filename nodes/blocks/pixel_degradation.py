@@ -10,7 +10,7 @@ from torch import Tensor
 from ...flashvideo.method.pixel_degradation import PixelDegradation, degrade_pixels
 from ...flashvideo.video.compression import CODECS
 from ..shared.widgets import seed_input
-from ..shared.wiring import image_to_video, require_one_video
+from ..shared.wiring import image_to_video, require_finite_image, require_one_video
 
 STRONG_SHARES = {"random": 0.5, "strong": 1.0, "weak": 0.0}
 
@@ -60,6 +60,7 @@ class PixelDegradationNode(io.ComfyNode):
             h264_probability=float(compression),
         )
         require_one_video(image)
+        require_finite_image(image)
         video = image_to_video(image)
         bar = comfy.utils.ProgressBar(video.shape[2])
 

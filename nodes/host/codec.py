@@ -24,6 +24,7 @@ from ..shared.wiring import (
     RESIZE_KEY,
     image_to_video,
     joined_videos,
+    require_finite_image,
     require_latents,
     require_one_video,
     true_frames,
@@ -199,6 +200,7 @@ def upscaled_latent(
     """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
     require_vae(vae)
     require_one_video(image)
+    require_finite_image(image)
     check_size(*size)
     video = image_to_video(image)
     frames = video.shape[2]

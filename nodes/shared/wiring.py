@@ -39,9 +39,7 @@ def require_any_stage(model: Any) -> None:
 
 def require_latents(latent: dict[str, Any], even: bool = True) -> Tensor:
     """The samples of a LATENT, checked: ``[B, 16, T, h, w]``, h and w even as the transformers need them."""
-    samples = latent["samples"]
-    if not isinstance(samples, Tensor) or samples.is_nested:
-        raise ValueError("The latent is not one tensor (audio and video packed together?). Connect a video latent.")
+    samples: Tensor = latent["samples"]
     check_latents("The latent", samples, even=even)
     return samples
 
@@ -83,6 +81,16 @@ def require_one_video(image: Tensor) -> None:
             "become one clip. Take one before it is decoded, with FlashVideo Preview Gate or FlashVideo Pick Preview, "
             "or set batch_size to 1."
         )
+
+
+def require_finite_image(image: Tensor) -> None:
+    """Raise ValueError for an IMAGE with NaN or infinite values: they would spread over the whole video."""
+    for number, frame in enumerate(image):
+        if not torch.isfinite(frame).all():
+            raise ValueError(
+                f"Frame {number} of the image has NaN or infinite values. The node that made it is at fault: try bf16 "
+                "or fp32 there."
+            )
 
 
 def require_single(samples: Tensor, otherwise: str = "") -> None:

@@ -14,6 +14,7 @@ from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
+from .malformed import ProbeMalformed
 from .media import NODES as MEDIA
 
 _TENSOR = [io.String.Input("path"), io.String.Input("name")]
@@ -328,6 +329,7 @@ class ProbeExtension(ComfyExtension):
             ProbeSame,
             ProbeVae,
             ProbeColours,
+            ProbeMalformed,
             *MEDIA,
         ]
 
