@@ -161,8 +161,8 @@ def load_record(path: str | Path) -> Record:
     kind = misnamed(expanded(path), SAFETENSORS, TORCH, LEGACY_TORCH)
     if kind.name and not kind.advice:
         raise ValueError(
-            f"{path} is {kind.name}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo generate` "
-            "writes beside its video; ComfyUI's workflow refine-any-video takes other videos."
+            f"{path} is {kind.name}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo "
+            "generate` writes beside its video; ComfyUI's workflow refine-any-video takes other videos."
         )
     weights = open_weights(path)
     text = weights.metadata.get(_KEY)
