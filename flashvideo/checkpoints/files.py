@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RowReader = Callable[[int, int], Tensor]  # (start, stop) -> these rows of a tensor
 
-_CONTAINERS = ("module", "state_dict", "model")
+_DEEPEST = 8  # tables in tables, in which a pickle's tensors are looked for
 _SAFETENSORS_DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool, "U8": torch.uint8},
@@ -204,41 +204,55 @@ def _open_safetensors(path: Path) -> WeightFile:
         ) from error
 
 
-def _find_container(tree: Any) -> tuple[str, dict[str, TensorRef]]:
-    """The dictionary of tensors in a checkpoint's object tree, and the key it was under."""
-    if not isinstance(tree, dict):
-        return "", {}
-    candidates = [("", tree), *((key, tree[key]) for key in _CONTAINERS if isinstance(tree.get(key), dict))]
-    candidates += [
-        (str(key), value) for key, value in tree.items() if isinstance(value, dict) and key not in _CONTAINERS
-    ]
-    best: tuple[str, dict[str, TensorRef]] = ("", {})
-    for key, value in candidates:
-        refs = {str(name): ref for name, ref in value.items() if isinstance(ref, TensorRef)}
-        if len(refs) > len(best[1]):
-            best = (key, refs)
-    return best
+def _find_tensors(tree: Any) -> tuple[str, dict[str, TensorRef], dict[str, Any]]:
+    """The tensors in a checkpoint's object tree: (the table that they are all in, they by names, what else is there).
+
+    Those of several tables (a model and its average, say) have the table's name in front of theirs. Tensors beside
+    tables of weights, whose names have dots, are no weights.
+    """
+    tables: dict[str, dict[Any, Any]] = {}
+    waiting, seen = [("", tree, 0)], set[int]()
+    while waiting:
+        name, table, depth = waiting.pop(0)
+        if not isinstance(table, dict) or id(table) in seen or depth > _DEEPEST:
+            continue
+        seen.add(id(table))
+        if any(isinstance(value, TensorRef) for value in table.values()):
+            tables[name] = table
+        waiting += [
+            (f"{name}.{key}" if name else key, v, depth + 1) for key, v in table.items() if isinstance(key, str)
+        ]
+    found = {name: _tensors_in(table) for name, table in tables.items()}
+    weights = {name: refs for name, refs in found.items() if any("." in key for key in refs)} or found
+    if len(weights) == 1:
+        (name,) = weights
+        return name, weights[name], tables[name]
+    joined = {f"{name}.{key}" if name else key: ref for name, refs in weights.items() for key, ref in refs.items()}
+    return "", joined, {}
 
 
-def _extra(tree: dict[Any, Any], container: str) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, in the container or around it."""
-    around = {key: value for key, value in tree.items() if key != container}
-    inside = tree[container] if container else {}
+def _tensors_in(table: dict[Any, Any]) -> dict[str, TensorRef]:
+    return {str(key): ref for key, ref in table.items() if isinstance(ref, TensorRef)}
+
+
+def _extra(tree: Any, table: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, in their table or around it."""
+    around = tree if isinstance(tree, dict) else {}
     plain = (bool, int, float, str, dict)
-    return {str(key): value for key, value in {**around, **inside}.items() if isinstance(value, plain)}
+    return {
+        str(key): value for key, value in {**around, **table}.items() if isinstance(value, plain) and value is not table
+    }
 
 
 def _open_pickle(path: Path) -> WeightFile:
     pickled = PickledFile(path)
-    container, refs = _find_container(pickled.tree)
+    container, refs, table = _find_tensors(pickled.tree)
     if not refs:
         raise ValueError(f"{path} holds no dictionary of tensors. Give a checkpoint with its weights under 'module'.")
     for ref in refs.values():
         pickled.check(ref)
     tensors = {name: TensorInfo(ref.shape, ref.dtype, partial(pickled.tensor, ref), name) for name, ref in refs.items()}
-    return WeightFile(
-        path, "pickle", tensors, files=(path,), container=container, extra=_extra(pickled.tree, container)
-    )
+    return WeightFile(path, "pickle", tensors, files=(path,), container=container, extra=_extra(pickled.tree, table))
 
 
 _SHARDED = ("*.safetensors.index.json", "*pytorch_model*.bin.index.json")  # what a folder may hold, best first

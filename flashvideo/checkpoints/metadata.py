@@ -6,11 +6,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from .files import WeightFile
+import torch
+from torch import Tensor
+
+from .files import TensorInfo, WeightFile
 
 FORMAT_VERSION = "1"
 STAGES = {"stage1": "Stage I", "stage2": "Stage II"}  # kind of a transformer -> what people call it
 _PREFIX = "flashvideo."
+NOTE = "flashvideo_metadata"  # a header as a tensor, in files of programs that write headers of their own
+_LONGEST_NOTE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,28 @@ class CheckpointMetadata:
         if self.config:
             entries["config"] = json.dumps(self.config, sort_keys=True)
         return {"format": "pt", **{_PREFIX + key: value for key, value in entries.items()}}
+
+
+def metadata_tensor(metadata: CheckpointMetadata) -> Tensor:
+    """A header as the tensor :data:`NOTE`, which stays beside the weights whoever saves them."""
+    return torch.tensor(list(json.dumps(metadata.header()).encode()), dtype=torch.uint8)
+
+
+def split_note(tensors: dict[str, TensorInfo]) -> tuple[dict[str, str], dict[str, TensorInfo]]:
+    """(the entries of :data:`NOTE` among tensors, the others)."""
+    note = tensors.get(NOTE)
+    if note is None:
+        return {}, tensors
+    try:
+        if note.dtype != torch.uint8 or torch.Size(note.shape).numel() > _LONGEST_NOTE:
+            raise ValueError(f"it is {note.dtype} {list(note.shape)}")
+        entries = json.loads(bytes(note.read().flatten().tolist()))
+        if not isinstance(entries, dict) or not all(isinstance(text, str) for text in entries.values()):
+            raise ValueError("it is no table of texts")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{note.name or NOTE} is damaged ({error}). Save the model again.") from error
+    ours = {key: text for key, text in entries.items() if key.startswith(_PREFIX)}
+    return ours, {name: info for name, info in tensors.items() if name != NOTE}
 
 
 def read_metadata(weights: WeightFile) -> CheckpointMetadata:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .files import TensorInfo, WeightFile, name_list, read_in_blocks
-from .quantized import unquantized
+from .parts import model_part
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,10 @@ def read_layout(weights: WeightFile) -> T5Layout:
     Raises:
         ValueError: another kind of model.
     """
-    weights = unquantized(weights)
+    part = model_part(weights, "text")
+    weights = part.weights
     tensors, ignored = _sort_keys(weights)
+    ignored += part.outside
     _refuse_other_models(weights, tensors)
     if ignored:
         log.info("%s: %d tensors are of no use to the encoder: %s", weights.path, len(ignored), name_list(ignored))

@@ -15,9 +15,8 @@ from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, sha256
 from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
 from ..checkpoints.outputs import check_writable
+from ..checkpoints.parts import model_part, parts_of
 from ..checkpoints.paths import expanded
-from ..checkpoints.quantized import unquantized
-from ..checkpoints.vae_layout import is_vae
 from ..checkpoints.writing import TensorPlan, write_safetensors
 from .load import vae_names, vae_overrides
 from .lora import read_lora, save_lora
@@ -47,16 +46,16 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return chosen
 
 
-def detect_kind(weights: WeightFile) -> str:
-    """``stage1``, ``stage2``, ``vae`` or ``lora``, from names and shapes.
+def detect_kind(weights: WeightFile, wanted: str | None = None) -> str:
+    """``stage1``, ``stage2``, ``vae`` or ``lora``, from names and shapes; of several, the wanted or the transformer.
 
     Raises:
         ValueError: none of them.
     """
-    names = list(weights.tensors)
-    if is_vae(names):
+    parts = parts_of(weights.tensors)
+    if "vae" in parts and (wanted == "vae" or "transformer" not in parts):
         return "vae"
-    if is_lora(names):
+    if not parts and is_lora(list(weights.tensors)):
         return "lora"
     return open_transformer(weights.path).kind
 
@@ -92,7 +91,7 @@ def convert_checkpoint(
         raise ValueError(f"{dst} must end in .safetensors: that is what is written.")
     check_writable(dst, overwrite=overwrite)
     weights = open_weights(src, "vae" if kind == "vae" else "")
-    detected = detect_kind(weights)
+    detected = detect_kind(weights, kind)
     if kind is not None and kind != detected:
         raise ValueError(f"{src} is a {detected} checkpoint, not {kind}. Give the right file, or leave kind out.")
     if detected == "lora":
@@ -112,7 +111,7 @@ def _convert_lora(weights: WeightFile, dst: Path, dtype: torch.dtype | None, ove
 def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
     if dtype == FP8:
         raise ValueError("The VAE has no linear weights: fp8 does not apply. Use bf16 or fp16.")
-    weights = unquantized(weights)
+    weights = model_part(weights, "vae").weights
     dtype = dtype or weights.compute_dtype()
     config, mapping = vae_names(weights)
     plan = {

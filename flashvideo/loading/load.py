@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import WeightFile, name_list, open_weights
 from ..checkpoints.metadata import STAGES, read_metadata
-from ..checkpoints.quantized import unquantized
+from ..checkpoints.parts import model_part
 from ..checkpoints.vae_layout import (
     BALLAST_PREFIXES,
     NORM_GROUPS,
@@ -172,12 +172,17 @@ def load_vae(
 
 def open_vae(path: str | Path) -> tuple[WeightFile, AutoencoderKLCogVideoX, dict[str, str]]:
     """Open a VAE and check that it is whole: (file, model on the meta device, parameter names -> the file's names)."""
-    weights = unquantized(open_weights(path, "vae"))
+    weights = model_part(open_weights(path, "vae"), "vae").weights
+    return weights, *whole_vae(weights)
+
+
+def whole_vae(weights: WeightFile) -> tuple[AutoencoderKLCogVideoX, dict[str, str]]:
+    """The model on the meta device of a VAE's tensors, checked, and its parameter names -> theirs."""
     config, mapping = vae_names(weights)
     config.update(vae_overrides(weights))
     vae = meta_vae(config)
     check_whole_vae(vae, weights, mapping)
-    return weights, vae, mapping
+    return vae, mapping
 
 
 def check_whole_vae(vae: nn.Module, weights: WeightFile, mapping: dict[str, str]) -> None:

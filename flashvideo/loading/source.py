@@ -22,14 +22,12 @@ from ..checkpoints.layouts import (
     transformer_layout,
 )
 from ..checkpoints.metadata import read_metadata
-from ..checkpoints.quantized import unquantized
+from ..checkpoints.parts import ModelPart, model_part
 from .lora import LoraPairs
 
 log = logging.getLogger(__name__)
 
-_BALLAST = re.compile(
-    r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$|^conditioner\.|^first_stage_model\."
-)
+_BALLAST = re.compile(r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$")
 NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
@@ -154,7 +152,8 @@ def open_transformer(path: str | Path) -> TransformerSource:
     Raises:
         ValueError: an unreadable file or one without a FlashVideo transformer in it.
     """
-    weights = unquantized(open_weights(path))
+    part = model_part(open_weights(path), "transformer")
+    weights = part.weights
     detected = detect_transformer(list(weights.tensors))
     if detected is None or detected.num_layers == 0:
         raise ValueError(
@@ -172,7 +171,7 @@ def open_transformer(path: str | Path) -> TransformerSource:
         f"{module}.{leaf}": shape
         for module, pieces in layout.items()
         for leaf in ("weight", "bias")
-        if len(pieces) == 1 and (shape := weights.shapes.get(f"{detected.prefix}{pieces[0].module}.{leaf}")) is not None
+        if len(pieces) == 1 and (shape := weights.shapes.get(f"{pieces[0].module}.{leaf}")) is not None
     }
     try:
         config = infer_transformer_config(native, detected.num_layers)
@@ -189,39 +188,31 @@ def open_transformer(path: str | Path) -> TransformerSource:
         if not config[keyword]:
             layout = {module: pieces for module, pieces in layout.items() if not module.startswith(embedding)}
     latent_scale = metadata.latent_scale or stored.get("latent_scale")
-    return _account(weights, detected, layout, config, latent_scale)
+    return _account(part, detected, layout, config, latent_scale)
 
 
 def _account(
-    weights: WeightFile, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
+    part: ModelPart, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
 ) -> TransformerSource:
     """Match the file's names with the network's parameters."""
     from ..models.network import FlashVideoNetwork  # here: the VAE is read without what the transformer needs
 
     network = FlashVideoNetwork(**config, device="meta")
     expected = {name: tuple(parameter.shape) for name, parameter in network.named_parameters()}
-    parts: dict[str, tuple[_Part, ...]] = {}
+    weights, parts = part.weights, dict[str, tuple[_Part, ...]]()
     used: set[str] = set()
     missing, wrong = [], []
     for name, shape in expected.items():
         module, _, leaf = name.rpartition(".")
-        pieces = [
-            _find_part(weights, detected.prefix + piece.module, piece, leaf, shape[0]) for piece in layout[module]
-        ]
-        absent = [
-            f"{detected.prefix}{p.module}.{leaf}"
-            for p, part in zip(layout[module], pieces, strict=True)
-            if part is None
-        ]
-        missing += absent
-        present = tuple(part for part in pieces if part is not None)
-        used.update(n for part in present for n in (part.name, *(x for pair in part.lora for x in pair)))
+        pieces = [_find_part(weights, piece.module, piece, leaf, shape[0]) for piece in layout[module]]
+        absent = [p.module for p, found in zip(layout[module], pieces, strict=True) if found is None]
+        missing += [f"{part.prefix}{absentee}.{leaf}" for absentee in absent]
+        present = tuple(found for found in pieces if found is not None)
+        used.update(n for found in present for n in (found.name, *(x for pair in found.lora for x in pair)))
         if not absent:
             parts[name] = present
             wrong += _wrong_shapes(weights, present, shape)
-    rest = [n for n in weights.tensors if n not in used]
-    ballast = [n for n in rest if _BALLAST.search(n)]
-    rest = [n for n in rest if not _BALLAST.search(n)]
+    rest = {n: info.name for n, info in weights.tensors.items() if n not in used}
     return TransformerSource(
         weights,
         detected,
@@ -229,9 +220,9 @@ def _account(
         latent_scale,
         parts,
         missing=tuple(missing),
-        unexpected=tuple(n for n in rest if n.startswith(detected.prefix)),
-        ballast=tuple(ballast),
-        outside=tuple(n for n in rest if not n.startswith(detected.prefix)),
+        unexpected=tuple(name for plain, name in rest.items() if not _BALLAST.search(plain)),
+        ballast=tuple(name for plain, name in rest.items() if _BALLAST.search(plain)),
+        outside=part.outside,
         shape_errors=tuple(wrong),
     )
 

@@ -14,9 +14,10 @@ from ..checkpoints.checksums import DamagedFileError
 from ..checkpoints.files import DTYPE_NAMES, WeightFile, open_weights, row_blocks
 from ..checkpoints.lora_names import is_lora
 from ..checkpoints.metadata import CheckpointMetadata, read_metadata
+from ..checkpoints.parts import model_part, parts_of
 from ..checkpoints.t5_layout import read_layout
-from ..checkpoints.vae_layout import is_published_vae, is_vae
-from ..loading.load import open_vae, vae_names
+from ..checkpoints.vae_layout import is_published_vae
+from ..loading.load import vae_names, whole_vae
 from ..loading.lora import open_lora
 from ..loading.lora_scale import LoraScale
 from ..loading.source import TransformerSource, open_transformer
@@ -57,6 +58,7 @@ class Inspection:
         problems: why it would not load; empty for a sound file.
         ballast: entries that are skipped.
         damaged: tensors with NaN or infinite values.
+        also: other models that the file holds: ``vae``, ``text``.
         bytes_bf16: memory that the model takes in bf16.
     """
 
@@ -75,6 +77,7 @@ class Inspection:
     problems: tuple[str, ...] = ()
     ballast: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -96,11 +99,13 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
     """
     weights = open_weights(path)
     names = list(weights.tensors)
-    metadata = read_metadata(weights)
+    parts = parts_of(names)
     facts: dict[str, Any] = {"kind": "unknown"}
     if "flashvideo.preview" in weights.metadata:
         facts = _record_facts(weights)
-    elif is_vae(names):
+    elif parts[:1] == ("transformer",):
+        facts = _transformer_facts(weights)
+    elif parts[:1] == ("vae",):
         facts = _vae_facts(weights)
     elif is_lora(names):
         facts = _lora_facts(weights)
@@ -112,7 +117,7 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
     for info in weights.tensors.values():
         label = DTYPE_NAMES.get(info.dtype, str(info.dtype).removeprefix("torch."))
         dtypes[label] = dtypes.get(label, 0) + torch.Size(info.shape).numel()
-    facts.setdefault("parameters", sum(dtypes.values()))
+    facts = {"parameters": sum(dtypes.values()), "metadata": read_metadata(weights), **facts}
     changed, damaged = _read_values(weights) if values else ((), ())
     facts["problems"] = tuple(dict.fromkeys((*facts.get("problems", ()), *changed)))
     return Inspection(
@@ -120,20 +125,24 @@ def inspect_checkpoint(path: str | Path, *, values: bool = True) -> Inspection:
         container=weights.container,
         file_bytes=sum(file.stat().st_size for file in weights.files),
         dtypes=dtypes,
-        metadata=metadata,
+        also=parts[1:],
         damaged=damaged,
         **facts,
     )
 
 
 def _vae_facts(weights: WeightFile) -> dict[str, Any]:
-    layout = "published" if is_published_vae(weights.tensors) else "diffusers"
-    facts: dict[str, Any] = {"kind": "vae", "layout": layout}
+    facts: dict[str, Any] = {"kind": "vae"}
     try:
-        facts["config"], mapping = vae_names(weights)
-        facts["parameters"] = sum(torch.Size(weights.tensors[name].shape).numel() for name in mapping.values())
-        facts["ballast"] = tuple(sorted(set(weights.tensors) - set(mapping.values())))
-        open_vae(weights.path)
+        part = model_part(weights, "vae")
+        vae, tensors = part.weights, part.weights.tensors
+        facts["layout"] = "published" if is_published_vae(tensors) else "diffusers"
+        facts["metadata"] = read_metadata(vae)
+        facts["config"], mapping = vae_names(vae)
+        facts["parameters"] = sum(torch.Size(tensors[name].shape).numel() for name in mapping.values())
+        left = (tensors[name].name for name in set(tensors) - set(mapping.values()))
+        facts["ballast"] = tuple(sorted((*left, *part.outside)))
+        whole_vae(vae)
     except ValueError as error:
         facts["problems"] = (str(error),)
     return facts
@@ -194,6 +203,7 @@ def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
     return {
         "kind": source.kind,
         "layout": source.layout.kind,
+        "metadata": read_metadata(source.weights),
         "config": source.config,
         "lora_rank": source.lora_rank,
         "lora_scales": _scale_groups(
@@ -203,7 +213,9 @@ def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
             if part.lora
         ),
         "parameters": sum(
-            torch.Size(weights.tensors[part.name].shape).numel() for parts in source.parts.values() for part in parts
+            torch.Size(source.weights.tensors[part.name].shape).numel()
+            for parts in source.parts.values()
+            for part in parts
         ),
         "problems": tuple(problems),
         "ballast": (*source.ballast, *source.outside),

@@ -16,8 +16,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
+from ...flashvideo.checkpoints.metadata import NOTE, CheckpointMetadata, metadata_tensor
 from ...flashvideo.loading.load import open_stage
-from ...flashvideo.loading.source import TransformerSource
+from ...flashvideo.loading.source import NETWORK_KEYWORDS, TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ...flashvideo.models.estimate import evaluation_bytes
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
@@ -101,6 +102,14 @@ class FlashVideoModel(comfy.model_base.BaseModel):
             itemsize = management.dtype_size(self.get_dtype_inference())
             return evaluation_bytes(self.model_config.unet_config, input_shape, itemsize)
         return super().memory_required(input_shape, cond_shapes or {})
+
+    def state_dict_for_saving(self, unet_state_dict: dict[str, Tensor], *others: Any, **more: Any) -> dict[str, Tensor]:
+        """What core's save nodes write, and what a file has to say beside its weights."""
+        state: dict[str, Tensor] = super().state_dict_for_saving(unet_state_dict, *others, **more)
+        config = {name: value for name, value in self.model_config.unet_config.items() if name in NETWORK_KEYWORDS}
+        scale = self.model_config.latent_format.scale_factor
+        metadata = CheckpointMetadata(kind=self.flashvideo_stage, latent_scale=scale, config=config)
+        return {**state, f"model.diffusion_model.{NOTE}": metadata_tensor(metadata)}
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         require_own_sampling(self.flashvideo_stage, self.model_sampling)

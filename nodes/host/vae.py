@@ -16,7 +16,8 @@ from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX as CoreAutoencoder
 from torch import Tensor
 
 from ...flashvideo.checkpoints.files import open_weights
-from ...flashvideo.checkpoints.quantized import unquantized
+from ...flashvideo.checkpoints.metadata import NOTE, CheckpointMetadata, metadata_tensor
+from ...flashvideo.checkpoints.parts import model_part
 from ...flashvideo.loading.load import check_whole_vae, vae_names, vae_overrides
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames, video_frames
@@ -146,6 +147,13 @@ class HostedVAE(comfy.sd.VAE):
     def decode_tiled(self, *args: Any, **kwargs: Any) -> Tensor:
         return _batch_joined(super().decode_tiled(*args, **kwargs))
 
+    def get_sd(self) -> dict[str, Tensor]:
+        """What core's save nodes write, and what shapes do not tell."""
+        norm = self.first_stage_model.decoder.norm_out.norm_layer
+        config = {"norm_num_groups": norm.num_groups, "norm_eps": norm.eps}
+        state: dict[str, Tensor] = super().get_sd()
+        return {**state, NOTE: metadata_tensor(CheckpointMetadata(kind="vae", config=config))}
+
     def encode(self, pixel_samples: Tensor) -> Tensor:
         require_one_video(pixel_samples)
         return super().encode(pixel_samples)
@@ -166,7 +174,7 @@ def _read_module(path: str, dtype: torch.dtype) -> HostedAutoencoder:
     Raises:
         ValueError: no CogVideoX VAE, or not a whole one.
     """
-    weights = unquantized(open_weights(path))
+    weights = model_part(open_weights(path), "vae").weights
     config, names = vae_names(weights)
     config.update(vae_overrides(weights))
     with torch.device("meta"):
