@@ -2,24 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 Module = Any  # layers are known by their attribute names, not by their class
 
 
 @cache
 def _unpadded_class(kind: Any) -> Any:
-    changed: dict[str, Any] = {"padding": property(lambda conv: (0,) * len(conv.kernel_size))}
     owner = next((base for base in kind.__mro__ if "forward" in vars(base)), kind)
-    if issubclass(kind, nn.Conv3d) and owner.__module__.partition(".")[0] == "diffusers":
-        # CogVideoXSafeConv3d cuts large inputs along time, down to fewer frames than its kernel has.
-        changed["forward"] = nn.Conv3d.forward
+    of_diffusers = issubclass(kind, nn.Conv3d) and owner.__module__.partition(".")[0] == "diffusers"
+    # CogVideoXSafeConv3d cuts large inputs along time, down to fewer frames than its kernel has.
+    forward = nn.Conv3d.forward if of_diffusers else kind.forward
+    changed = {
+        "padding": property(lambda conv: (0,) * len(conv.kernel_size)),
+        # A property goes before what accelerate writes into the module's own dictionary, which is bound to the module
+        # with its padding.
+        "forward": property(lambda conv: partial(_forward_with_weights, conv, forward)),
+    }
     return type(f"Unpadded{kind.__name__}", (kind,), changed)
+
+
+def _forward_with_weights(conv: Module, forward: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    with weights_in_place(conv):
+        return forward(conv, *inputs)
+
+
+@contextmanager
+def weights_in_place(module: Module) -> Iterator[None]:
+    """Where accelerate keeps a module's weights elsewhere and brings them for every call, they are there meanwhile."""
+    hook = offloading_hook(module)
+    if hook is None:
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, ())
+
+
+def offloading_hook(module: Module) -> Any:
+    """accelerate's hook on a module; None where there is none."""
+    return vars(module).get("_hf_hook")
 
 
 def unpadded(conv: Module) -> Module:

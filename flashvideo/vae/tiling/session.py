@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..limits import Device, Limits, Size
 from . import memory
 from .estimate import Estimate, Job, choose, stretch
-from .modules import Layer, decoder_layers, encoder_layers
+from .modules import Layer, decoder_layers, encoder_layers, offloading_hook
 from .store import Room, Store
 from .walker import Tiler, Walker, passes
 
@@ -25,6 +25,8 @@ Progress = Callable[[int, int], None]
 def device_and_dtype(vae: nn.Module, layers: tuple[Layer, ...], device: Device) -> tuple[torch.device, torch.dtype]:
     """Where and in what precision the VAE computes."""
     weight = layers[0].conv.weight
+    if device is None:
+        device = getattr(offloading_hook(layers[0].conv), "execution_device", None)
     device = torch.device(device) if device is not None else weight.device
     if device.type == "meta":
         raise ValueError("the VAE has no weights (it is on the meta device). Load it with load_vae.")

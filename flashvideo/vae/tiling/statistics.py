@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .modules import weights_in_place
+
 # Rows ([voxels, C]) summed in one go: few enough that fp32 sums stay exact to 1e-7 and that a half-precision
 # tile is never copied to fp32 as a whole, many enough that a GPU is kept busy.
 ROWS_ON_CPU = 1 << 14
@@ -116,7 +118,8 @@ def norm_weights(group_norm: Any, device: torch.device, dtype: torch.dtype) -> t
     -1, 0 and 1, whose outputs tell both.
     """
     if not getattr(group_norm, "comfy_cast_weights", False):
-        return group_norm.weight.to(device, dtype), group_norm.bias.to(device, dtype)
+        with weights_in_place(group_norm):
+            return group_norm.weight.to(device, dtype), group_norm.bias.to(device, dtype)
     probe = torch.tensor([-1.0, 0.0, 1.0], device=device).expand(1, group_norm.num_channels, 3)
     low, bias, high = group_norm(probe).to(dtype)[0].unbind(1)
     return (high - low) / 2 * math.sqrt(2 / 3 + group_norm.eps), bias.clone()
