@@ -33,7 +33,9 @@ from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings
 from ..tensors.sizes import SPATIAL_FACTOR, video_frames
 from ..video.files import check_fps, check_output
+from ..video.resize import resize_words, stretching
 from .options import (
+    Size,
     add_model_options,
     add_stage1_options,
     add_stage2_options,
@@ -45,7 +47,7 @@ from .progress import Bars, say
 
 log = logging.getLogger(__name__)
 
-_ASPECT_TOLERANCE = 1.1
+_VISIBLE = 1.1  # stretching that everyone sees
 
 
 def add_commands(commands: Any) -> None:
@@ -105,7 +107,8 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 
 def run_generate(options: argparse.Namespace) -> None:
     stage1 = stage1_settings(options)
-    stage2 = stage2_settings(options, Stage2Settings()).with_seed(stage1.seed)
+    preview = (stage1.height, stage1.width)
+    stage2 = stage2_settings(options, Stage2Settings(), preview).with_seed(stage1.seed)
     check_count(options.num_previews, stage1.seed)
     check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
@@ -113,7 +116,7 @@ def run_generate(options: argparse.Namespace) -> None:
     wanted = _wanted(options)
     load = _load(stage1, stage2, wanted)
     check_host_memory(load)
-    _warn_of_stretching(stage1, stage2)
+    _tell_resize(preview, stage2)
     if options.prompts is not None:
         _generate_many(options, stage1, stage2, wanted)
         return
@@ -207,7 +210,8 @@ def _say_written(what: str, path: Path) -> None:
 
 def run_refine(options: argparse.Namespace) -> None:
     record = load_record(options.preview)
-    stage2 = stage2_settings(options, record.stage2)
+    shape = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
+    stage2 = stage2_settings(options, record.stage2, shape)
     if record.content == "refined":
         raise ValueError(f"{options.preview} is refined already: `flashvideo decode` makes a video of it.")
     if record.content == "degraded":
@@ -225,6 +229,8 @@ def run_refine(options: argparse.Namespace) -> None:
         store = model_store(options, ("stage2", "vae"))
         store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
         _make_fit(options, store, load)
+        if record.content == "preview":
+            _tell_resize(shape, stage2)
         if begun:
             check_same_run(job, wanted, record.fps, record.models_with_stage2(store.describe()), start=record)
         runner = _runner(options, store, wanted, bars, begun)
@@ -245,12 +251,10 @@ def run_decode(options: argparse.Namespace) -> None:
     _say_written("video", outputs.video)
 
 
-def _warn_of_stretching(stage1: Stage1Settings, stage2: Stage2Settings) -> None:
-    ratio = (stage1.width / stage1.height) / (stage2.width / stage2.height)
-    if stage2.resize == "stretch" and max(ratio, 1 / ratio) > _ASPECT_TOLERANCE:
-        log.warning(
-            "The preview (%dx%d) has another shape than the video (%dx%d) and will be stretched by %.0f %%. "
-            "Use --preview-size of the same shape, or --resize crop.",
-            *(stage1.width, stage1.height, stage2.width, stage2.height),
-            100 * (max(ratio, 1 / ratio) - 1),
-        )
+def _tell_resize(preview: Size, stage2: Stage2Settings) -> None:
+    """Say what becomes of the preview's shape: a line, and a warning where it is stretched visibly."""
+    change = resize_words(*preview, stage2.height, stage2.width, stage2.resize)
+    if stage2.resize == "stretch" and stretching(*preview, stage2.height, stage2.width) > _VISIBLE:
+        log.warning("%s Use --size x4, --preview-size of the same shape, or --resize crop.", change)
+    elif preview[0] * stage2.width != preview[1] * stage2.height:
+        say(change)

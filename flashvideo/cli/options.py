@@ -19,11 +19,14 @@ from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
 from ..method.checks import shortened
 from ..runs.fields import Setting, settings_of
-from ..runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings, parse_size, size_name
+from ..runs.settings import Stage1Settings, Stage2Settings, VideoSettings
+from ..runs.sizes import ANY_SIZE, FIXED_SIZES, parse_size, size_name, target_size
 
 SETTINGS_FILE = "settings.json"  # in a models folder
 _MAX_SETTINGS = 1 << 20  # bytes
 _DTYPES = {name: dtype for name, dtype in OUTPUT_DTYPES.items() if dtype.itemsize > 1}
+Size = tuple[int, int]
+_ANY_SHAPE = (256, 480)  # to check a size with that depends on one
 _Settings = TypeVar("_Settings", Stage1Settings, Stage2Settings)
 
 
@@ -50,7 +53,9 @@ class Option:
     @property
     def range(self) -> str:
         """The values that run, in words."""
-        return f"{', '.join(SIZES)} or WIDTHxHEIGHT" if self.is_size else self.fields[0].range
+        if self.is_size:
+            return ANY_SIZE if self.fields[0].of_input else FIXED_SIZES
+        return self.fields[0].range
 
     @property
     def expected(self) -> str:
@@ -62,16 +67,21 @@ class Option:
         values = [getattr(settings, one.name) for one in self.fields]
         return size_name(*values) if self.is_size else values[0]
 
-    def chosen(self, value: Any) -> dict[str, Any]:
-        """The fields' values for what was given."""
-        values = parse_size(value) if self.is_size else (value,)
+    def chosen(self, value: Any, shape: Size | None = None) -> dict[str, Any]:
+        """The fields' values for what was given; ``shape`` is (height, width) of what is enlarged, for its size."""
+        values = self._size(value, shape) if self.is_size else (value,)
         return {one.name: each for one, each in zip(self.fields, values, strict=True)}
+
+    def _size(self, text: str, shape: Size | None) -> Size:
+        if shape is None or not self.fields[0].of_input:
+            return parse_size(text)
+        return target_size(text, *shape)
 
     def check_default(self, value: Any) -> None:
         """Raise ValueError unless a value of a ``settings.json`` runs; numbers may be words there."""
         kind = self.fields[0].kind
         if self.is_size:
-            parse_size(str(value))
+            self._size(str(value), _ANY_SHAPE)
         else:
             self.fields[0].check(value if kind is str else kind(str(value)))
 
@@ -132,8 +142,11 @@ class OptionGroup:
             shown = otherwise if usual is None else _shown(default)
             option.add_to(group, name, default, shown)
 
-    def settings(self, options: argparse.Namespace, base: _Settings) -> _Settings:
+    def settings(self, options: argparse.Namespace, base: _Settings, shape: Size | None = None) -> _Settings:
         """``base`` with the options that were given, checked.
+
+        Args:
+            shape: (height, width) of what is enlarged, for sizes that depend on it.
 
         Raises:
             ValueError: settings that cannot run.
@@ -141,7 +154,7 @@ class OptionGroup:
         changes: dict[str, Any] = {}
         for name, option in self._options():
             value = getattr(options, name.replace("-", "_"), None)
-            changes |= {} if value is None else option.chosen(value)
+            changes |= {} if value is None else option.chosen(value, shape)
         settings = replace(base, **changes)
         settings.check()
         return settings
@@ -171,9 +184,9 @@ def stage1_settings(options: argparse.Namespace) -> Stage1Settings:
     return _STAGE1.settings(options, Stage1Settings())
 
 
-def stage2_settings(options: argparse.Namespace, base: Stage2Settings) -> Stage2Settings:
-    """``base`` with the options that were given."""
-    return _STAGE2.settings(options, base)
+def stage2_settings(options: argparse.Namespace, base: Stage2Settings, shape: Size | None = None) -> Stage2Settings:
+    """``base`` with the options that were given; ``shape`` is (height, width) of the preview."""
+    return _STAGE2.settings(options, base, shape)
 
 
 def settings_table() -> str:

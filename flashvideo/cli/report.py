@@ -86,14 +86,15 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def _settings(options: argparse.Namespace) -> ReportSettings:
     usual = ReportSettings()
+    stage1 = _STAGE1.settings(options, usual.stage1)
     settings = replace(
         usual,
         clips=options.clips,
         ablation_clips=options.ablation_clips,
         ablation_frames=options.ablation_frames,
         seed=options.seed,
-        stage1=_STAGE1.settings(options, usual.stage1),
-        stage2=_STAGE2.settings(options, usual.stage2),
+        stage1=stage1,
+        stage2=_STAGE2.settings(options, usual.stage2, (stage1.height, stage1.width)),
         nfe=_values("nfe", options.nfe_values, int),
         cfg=_values("cfg", options.cfg_values, float),
         noise_steps=_values("noise step", options.noise_step_values, int),

@@ -36,6 +36,7 @@ class Setting:
         step: of the editor's widget.
         offered: least and greatest number of the editor's widget, where they are closer than the bounds.
         advanced: whether the editor hides it at first.
+        of_input: whether a size may be given in terms of what is enlarged.
         of_models: whether a models folder's ``settings.json`` may give its default.
     """
 
@@ -54,6 +55,7 @@ class Setting:
     step: float | None = None
     offered: tuple[float, float] | None = None
     advanced: bool = False
+    of_input: bool = False
     of_models: bool = True
 
     def check(self, value: Any, label: str = "") -> None:

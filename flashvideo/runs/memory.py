@@ -10,18 +10,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..checkpoints.files import open_weights
-from ..loading.load import open_vae
-from ..loading.model_store import ModelStore
 from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from ..vae.codec import estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
 from ..vae.tiling import memory
-from .record import Record
-from .settings import Stage2Settings
+
+if TYPE_CHECKING:  # a video's size is checked without what models need
+    from ..loading.model_store import ModelStore
+    from .record import Record
+    from .settings import Stage2Settings
 
 _BYTES_A_PIXEL = 12  # three colours in fp32
 _STREAMED_FRAMES = 9
@@ -84,6 +86,8 @@ def check_memory(models: ModelStore, load: Load) -> None:
 
     Only headers of the models are read.
     """
+    from ..loading.load import open_vae
+
     check_host_memory(load)
     device, free = models.device, _free_on_host()
     on_cpu = device.type == "cpu"

@@ -18,7 +18,7 @@ from ..method.checks import check_prompt_embeds
 from ..models.transformer import FlashVideoTransformer3DModel
 from ..video.files import DEFAULT_FPS, check_fps
 from . import chain
-from .memory import Load
+from .memory import Load, check_host_memory
 from .offloading import Part, plan_offload
 from .record import Record
 from .settings import Stage1Settings, Stage2Settings
@@ -84,11 +84,12 @@ class FlashVideoPipeline(DiffusionPipeline):
         return self
 
     def _make_fit(self, load: Load, *names: str) -> None:
-        """Choose where the models of a call wait, if that is to be chosen.
+        """Refuse a call whose videos do not fit; choose where its models wait, if that is to be chosen.
 
         Raises:
-            ValueError: a step that does not fit.
+            ValueError: videos that host memory cannot hold, a step that does not fit on the device.
         """
+        check_host_memory(load)
         device = self._fitted_device
         if device is None:
             return
@@ -164,8 +165,8 @@ class FlashVideoPipeline(DiffusionPipeline):
             progress: ``progress(what, steps done, steps)``; default: a progress bar for each step.
 
         Raises:
-            ValueError: settings or prompt that cannot run, or do not fit the device where that is looked at, before
-                anything runs.
+            ValueError: settings or prompt that cannot run, videos that do not fit into host memory, or onto the device
+                where that is looked at; before anything runs.
         """
         first, second = stage1 or Stage1Settings(), stage2 or Stage2Settings()
         if seed is not None:

@@ -1,8 +1,7 @@
-"""Settings of a run, and the sizes that people ask for by name."""
+"""Settings of a run."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,39 +12,12 @@ from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
 from ..video.files import DEFAULT_FPS, MAX_FPS
 from ..video.resize import RESIZE_MODES
 from .fields import check_fields, from_dict, setting
+from .sizes import MAX_SIDE, SIZES
+from .sizes import parse_size as parse_size
+from .sizes import size_name as size_name
 
-# name -> (height, width) in pixels: the nominal sizes floored to multiples of 16, as the authors run them
-SIZES = {
-    "270p": (256, 480),
-    "540p": (528, 960),
-    "720p": (720, 1280),
-    "1080p": (1072, 1920),
-    "2k": (1440, 2560),
-    "4k": (2160, 3840),
-}
-_SIDE = {"low": SIZE_MULTIPLE, "step": SIZE_MULTIPLE, "offered": (SIZE_MULTIPLE, 16384)}
+_SIDE = {"low": SIZE_MULTIPLE, "step": SIZE_MULTIPLE, "offered": (SIZE_MULTIPLE, MAX_SIDE)}
 MAX_SEED = 2**64 - 1
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``1080p`` or ``WIDTHxHEIGHT`` -> (height, width) in pixels.
-
-    Raises:
-        ValueError: neither, or a size that is no multiple of 16.
-    """
-    if text.lower() in SIZES:
-        return SIZES[text.lower()]
-    match = re.fullmatch(r"(\d+)[xX×](\d+)", text.strip())
-    if not match:
-        raise ValueError(f"size {text!r}: expected {', '.join(SIZES)} or WIDTHxHEIGHT, for example 960x528.")
-    width, height = int(match[1]), int(match[2])
-    check_size(height, width)
-    return height, width
-
-
-def size_name(height: int, width: int) -> str:
-    """What :func:`parse_size` reads as this size: its name, or ``WIDTHxHEIGHT``."""
-    return next((name for name, size in SIZES.items() if size == (height, width)), f"{width}x{height}")
 
 
 @dataclass(frozen=True)
@@ -144,10 +116,18 @@ class Stage2Settings:
     """
 
     height: int = setting(
-        SIZES["1080p"][0], "Size of the refined video; Stage II was trained on 1080p.", option="size", **_SIDE
+        SIZES["1080p"][0],
+        "Size of the refined video; Stage II was trained on 1080p.",
+        option="size",
+        of_input=True,
+        **_SIDE,
     )
     width: int = setting(
-        SIZES["1080p"][1], "Size of the refined video; Stage II was trained on 1080p.", option="size", **_SIDE
+        SIZES["1080p"][1],
+        "Size of the refined video; Stage II was trained on 1080p.",
+        option="size",
+        of_input=True,
+        **_SIDE,
     )
     noise_step: int = setting(
         675,

@@ -68,6 +68,31 @@ def resized_size(h: int, w: int, height: int, width: int, mode: str) -> tuple[in
     return height, width
 
 
+def stretching(h: int, w: int, height: int, width: int) -> float:
+    """How much longer one side becomes than the other when ``h`` x ``w`` fills ``height`` x ``width``; at least 1."""
+    ratio = (width / w) / (height / h)
+    return max(ratio, 1 / ratio)
+
+
+def resize_words(h: int, w: int, height: int, width: int, mode: str) -> str:
+    """What :func:`resize_video` does to a picture's shape, as a sentence: what is stretched, cut off or added."""
+    inner_height, inner_width = resized_size(h, w, height, width, mode)
+    side = "width" if width * h > height * w else "height"
+    what = f"{w}x{h} becomes {width}x{height}"
+    if mode == "stretch":
+        percent = 100 * (stretching(h, w, height, width) - 1)
+        return f"{what}, stretched by {percent:.0f} % in {side}." if round(percent) else f"{what}."
+    percent = 100 * (1 - min(height, inner_height) / max(height, inner_height))
+    percent = percent or 100 * (1 - min(width, inner_width) / max(width, inner_width))
+    if not round(percent):
+        return f"{what}."
+    if mode == "crop":
+        return (
+            f"{what}: {percent:.0f} % of its {'height' if side == 'width' else 'width'} are cut off, half on each side."
+        )
+    return f"{what}: {percent:.0f} % of the {side} are borders, half on each side."
+
+
 def side_by_side(left: Tensor, right: Tensor) -> Tensor:
     """Join two videos ``[1, 3, F, H, W]`` along the width; ``left`` takes the height of ``right``, bicubic.
 

@@ -7,17 +7,20 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..host.codec import VaeLimits, decode_images, require_vae, upscaled_latent
+from ..host.codec import VaeLimits, decode_images, require_vae, resize_remarks, upscaled_latent
 from ..host.stage2_sampling import degraded_latent, refined_latent
+from ..shared.node_text import told
 from ..shared.widgets import (
+    OF_INPUT,
     check_chosen_size,
-    chosen_size,
+    chosen_target,
     model_input,
     negative_input,
     noise_step_input,
     positive_input,
     schedule_inputs,
     seed_input,
+    short_side_input,
     solver_input,
     stage2_cfg_input,
     target_inputs,
@@ -104,6 +107,7 @@ class RefineOneFrame(io.ComfyNode):
                 stage2_cfg_input(),
                 solver_input(advanced=True, optional=True),
                 negative_input(),
+                short_side_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The refined frame."),
@@ -113,7 +117,7 @@ class RefineOneFrame(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool:
-        check_chosen_size(size, width, height)
+        check_chosen_size(size, width, height, OF_INPUT)
         return True
 
     @classmethod
@@ -135,17 +139,18 @@ class RefineOneFrame(io.ComfyNode):
         cfg: float,
         solver: str = "euler",
         negative: Any = None,
+        short_side: int = 1072,
     ) -> io.NodeOutput:
         require_stage(model, "stage2")
         require_vae(vae)
         conditionings(model, positive, negative)
         count = image_to_video(image).shape[2]
         frame = require_index("frame", frame, count, "frames")
-        limits, target = VaeLimits(), chosen_size(size, width, height)
+        limits, target = VaeLimits(), chosen_target(size, width, height, short_side, image)
         latent = upscaled_latent(vae, image[frame][None], target, resize, limits, seed)
         degraded = degraded_latent(latent, noise_step, seed, model)
         refined = refined_latent(model, positive, degraded, steps, shift, cfg, solver=solver, negative=negative)
-        return io.NodeOutput(decode_images(vae, refined, limits), refined)
+        return told(decode_images(vae, refined, limits), refined, remarks=resize_remarks(image, target, resize))
 
 
 NODES = [PickPreview, RefineOneFrame]

@@ -7,8 +7,18 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..host.codec import VaeLimits, limit_inputs, upscaled_latent
-from ..shared.widgets import check_chosen_size, chosen_size, seed_input, target_inputs, vae_input
+from ..host.codec import VaeLimits, limit_inputs, resize_remarks, upscaled_latent
+from ..shared.node_text import told
+from ..shared.widgets import (
+    OF_INPUT,
+    check_chosen_size,
+    chosen_target,
+    seed_input,
+    short_side_input,
+    target_inputs,
+    vae_input,
+)
+from ..shared.wiring import require_frames
 
 POSTERIORS = ["sample", "mean"]
 
@@ -39,6 +49,7 @@ class UpscaleEncode(io.ComfyNode):
                     optional=True,
                 ),
                 *limit_inputs(),
+                short_side_input(),
             ],
             outputs=[
                 io.Latent.Output(
@@ -49,7 +60,7 @@ class UpscaleEncode(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool:
-        check_chosen_size(size, width, height)
+        check_chosen_size(size, width, height, OF_INPUT)
         return True
 
     @classmethod
@@ -65,11 +76,14 @@ class UpscaleEncode(io.ComfyNode):
         posterior: str = "sample",
         tile_size: int = 0,
         memory_gb: float = 0.0,
+        short_side: int = 1072,
     ) -> io.NodeOutput:
+        require_frames(image)
         limits = VaeLimits(tile_size, memory_gb)
         noise_seed = seed if posterior == "sample" else None
-        target = chosen_size(size, width, height)
-        return io.NodeOutput(upscaled_latent(vae, image, target, resize, limits, noise_seed))
+        target = chosen_target(size, width, height, short_side, image)
+        latent = upscaled_latent(vae, image, target, resize, limits, noise_seed)
+        return told(latent, remarks=resize_remarks(image, target, resize))
 
 
 NODES = [UpscaleEncode]

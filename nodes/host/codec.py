@@ -13,11 +13,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...flashvideo.method.checks import check_size
+from ...flashvideo.runs.memory import Load, check_host_memory
 from ...flashvideo.runs.seeds import generator_for
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, video_frames
 from ...flashvideo.vae.codec import Estimate, decode_stream, encode_video, estimate_decode
 from ...flashvideo.vae.limits import Limits
-from ...flashvideo.video.resize import resize_video
+from ...flashvideo.video.resize import resize_video, resize_words
 from ..shared.node_text import show_on_node
 from ..shared.wiring import (
     FRAMES_KEY,
@@ -157,6 +158,7 @@ def decode_images(
     frames = min(true_frames(latent), stop or true_frames(latent))
     device, dtype = comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype()
     shape = (batch, frames, height * SPATIAL_FACTOR, width * SPATIAL_FACTOR, 3)
+    check_host_memory(Load(batch * frames, preview=shape[2:4]))
     images = torch.empty(shape, device=device, dtype=dtype)
     for k in range(batch):  # one after another: caches and activations of one video at a time
         start = 0
@@ -194,16 +196,27 @@ def encode_clip(vae: Any, video: Tensor, limits: VaeLimits, noise_seed: int | No
     return latents.to(comfy.model_management.intermediate_device())
 
 
+def resize_remarks(image: Tensor, size: tuple[int, int], resize: str) -> list[str]:
+    """What becomes of an IMAGE that is brought to (height, width)."""
+    remarks = [resize_words(image.shape[1], image.shape[2], *size, resize)]
+    return remarks + (["Its transparency is left out."] if image.shape[-1] > 3 else [])
+
+
 def upscaled_latent(
     vae: Any, image: Tensor, size: tuple[int, int], resize: str, limits: VaeLimits, noise_seed: int | None
 ) -> dict[str, Any]:
-    """A video at (height, width), padded to 4n + 1 frames, as a LATENT."""
+    """A video at (height, width), padded to 4n + 1 frames, as a LATENT.
+
+    Raises:
+        ValueError: what cannot be encoded, or what does not fit into memory.
+    """
     require_vae(vae)
     require_one_video(image)
     require_finite_image(image)
     check_size(*size)
     video = image_to_video(image)
     frames = video.shape[2]
+    check_host_memory(Load(padded_frames(frames), refined=size, encodes=True))
     large = torch.empty(1, 3, padded_frames(frames), *size)
     for index in range(large.shape[2]):
         comfy.model_management.throw_exception_if_processing_interrupted()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ...flashvideo.method import stage2
 from ...flashvideo.method.checks import check_size
 from ...flashvideo.method.stage2 import Rounding
 from ...flashvideo.runs.fields import Setting, settings_of
-from ...flashvideo.runs.settings import SIZES, Stage1Settings, Stage2Settings, VideoSettings
+from ...flashvideo.runs.settings import Stage1Settings, Stage2Settings, VideoSettings
+from ...flashvideo.runs.sizes import SIZES, target_size, turned_like
 from .wiring import STAGES
 
 STAGE1, STAGE2, VIDEO = settings_of(Stage1Settings), settings_of(Stage2Settings), settings_of(VideoSettings)
 ROUNDINGS: dict[str, Rounding] = {"exact": None, **{name: name for name in stage2.ROUNDINGS}}
 CUSTOM = "custom"
+_SHORT_SIDE = "short side"
+OF_INPUT = {"x2": "x2", "x4": "x4", _SHORT_SIDE: "short={}", "as input": "input"}  # -> as the library names them
 PRESETS = {f"{name} ({width}x{height})": (height, width) for name, (height, width) in SIZES.items()}
 _MAX_SEED = 0xFFFFFFFFFFFFFFFF  # ComfyUI's, of RandomNoise too
 
@@ -148,23 +153,37 @@ def rounding_input() -> io.Input:
 
 def size_inputs(settings: dict[str, Setting]) -> list[io.Input]:
     """A preset, or width and height; read by :func:`chosen_size`."""
-    size = settings["height"].default, settings["width"].default
-    preset = next(name for name, known in PRESETS.items() if known == size)
-    tooltip, pixels = settings["height"].help, "With size custom: pixels, a multiple of 16."
-    return [
-        io.Combo.Input(
-            "size",
-            options=[*PRESETS, CUSTOM],
-            default=preset,
-            tooltip=f"{tooltip} custom takes width and height below.",
-        ),
-        *(setting_input(settings[side], tooltip=pixels) for side in ("width", "height")),
-    ]
+    return _size_inputs(settings, (), "custom takes width and height below.")
 
 
 def target_inputs() -> list[io.Input]:
-    """The target size and the way to it."""
-    return [*size_inputs(STAGE2), setting_input(STAGE2["resize"])]
+    """The target size and the way to it; with :func:`short_side_input`, read by :func:`chosen_target`."""
+    more = (
+        "Presets are turned for upright videos; x2, x4, short side and as input keep the video's shape, custom takes "
+        "width and height below."
+    )
+    return [*_size_inputs(STAGE2, tuple(OF_INPUT), more), setting_input(STAGE2["resize"])]
+
+
+def short_side_input() -> io.Input:
+    """A widget that came later: behind the others, since workflows know widgets by their place."""
+    return setting_input(
+        STAGE2["height"],
+        "short_side",
+        tooltip="With size short side: its length in pixels; the other side follows the video's shape.",
+        optional=True,
+    )
+
+
+def _size_inputs(settings: dict[str, Setting], more: tuple[str, ...], explained: str) -> list[io.Input]:
+    size = settings["height"].default, settings["width"].default
+    preset = next(name for name, known in PRESETS.items() if known == size)
+    tooltip, pixels = settings["height"].help, "With size custom: pixels, a multiple of 16."
+    options = [*PRESETS, CUSTOM, *more]
+    return [
+        io.Combo.Input("size", options=options, default=preset, tooltip=f"{tooltip} {explained}"),
+        *(setting_input(settings[side], tooltip=pixels) for side in ("width", "height")),
+    ]
 
 
 def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
@@ -172,14 +191,24 @@ def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
     return (height, width) if size == CUSTOM else PRESETS[size]
 
 
-def check_chosen_size(size: Any, width: Any, height: Any) -> None:
+def chosen_target(size: str, width: int, height: int, short_side: int, image: Tensor) -> tuple[int, int]:
+    """(height, width) that an IMAGE ``[F, h, w, C]`` is to be brought to."""
+    shape = image.shape[1], image.shape[2]
+    if size in OF_INPUT:
+        return target_size(OF_INPUT[size].format(short_side), *shape)
+    chosen = chosen_size(size, width, height)
+    return chosen if size == CUSTOM else turned_like(chosen, *shape)
+
+
+def check_chosen_size(size: Any, width: Any, height: Any, more: Iterable[str] = ()) -> None:
     """Raise ValueError for what :func:`size_inputs` cannot be; None is a linked value, known on execution only.
 
-    ``validate_inputs`` lets it out, as all that check several inputs together: ComfyUI repeats words that are given
-    back for every input that is named there, and reports raised ones once.
+    Args:
+        more: sizes that the node has besides: those of :func:`target_inputs` are :data:`OF_INPUT`.
     """
-    if size is not None and size not in (*PRESETS, CUSTOM):
-        raise ValueError(f"size {size!r}: expected one of {', '.join([*PRESETS, CUSTOM])}.")
+    known = [*PRESETS, CUSTOM, *more]
+    if size is not None and size not in known:
+        raise ValueError(f"size {size!r}: expected one of {', '.join(known)}.")
     if size != CUSTOM or width is None or height is None:
         return
     check_size(height, width)

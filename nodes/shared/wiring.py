@@ -52,14 +52,19 @@ def true_frames(latent: dict[str, Any]) -> int:
     return decoded  # the latent's length was changed
 
 
+def require_frames(image: Tensor) -> None:
+    """Raise ValueError unless an IMAGE is ``[F, H, W, C]`` with colours."""
+    if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
+        raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
+
+
 def image_to_video(image: Tensor) -> Tensor:
     """IMAGE ``[F, H, W, C]`` as ``[1, 3, F, H, W]``; alpha is dropped.
 
     Raises:
         ValueError: another shape.
     """
-    if image.ndim != 4 or image.shape[-1] < 3 or min(image.shape) < 1:
-        raise ValueError(f"The image has shape {list(image.shape)}; expected [frames, height, width, 3].")
+    require_frames(image)
     return image[..., :3].movedim(-1, 0)[None].float()
 
 

@@ -109,6 +109,22 @@ def test_stretching_is_told(generate, tmp_path, caplog):
     assert "stretched by 100 %" in caplog.text
 
 
+def test_sizes_follow_an_upright_preview(generate, run, tmp_path):
+    """Presets are turned, a factor and a short side keep the shape; what is cut off is said."""
+    for name, size, wanted in (("preset", "270p", (480, 256)), ("short", "short=64", (96, 64)), ("x", "x2", (96, 64))):
+        output = ["--preview-only", "-o", tmp_path / f"{name}.mp4"]
+        generate("a red ball", "--preview-size=32x48", f"--size={size}", *output)
+        stage2 = load_record(tmp_path / f"{name}.preview.safetensors").stage2
+        assert (stage2.height, stage2.width) == wanted
+    refine = ["refine", tmp_path / "x.preview.safetensors", "--models", TINY, "-o"]
+    assert "becomes" not in run(*refine, tmp_path / "kept.mp4").out
+    assert read_video(tmp_path / "kept.mp4")[0].shape[3:] == (96, 64)
+    said = run(*refine, tmp_path / "cut.mp4", "--size=64x64", "--resize=crop").out
+    assert "32x48 becomes 64x64: 33 % of its height are cut off" in said
+    run(*refine, tmp_path / "input.mp4", "--size=input")
+    assert read_video(tmp_path / "input.mp4")[0].shape[3:] == (48, 32)
+
+
 # refine, decode
 
 

@@ -179,3 +179,12 @@ def test_bad_input_is_refused_before_work(pipeline, expected):
     with pytest.raises(ValueError, match="prompt is ' '"):
         pipeline(" ")
     assert all(what == "Prompt" for what, *_ in started)
+
+
+def test_videos_that_do_not_fit_are_refused_with_the_estimate(pipeline, expected, monkeypatch):
+    monkeypatch.setattr(FlashVideoPipeline, "use", None)  # nothing is run
+    huge = Stage2Settings(height=160000, width=320000)
+    with pytest.raises(ValueError, match=r"5 frames of 320000x160000 need \d+ GB of host memory"):
+        pipeline(PROMPT, stage1=STAGE1, stage2=huge)
+    with pytest.raises(ValueError, match=r"5 frames of 320000x160000 need \d+ GB of host memory"):
+        pipeline.refine(expected["preview"], huge)

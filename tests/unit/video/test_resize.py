@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from flashvideo.video.resize import contact_sheet, resize_video, side_by_side
+from flashvideo.video.resize import contact_sheet, resize_video, resize_words, side_by_side
 
 
 def test_stretch_is_the_authors_resize(golden, within):
@@ -95,3 +95,20 @@ def test_contact_sheet(seeded):
     assert contact_sheet(video, 2, count=1, tile_width=12).shape == (3, 8, 24)
     with pytest.raises(ValueError, match="0 columns"):
         contact_sheet(video, 0)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "mode", "said"),
+    [
+        ((256, 480, 1072, 1920), "stretch", "480x256 becomes 1920x1072, stretched by 5 % in height."),
+        ((64, 32, 64, 64), "stretch", "32x64 becomes 64x64, stretched by 100 % in width."),
+        ((64, 32, 128, 64), "stretch", "32x64 becomes 64x128."),
+        ((64, 32, 64, 64), "crop", "32x64 becomes 64x64: 50 % of its height are cut off, half on each side."),
+        ((32, 64, 64, 64), "crop", "64x32 becomes 64x64: 50 % of its width are cut off, half on each side."),
+        ((64, 32, 64, 64), "pad", "32x64 becomes 64x64: 50 % of the width are borders, half on each side."),
+        ((32, 64, 64, 64), "pad", "64x32 becomes 64x64: 50 % of the height are borders, half on each side."),
+        ((64, 64, 32, 32), "crop", "64x64 becomes 32x32."),
+    ],
+)
+def test_what_becomes_of_the_shape_in_words(shapes, mode, said):
+    assert resize_words(*shapes, mode) == said
