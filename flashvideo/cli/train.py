@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from ..checkpoints.outputs import make_folder, write_text
+from ..checkpoints.outputs import check_folder, make_folder, write_text
 from ..checkpoints.paths import expanded
 from ..training.config import read_toml, to_toml
 from ..training.runs import encode, open_run
@@ -38,6 +38,7 @@ def _train(options: argparse.Namespace) -> int:
     folder = expanded(options.output)
     if not options.resume:
         refuse_another_run(folder)
+    check_folder(next(place for place in (folder, *folder.absolute().parents) if place.exists()))
     run = open_run(options.config, folder)
     write_text(make_folder(folder) / "config.toml", to_toml(read_toml(options.config)) + "\n")
     steps = train(run, resume=options.resume, stop_after=options.stop_after)

@@ -18,8 +18,14 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 from ..checkpoints.paths import expanded
+from ..method.checks import shortened
+from ..runs.settings import MAX_SEED
 
 T = TypeVar("T")
+MAX_COUNT = 10**9  # of steps
+MAX_BATCH = 1 << 16
+MAX_WORKERS = 1024
+MAX_FILE = 1 << 20  # bytes of a configuration
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,10 @@ class RunSettings:
         _positive("run.learning_rate", self.learning_rate)
         _positive("run.max_grad_norm", self.max_grad_norm)
         for name in ("gradient_accumulation", "save_every", "log_every", "keep"):
-            _positive(f"run.{name}", getattr(self, name))
+            _positive(f"run.{name}", getattr(self, name), MAX_COUNT)
+        _at_most("run.warmup_steps", self.warmup_steps, MAX_COUNT)
+        _at_most("run.workers", self.workers, MAX_WORKERS)
+        _at_most("run.seed", self.seed, MAX_SEED)
         for name in ("warmup_steps", "workers", "seed", "weight_decay"):
             if getattr(self, name) < 0:
                 raise ValueError(f"run.{name} is {getattr(self, name)}; expected zero or more.")
@@ -85,13 +94,19 @@ class Phase:
 
     def check(self, where: str) -> None:
         """Raise ValueError for settings that cannot run."""
-        _positive(f"{where}.steps", self.steps)
-        _positive(f"{where}.batch_size", self.batch_size)
+        _positive(f"{where}.steps", self.steps, MAX_COUNT)
+        _positive(f"{where}.batch_size", self.batch_size, MAX_BATCH)
 
 
-def _positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
+def _positive(name: str, value: float, most: float = math.inf) -> None:
+    if (isinstance(value, float) and not math.isfinite(value)) or value <= 0:
         raise ValueError(f"{name} is {value}; expected a positive number.")
+    _at_most(name, value, most)
+
+
+def _at_most(name: str, value: float, most: float) -> None:
+    if value > most:
+        raise ValueError(f"{name} is {shortened(value)}; expected at most {most}.")
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -122,9 +137,13 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _read_one(path: Path) -> dict[str, Any]:
     try:
+        if (size := path.stat().st_size) > MAX_FILE:
+            raise ValueError(f"{path} has {size} bytes; expected a configuration of at most {MAX_FILE}.")
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"There is no configuration {path}. The bundled ones lie in flashvideo/configs.") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}). Give a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:  # arrays in arrays in arrays
         raise ValueError(f"{path} is not valid TOML: {error}") from error
 

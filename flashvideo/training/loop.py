@@ -21,19 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.outputs import make_folder
+from ..checkpoints.outputs import check_folder, check_room, make_folder, naming_disk_errors
 from ..method.seeds import mixed_seed
 from ..tensors.failures import is_too_large
 from .config import Phase, RunSettings
 from .ema import AveragedWeights
 from .muon import Muon, matrix_ids
 from .restricted import restricted_unpickling
-from .run_folder import cut_log, newest_whole, put_in_place, refuse_another_run, seal, step_of
+from .run_folder import cut_log, newest_whole, put_in_place, refuse_another_run, saving, seal, step_of
 from .sharding import forget_earlier_run, set_up_sharding
 from .stopping import StopRequest
 
 log = logging.getLogger(__name__)
 
+_STATE_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}  # of an optimiser, a trained parameter
 AVERAGES = "averaged_weights.safetensors"  # in a checkpoint
 
 Batch = dict[str, Any]
@@ -176,7 +177,8 @@ class _Trainer:
         for number, phase in enumerate(run.phases):
             phase.check(f"phases[{number}]")
         precision = {"fp32": "no"}.get(self.settings.precision, self.settings.precision)
-        make_folder(run.folder)
+        check_folder(make_folder(run.folder))
+        check_room(run.folder, _bytes_of_checkpoint(run), "a checkpoint")
         trackers = ["tensorboard"] if _has_tensorboard() else []
         forget_earlier_run()
         self.accelerator = Accelerator(
@@ -275,8 +277,9 @@ class _Trainer:
         self.run.history.append(entry)
         if not self.accelerator.is_main_process:
             return
-        self.accelerator.log(values, step=step)
-        with (self.run.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+        path = self.run.folder / "log.jsonl"
+        with naming_disk_errors(path), path.open("a", encoding="utf-8") as stream:
+            self.accelerator.log(values, step=step)
             stream.write(json.dumps({k: float(f"{v:.6g}") for k, v in entry.items()}) + "\n")
         text = ", ".join(f"{name} {value:.5g}" for name, value in values.items())
         log.info("step %d of %d: %s, %.2f s a step", step, self.run.total_steps, text, seconds)
@@ -290,18 +293,19 @@ class _Trainer:
         if step == self.saved:
             return
         root = self.run.folder / "checkpoints"
-        temporary = root / "unfinished"
-        if self.accelerator.is_main_process and temporary.exists():
-            shutil.rmtree(temporary)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(str(temporary))
-        if self.ema is not None and self.accelerator.is_main_process:
-            self.ema.save(temporary / AVERAGES)
-        self.accelerator.wait_for_everyone()  # each process writes a part of it, the state of its random numbers
-        if self.accelerator.is_main_process:
-            seal(temporary)
-            put_in_place(temporary, root / f"step-{step:08d}", self.settings.keep)
-        self.accelerator.wait_for_everyone()
+        temporary, checkpoint = root / "unfinished", root / f"step-{step:08d}"
+        with saving(temporary, checkpoint):
+            if self.accelerator.is_main_process and temporary.exists():
+                shutil.rmtree(temporary)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(temporary))
+            if self.ema is not None and self.accelerator.is_main_process:
+                self.ema.save(temporary / AVERAGES)
+            self.accelerator.wait_for_everyone()  # each process writes a part of it, the state of its random numbers
+            if self.accelerator.is_main_process:
+                seal(temporary)
+                put_in_place(temporary, checkpoint, self.settings.keep)
+            self.accelerator.wait_for_everyone()
         self.saved = step
 
     def _resume(self) -> int:
@@ -359,6 +363,14 @@ class _Trainer:
             if self.accelerator.is_main_process:
                 self.run.export(self.run.folder, state)
         self.accelerator.wait_for_everyone()  # nobody goes on before the results are there
+
+
+def _bytes_of_checkpoint(run: Run) -> int:
+    """What a checkpoint takes at least: all weights, and of trained ones the optimiser's state and averages."""
+    parameters = list(run.objective.parameters())
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    trained = sum(p.numel() for p in parameters if p.requires_grad)
+    return weights + trained * (_STATE_BYTES[run.settings.optimizer] + 4 * (run.settings.ema > 0))
 
 
 class _Batches:

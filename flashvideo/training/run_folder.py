@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..checkpoints.files import sha256
-from ..checkpoints.outputs import sync, write_text
+from ..checkpoints.outputs import advice, sync, write_text
 
 log = logging.getLogger(__name__)
 
 MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"step-(\d{8,18})")
 _REPLACED = ".replaced"
+_WRITING = ("PytorchStreamWriter", "inline_container", "Parent directory", "cannot be opened")  # torch, of files
 _SHARDS_CONTENTS = ".metadata"  # of a table of contents of torch.distributed.checkpoint, which has no other name
 
 
@@ -44,6 +49,30 @@ def seal(checkpoint: Path) -> None:
     write_text(manifest, json.dumps({"version": 1, "files": files}, indent=1, sort_keys=True) + "\n")
     for path in (*_files(checkpoint), checkpoint):
         sync(path)
+
+
+@contextlib.contextmanager
+def saving(unfinished: Path, checkpoint: Path) -> Iterator[None]:
+    """Turn what accelerate, torch and safetensors raise about a disk into an error that says what became of the run.
+
+    Args:
+        unfinished: the folder that is written inside; it goes.
+        checkpoint: the name that it would have got.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _WRITING):
+            raise
+        shutil.rmtree(unfinished, ignore_errors=True)
+        code = (error.errno or 0) if isinstance(error, OSError) else 0
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+        free = shutil.disk_usage(checkpoint.parents[1]).free
+        raise OSError(
+            code,
+            f"writing {checkpoint} failed: {reason} ({free / 1e9:.2f} GB are free there). Earlier checkpoints are "
+            f"kept. {advice(OSError(code, ''))}, and go on with --resume",
+        ) from error
 
 
 def put_in_place(written: Path, checkpoint: Path, keep: int) -> None:

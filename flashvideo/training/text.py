@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import DTYPE_NAMES
-from ..checkpoints.outputs import make_folder, replacing, write_text
+from ..checkpoints.outputs import make_folder, write_text
 from ..checkpoints.t5_layout import load_tokenizer
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..loading.text import TextEncoder
@@ -92,8 +92,7 @@ def new_text_encoder(
 
     make_folder(folder)
     raw = build_tokenizer(words)
-    with replacing(folder / "tokenizer.json") as partial:  # every process writes it, and reads it at once
-        raw.save(str(partial))
+    write_text(folder / "tokenizer.json", raw.to_str(pretty=True))  # every process writes it, and reads it at once
     tokenizer = load_tokenizer(folder / "tokenizer.json")
     config = T5Config(
         **settings.sizes,
@@ -143,8 +142,7 @@ def save_text_encoder(
     make_folder(folder)
     model = encoder.model
     dtype = dtype or model.dtype
-    with replacing(folder / "tokenizer.json") as partial:
-        encoder.tokenizer.backend_tokenizer.save(str(partial))
+    write_text(folder / "tokenizer.json", encoder.tokenizer.backend_tokenizer.to_str(pretty=True))
     _write_json(
         folder / "tokenizer_config.json",
         {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": encoder.max_length},

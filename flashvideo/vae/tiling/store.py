@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import mmap
 import os
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from .statistics import Statistics
 
 log = logging.getLogger(__name__)
 
+_ZEROS = 1 << 20
 LENT = "lent"  # the place of a plane whose memory belongs to the caller
 
 
@@ -78,8 +80,7 @@ class Store:
         self.used = {"device": 0, "host": 0, "file": 0}
         self.peak = dict(self.used)
         self._spare: list[Tensor] = []
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._files = 0
+        self._spilled = False
         self._device_is_full = False
         self._cached = 0  # bytes of caches on the device
 
@@ -118,21 +119,22 @@ class Store:
         return torch.empty(shape, dtype=self.dtype, device=self.device if place == "device" else self.host)
 
     def _in_file(self, shape: tuple[int, ...]) -> Tensor:
-        if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(
-                prefix="flashvideo-", dir=self.room.scratch, ignore_cleanup_errors=True
-            )
-            log.info("host memory limit reached; activations wait in a scratch file in %s", self._scratch.name)
-        self._files += 1
-        path = Path(self._scratch.name) / f"{self._files}.bin"
-        count = math.prod(shape)
-        mapped = torch.from_file(str(path), shared=True, size=count, dtype=self.dtype).view(shape)
-        # The mapping keeps the file alive; where a mapped file cannot be removed, ``close`` does it.
+        folder = self.room.scratch or tempfile.gettempdir()
+        if not self._spilled:
+            log.info("host memory limit reached; activations wait in a scratch file in %s", folder)
+            self._spilled = True
+        size = math.prod(shape) * self.dtype.itemsize
         try:
-            path.unlink()
-        except OSError:
-            log.debug("scratch file %s is removed at the end", path)
-        return mapped
+            with tempfile.TemporaryFile(prefix="flashvideo-", dir=folder) as file:  # goes with the mapping
+                _reserve(file, size)
+                mapped = mmap.mmap(file.fileno(), size)
+        except OSError as error:
+            raise OSError(
+                error.errno or 0,
+                f"a scratch file of {size / 2**30:.2f} GiB cannot be made in {folder}: {error.strerror or error}. Make "
+                "room there, raise limits on files, or set TMPDIR to a folder with more room",
+            ) from error
+        return torch.frombuffer(mapped, dtype=self.dtype).view(shape)
 
     def release(self, plane: Plane) -> None:
         """Free a plane. Host memory is kept for the next plane of the same size, if that comes at once."""
@@ -160,12 +162,21 @@ class Store:
         return plane
 
     def close(self) -> None:
-        """Forget spare memory and remove scratch files; planes still referenced elsewhere stay valid until dropped."""
+        """Forget spare memory; planes that are still referenced, and their files, live until they are dropped."""
         self._spare.clear()
         self.used = dict.fromkeys(self.used, 0)
-        if self._scratch is not None:
-            self._scratch.cleanup()
-            self._scratch = None
+
+
+def _reserve(file: BinaryIO, size: int) -> None:
+    """Give a file its room at once: a process that writes to a mapped file on a full disk is ended by the system."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    elif os.name == "nt":  # room comes with the size
+        file.truncate(size)
+    else:
+        for start in range(0, size, _ZEROS):
+            file.write(bytes(min(_ZEROS, size - start)))
+        file.flush()
 
 
 class DryStore(Store):

@@ -45,6 +45,18 @@ def test_a_table_of_a_configuration_is_read() -> None:
         ('source = "shapes"', 'source = "folder"', r"path is missing"),
         ("num_layers = 1\n", "num_layers = 1\nlearning_rate_scale = 0.0\n", r"train_text\.learning_rate_scale is 0"),
         ("learning_rate = 2e-3", "learning_rate = 0.0", "expected a positive number"),
+        ("batch_size = 2", f"batch_size = {10**20}", r"phases\[0\]\.batch_size is 1000.*; expected at most 65536"),
+        ("steps = 4", f"steps = {10**400}", r"phases\[0\]\.steps is 1000.*; expected at most 1000000000"),
+        ("save_every = 3", f"save_every = {10**20}", r"run\.save_every is 1000.*; expected at most"),
+        (
+            "log_every = 1",
+            f"gradient_accumulation = {10**20}",
+            r"gradient_accumulation is 1000.*; expected at most",
+        ),
+        ("log_every = 1", f"keep = {10**20}", r"run\.keep is 1000.*; expected at most"),
+        ("log_every = 1", f"warmup_steps = {10**20}", r"run\.warmup_steps is 1000.*; expected at most"),
+        ("log_every = 1", "workers = 100000", r"run\.workers is 100000; expected at most 1024"),
+        ("seed = 5", f"seed = {2**64}", r"run\.seed is 18446744073709551616; expected at most"),
     ],
 )
 def test_bad_configurations_are_refused_in_words_before_any_work(write, tmp_path, old, new, message):
@@ -81,3 +93,10 @@ def test_bundled_configurations_are_valid(path, tmp_path):
     (tmp_path / "again.toml").write_text(to_toml(table))
     assert read_toml(tmp_path / "again.toml") == table
     config.check()
+
+
+def test_what_is_no_file_of_settings(tmp_path):
+    (tmp_path / "large.toml").write_text("a = 1\n" * 300_000)
+    for path, said in ((tmp_path, r"cannot be read \(Is a directory\)"), (tmp_path / "large.toml", "at most 1048576")):
+        with pytest.raises(ValueError, match=said):
+            read_toml(path)

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import torch
 from flashvideo.tensors import failures
 from flashvideo.vae.codec import decode_latents, decode_stream, encode_video, estimate_decode, estimate_encode
 from flashvideo.vae.limits import Limits
-from flashvideo.vae.tiling.store import DryStore, Room
+from flashvideo.vae.tiling.store import DryStore, Room, Store
 from flashvideo.vae.tiling.walker import Tiler
 from tests.live_bytes import live_bytes
 
@@ -127,6 +128,32 @@ def test_spills_to_a_scratch_file_and_removes_it(vae, tmp_path, caplog):
     assert "scratch file" in caplog.text
     assert torch.equal(video, decode_latents(vae, latents, tile=2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scratch_file_that_the_disk_has_no_room_for(vae, tmp_path):
+    """It is told when the file is made: writing to the mapping would end the process (SIGBUS), without a word."""
+    latents = latents_of(1, 16, 4, 4, 5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"a scratch file of .* GiB cannot be made in .*: File too large\. Make room"):
+            decode_latents(vae, latents, tile=2, host_budget=2_000_000, scratch=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are looked at as Linux shows them")
+def test_a_scratch_file_has_its_room_from_the_start(tmp_path):
+    store = Store(torch.device("cpu"), torch.float32, Room(host=0, scratch=tmp_path))
+    plane = store.allocate(1, (256, 256), 4)
+    assert plane.place == "file"
+    everything = [handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
+    handles = [handle for handle in everything if str(tmp_path) in str(handle.readlink())]
+    assert [handle.stat().st_blocks * 512 >= plane.bytes for handle in handles] == [True]
+    assert list(tmp_path.iterdir()) == [], "it has no name, so that nobody has to remove it while it is mapped"
+    plane.data.fill_(3)
+    assert float(plane.data.sum()) == 3 * 256 * 256 * 4
 
 
 class FailingCall:
