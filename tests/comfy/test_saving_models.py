@@ -1,4 +1,4 @@
-"""What core's save nodes make of models that our loaders loaded loads again as the same models, in library and nodes."""
+"""What core's save nodes make of models that our loaders loaded loads again as the same models, here and there."""
 
 from __future__ import annotations
 
