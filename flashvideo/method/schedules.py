@@ -123,10 +123,18 @@ def flow_times(num_steps: int, shift: float = 2.5, dtype: torch.dtype = torch.fl
     check_positive("num_steps", num_steps)
     if not shift > 0:
         raise ValueError(f"shift is {shift}; expected a positive number (2.5 by default, 1 for uniform steps).")
-    uniform = torch.linspace(0, 1, num_steps + 1, dtype=dtype)
+    uniform = _uniform(num_steps, dtype)
     times = 1 - shift * (1 - uniform) / (1 + (shift - 1) * (1 - uniform))
     times[0] = 0  # exactly, whatever the rounding
     return times
+
+
+def _uniform(num_steps: int, dtype: torch.dtype) -> Tensor:
+    """0 to 1 in equal steps; below fp32 the step is rounded first, as in the authors' run (torch 2.15 rounds once)."""
+    if dtype.itemsize >= 4:
+        return torch.linspace(0, 1, num_steps + 1, dtype=dtype)
+    step, index = (torch.ones((), dtype=dtype) / num_steps).float(), torch.arange(num_steps + 1)
+    return torch.where(index < (num_steps + 1) // 2, step * index, 1 - step * (num_steps - index)).to(dtype)
 
 
 def network_timestep(time: Tensor) -> Tensor:
