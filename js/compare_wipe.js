@@ -3,6 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
 import { remember } from "./graph_nodes.js";
+import { Bar, player } from "./in_step.js";
 import { addElement, chain } from "./node_element.js";
 import { text } from "./texts.js";
 
@@ -12,9 +13,15 @@ import { text } from "./texts.js";
 const NODE = "FlashVideoCompare";
 const WIDTH = 400;
 const STATE = "flashvideo_compare"; // key in node.properties: what was shown last
-const DRIFT = 0.08; // seconds that the two videos may be apart
+const BAR_HEIGHT = 34;
 const STYLE = `
-.flashvideo-wipe { position: relative; width: 100%; height: 100%; overflow: hidden; background: #000; outline: none;
+.flashvideo-compare { display: flex; flex-direction: column; gap: 6px; width: 100%; height: 100%; min-width: 0;
+  font: 12px system-ui, sans-serif; color: var(--input-text, #ddd); }
+.flashvideo-compare .pause { font: inherit; color: inherit; cursor: pointer; padding: 3px 6px; line-height: 1; border-radius: 4px;
+  border: 1px solid var(--border-color, #555); background: var(--comfy-menu-bg, #333); }
+.flashvideo-compare .pause i { font-size: 11px; }
+.flashvideo-compare .pause:focus-visible { outline: 2px solid #6cf; }
+.flashvideo-wipe { position: relative; flex: 1; min-height: 0; overflow: hidden; background: #000; outline: none;
   touch-action: none; cursor: ew-resize; --at: 50%; font: 12px system-ui, sans-serif; color: #ddd; }
 .flashvideo-wipe:focus-visible { box-shadow: inset 0 0 0 2px #6cf; }
 .flashvideo-wipe .layer { position: absolute; inset: 0; width: 100%; height: 100%; object-fit: contain; }
@@ -39,42 +46,32 @@ function picture(className, file) {
 }
 
 /**
- * @param {string} className
- * @param {SavedFile} file
- */
-function player(className, file) {
-  const element = document.createElement("video");
-  element.className = `layer ${className}`;
-  Object.assign(element, { loop: true, muted: true, autoplay: true, playsInline: true });
-  element.src = address(file);
-  return element;
-}
-
-/**
- * Below the refined video, above it the small one. Both play at the pace of the refined one: a browser may start them
- * at different times.
+ * Below the refined video, above it the small one.
  * @param {Pair} pair
  */
 function layers({ kind, before, after }) {
   if (kind === "image") return [picture("after", after), picture("before", before)];
-  const [below, above] = [player("after", after), player("before", before)];
-  below.addEventListener("timeupdate", () => {
-    if (Math.abs(above.currentTime - below.currentTime) > DRIFT) above.currentTime = below.currentTime;
-  });
-  return [below, above];
+  return [player(address(after), "layer after"), player(address(before), "layer before")];
 }
 
 class Wipe {
   constructor() {
     this.at = 0.5;
     this.height = 60;
+    this.bar = new Bar(); // both play in step
+    this.wipe = document.createElement("div");
+    this.wipe.className = "flashvideo-wipe";
+    this.wipe.tabIndex = 0;
+    this.wipe.setAttribute("role", "slider");
+    this.wipe.setAttribute("aria-label", text("wipe"));
+    this.wipe.addEventListener("pointermove", (event) => this.#follow(event));
+    this.wipe.addEventListener("keydown", (event) => this.#key(event));
+    const style = document.createElement("style");
+    style.textContent = STYLE;
     this.element = document.createElement("div");
-    this.element.className = "flashvideo-wipe";
-    this.element.tabIndex = 0;
-    this.element.setAttribute("role", "slider");
-    this.element.setAttribute("aria-label", text("wipe"));
-    this.element.addEventListener("pointermove", (event) => this.#follow(event));
-    this.element.addEventListener("keydown", (event) => this.#key(event));
+    this.element.className = "flashvideo-compare";
+    this.element.append(style, this.wipe, this.bar.element);
+    this.bar.element.addEventListener("pointerdown", (event) => event.stopPropagation()); // no start of a drag
     this.say(text("wipeWaiting"));
   }
 
@@ -97,30 +94,31 @@ class Wipe {
     const shown = layers(pair);
     // The files are in ComfyUI's temporary folder, which it empties when it starts.
     for (const layer of shown) {
-      layer.addEventListener("error", () => this.element.contains(layer) && this.say(text("wipeGone")));
+      layer.addEventListener("error", () => this.wipe.contains(layer) && this.say(text("wipeGone")));
     }
     this.#fill(...shown, line);
-    this.height = Math.round((nodeWidth * pair.height) / pair.width);
+    const videos = shown.filter((layer) => layer instanceof HTMLVideoElement);
+    this.bar.set(videos);
+    this.height = Math.round((nodeWidth * pair.height) / pair.width) + (videos.length ? BAR_HEIGHT : 0);
     this.move(0.5);
   }
 
   /** @param {number} at */
   move(at) {
     this.at = Math.min(1, Math.max(0, at));
-    this.element.style.setProperty("--at", `${this.at * 100}%`);
-    this.element.setAttribute("aria-valuenow", String(Math.round(this.at * 100)));
+    this.wipe.style.setProperty("--at", `${this.at * 100}%`);
+    this.wipe.setAttribute("aria-valuenow", String(Math.round(this.at * 100)));
   }
 
   /** @param {HTMLElement[]} children */
   #fill(...children) {
-    const style = document.createElement("style");
-    style.textContent = STYLE;
-    this.element.replaceChildren(style, ...children);
+    this.bar.set([]);
+    this.wipe.replaceChildren(...children);
   }
 
   /** @param {PointerEvent} event */
   #follow(event) {
-    const { left, width } = this.element.getBoundingClientRect();
+    const { left, width } = this.wipe.getBoundingClientRect();
     this.move((event.clientX - left) / width);
   }
 

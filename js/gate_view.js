@@ -1,34 +1,26 @@
 // What the gate shows. Plain elements: they look the same on the canvas and in Vue nodes.
 
 import { api } from "../../scripts/api.js";
+import { enlarge } from "./enlarged.js";
+import { address, inWords, jobOf } from "./gate_jobs.js";
+import { STYLE } from "./gate_style.js";
+import { Bar, player } from "./in_step.js";
 import { text } from "./texts.js";
 
 /** @typedef {{ hash: string, frames: number, width: number, height: number, video: string }} Preview */
 /** @typedef {{ bytes: number, limit_megabytes: number }} StoreState */
-/** @typedef {{ onRefine: (preview: Preview, number: number) => void, onEmpty: () => Promise<void> }} Actions */
+/** @typedef {{ number: number, count: number }} Page which batch of how many */
+/**
+ * @typedef {object} Actions
+ * @property {(chosen: { preview: Preview, number: number }[]) => void} onRefine
+ * @property {() => Promise<void>} onEmpty
+ * @property {(step: number) => void} onPage
+ */
+/** @typedef {{ status?: string, approved?: string, seeds?: string[], page?: Page }} More */
 
-const STYLE = `
-.flashvideo-gate { display: flex; flex-direction: column; gap: 6px; height: 100%; box-sizing: border-box; padding: 4px;
-  font: 12px/1.35 system-ui, sans-serif; color: var(--input-text, #ddd); overflow: hidden; }
-.flashvideo-gate .cards { flex: 1; min-height: 0; display: grid; gap: 6px; overflow: auto;
-  grid-template-columns: repeat(var(--columns, 1), minmax(0, 1fr)); grid-auto-rows: minmax(130px, 1fr); }
-.flashvideo-gate .card { display: flex; flex-direction: column; min-height: 0; border-radius: 6px; overflow: hidden;
-  background: var(--comfy-input-bg, #222); border: 2px solid transparent; }
-.flashvideo-gate .card.approved { border-color: #4caf50; }
-.flashvideo-gate video { flex: 1; min-height: 0; width: 100%; object-fit: contain; background: #000; }
-.flashvideo-gate button { font: inherit; color: inherit; cursor: pointer; padding: 4px 8px; border-radius: 4px;
-  border: 1px solid var(--border-color, #555); background: var(--comfy-menu-bg, #333); }
-.flashvideo-gate button:hover { filter: brightness(1.3); }
-.flashvideo-gate button:focus-visible { outline: 2px solid #6cf; outline-offset: -2px; }
-.flashvideo-gate .card button { border: 0; border-radius: 0; border-top: 1px solid var(--border-color, #555); }
-.flashvideo-gate .foot { display: flex; gap: 8px; align-items: center; justify-content: space-between; opacity: .85;
-  white-space: nowrap; font-size: 11px; }
-.flashvideo-gate .status.warning { color: #ffb74d; }
-.flashvideo-gate .status:empty { display: none; }
-`;
-
-const CARD_HEIGHT = 136;
+const CARD_HEIGHT = 172;
 const FIXED_HEIGHT = 84; // status and foot
+const BAR_HEIGHT = 30;
 const MOST_ROWS = 3; // more are reached by scrolling, or by making the node larger
 const ARM_SECONDS = 4;
 /** @type {Record<string, number>} */
@@ -46,6 +38,23 @@ function make(tag, className, content = "") {
   return element;
 }
 
+/** @param {string} className @param {() => void} act */
+function button(className, content = "", label = content, act = () => {}) {
+  const made = make("button", className, content);
+  made.type = "button";
+  made.setAttribute("aria-label", label);
+  made.addEventListener("click", act);
+  return made;
+}
+
+/** @param {string} className @param {string} picture @param {string} label @param {() => void} act */
+function iconButton(className, picture, label, act) {
+  const made = button(`icon ${className}`, "", label, act);
+  made.title = label;
+  made.append(make("i", `pi ${picture}`));
+  return made;
+}
+
 /** @param {number} bytes */
 function size(bytes) {
   return bytes < 1e9 ? `${(bytes / 2 ** 20).toFixed(1)} MB` : `${(bytes / 2 ** 30).toFixed(2)} GB`;
@@ -57,57 +66,106 @@ function keepKeys(event) {
   const step = STEPS[event.key];
   if (!step && !["Enter", " "].includes(event.key)) return;
   event.stopPropagation();
-  if (!step || !(event.currentTarget instanceof Element)) return;
+  const { target, currentTarget } = event;
+  if (!step || !(currentTarget instanceof Element) || !(target instanceof Element) || !target.matches(".refine")) return;
   event.preventDefault();
-  const buttons = [...event.currentTarget.querySelectorAll("button")];
-  const at = buttons.findIndex((button) => button === event.target);
-  buttons[(at + step + buttons.length) % buttons.length]?.focus({ preventScroll: true });
+  const buttons = [...currentTarget.querySelectorAll(".refine")];
+  const next = buttons[(buttons.indexOf(target) + step + buttons.length) % buttons.length];
+  if (next instanceof HTMLElement) next.focus({ preventScroll: true });
 }
 
 export class GateView {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #armed;
+  /** @type {Preview[]} */
+  #previews = [];
+  /** @type {Set<string>} */
+  #picked = new Set();
+  /** @type {string[]} */
+  #seeds = [];
 
   /** @param {Actions} actions */
   constructor(actions) {
     this.actions = actions;
     this.onResize = () => {};
-    this.count = 0;
-    this.note = ""; // on the refinement that was queued last
+    /** @type {Map<string, string>} */
+    this.notes = new Map(); // on the refinements that were queued, by preview
     this.element = make("div", "flashvideo-gate");
     this.cards = make("div", "cards");
     this.status = make("div", "status", text("waiting"));
     this.status.setAttribute("role", "status");
+    this.changed = make("div", "changed");
+    this.bar = new Bar();
+    this.place = make("span", "place");
+    this.pages = make("div", "pages");
+    this.pages.append(
+      iconButton("earlier", "pi-chevron-left", text("earlier"), () => this.actions.onPage(-1)),
+      this.place,
+      iconButton("later", "pi-chevron-right", text("later"), () => this.actions.onPage(1)),
+    );
+    const tools = make("div", "tools");
+    tools.append(this.bar.element, this.pages);
     this.size = make("span", "size");
-    this.empty = make("button", "empty", text("emptyStore"));
-    this.empty.type = "button";
+    this.many = button("many", "", "", () => this.#refine(this.#previews.filter(({ hash }) => this.#picked.has(hash))));
+    this.empty = button("empty", text("emptyStore"), text("emptyStore"), () => this.#pressEmpty());
     this.empty.title = text("emptyTitle");
-    this.empty.addEventListener("click", () => this.#pressEmpty());
     const foot = make("div", "foot");
-    foot.append(this.size, this.empty);
-    this.element.append(make("style", "", STYLE), this.cards, this.status, foot);
+    foot.append(this.size, this.many, this.empty);
+    this.element.append(make("style", "", STYLE), this.cards, tools, this.changed, this.status, foot);
     this.element.addEventListener("keydown", keepKeys);
     // A press on a button must not start dragging or selecting the node below it.
     this.element.addEventListener("pointerdown", (event) => {
-      if (event.target instanceof Element && event.target.closest("button")) event.stopPropagation();
+      if (event.target instanceof Element && event.target.closest("button, input, a, label")) event.stopPropagation();
     });
+    this.setPreviews([]);
+  }
+
+  get count() {
+    return this.#previews.length;
   }
 
   get minHeight() {
-    return FIXED_HEIGHT + CARD_HEIGHT * Math.min(Math.ceil(this.count / this.columns), MOST_ROWS);
+    const rows = Math.min(Math.ceil(this.count / this.columns), MOST_ROWS);
+    return FIXED_HEIGHT + CARD_HEIGHT * rows + (this.count ? BAR_HEIGHT : 0);
   }
 
   get columns() {
     return this.count > 4 ? 3 : Math.max(1, Math.min(this.count, 2));
   }
 
-  /** @param {Preview[]} previews */
-  setPreviews(previews, status = "", approved = "") {
-    this.count = previews.length;
-    this.element.style.setProperty("--columns", String(this.columns));
-    this.cards.replaceChildren(...previews.map((preview, k) => this.#card(preview, k + 1, preview.hash === approved)));
+  /**
+   * @param {Preview[]} previews
+   * @param {More} [more]
+   */
+  setPreviews(previews, { status = "", approved = "", seeds = [], page = { number: 1, count: 1 } } = {}) {
+    const same = this.count > 0 && JSON.stringify([previews, seeds]) === JSON.stringify([this.#previews, this.#seeds]);
+    this.#previews = previews;
+    this.#seeds = seeds;
+    if (!same) {
+      this.#picked.clear();
+      this.element.style.setProperty("--columns", String(this.columns));
+      this.cards.replaceChildren(...previews.map((preview, k) => this.#card(preview, k)));
+      this.bar.set([...this.cards.querySelectorAll("video")]);
+    }
+    this.pages.hidden = page.count < 2;
+    this.place.textContent = text("page", page);
+    this.setApproved(approved);
+    this.setChanged([]);
+    this.showJobs();
+    this.#showPicked();
     this.setStatus(status || text(previews.length ? "choose" : "waiting"));
     this.onResize();
+  }
+
+  /** @param {string} hash */
+  setApproved(hash) {
+    this.#previews.forEach((preview, k) => {
+      const card = this.cards.children[k];
+      const words = text(preview.hash === hash ? "refineAgain" : "refine", { number: k + 1 });
+      card?.classList.toggle("approved", preview.hash === hash);
+      const refine = card?.querySelector(".refine");
+      if (refine) refine.textContent = words;
+    });
   }
 
   /** @param {string} words */
@@ -116,32 +174,102 @@ export class GateView {
     this.status.classList.toggle("warning", warning);
   }
 
+  /**
+   * Mark the cards as made by settings that are not the workflow's any more.
+   * @param {string[]} edits what was edited
+   */
+  setChanged(edits) {
+    this.cards.classList.toggle("old", edits.length > 0);
+    this.changed.textContent = this.changed.title = edits.length ? text("changed", { edits: edits.join(", ") }) : "";
+  }
+
   /** @param {StoreState} state */
   setStore({ bytes, limit_megabytes: limit }) {
     this.size.textContent = text("storeSize", { used: size(bytes), limit: size(limit * 2 ** 20) });
   }
 
+  /** What became of the refinements, on their cards. */
+  showJobs() {
+    this.#previews.forEach(({ hash }, k) => {
+      const [job, card] = [jobOf(hash), this.cards.children[k]];
+      const line = card?.querySelector(".job");
+      if (!card || !line) return;
+      line.className = `job ${job?.state ?? ""}`;
+      line.replaceChildren(job ? inWords(job) : "");
+      line.setAttribute("title", line.textContent ?? "");
+      for (const file of job?.files ?? []) {
+        const link = make("a", "", file.filename);
+        Object.assign(link, { href: address(file), target: "_blank", title: file.filename });
+        line.append(" ", link);
+      }
+      card.setAttribute("style", `--part: ${job?.state === "running" ? job.part : 0}`);
+    });
+  }
+
+  /** @param {number} k */
+  #title(k) {
+    const { frames = 0, width = 0, height = 0, hash = "" } = this.#previews[k] ?? {};
+    const parts = [this.#seed(k), text("frames", { frames }), `${width} × ${height}`, hash];
+    return text("about", { number: k + 1, parts: parts.filter(Boolean).join(", ") });
+  }
+
+  /** @param {number} k */
+  #seed(k) {
+    return this.#seeds[k] ? text("seed", { seed: this.#seeds[k] ?? "" }) : "";
+  }
+
+  /** @param {Preview[]} previews */
+  #refine(previews) {
+    const hashes = this.#previews.map(({ hash }) => hash);
+    this.actions.onRefine(previews.map((preview) => ({ preview, number: hashes.indexOf(preview.hash) + 1 })));
+    this.#picked.clear();
+    this.#showPicked();
+  }
+
   /**
    * @param {Preview} preview
-   * @param {number} number
-   * @param {boolean} approved
+   * @param {number} k
    */
-  #card(preview, number, approved) {
-    const card = make("div", approved ? "card approved" : "card");
+  #card(preview, k) {
+    const number = k + 1;
+    const card = make("div", "card");
+    const picture = make("div", "picture");
     if (preview.video) {
-      const video = make("video", "");
-      Object.assign(video, { loop: true, muted: true, autoplay: true, playsInline: true });
-      video.src = api.apiURL(preview.video);
-      const { frames, width, height, hash } = preview;
-      video.title = text("about", { number, frames, width, height, hash });
-      card.append(video);
+      const video = player(api.apiURL(preview.video));
+      video.title = this.#title(k);
+      video.addEventListener("dblclick", () => this.#enlarge(k));
+      picture.append(video, iconButton("enlarge", "pi-window-maximize", text("enlarge", { number }), () => this.#enlarge(k)));
     }
-    const button = make("button", "refine", text(approved ? "refineAgain" : "refine", { number }));
-    button.type = "button";
-    button.setAttribute("aria-label", text("refineLabel", { number }));
-    button.addEventListener("click", () => this.actions.onRefine(preview, number));
-    card.append(button);
+    const pick = make("input", "pick");
+    pick.type = "checkbox";
+    pick.title = text("pick", { number });
+    pick.setAttribute("aria-label", pick.title);
+    pick.addEventListener("change", () => {
+      if (pick.checked) this.#picked.add(preview.hash);
+      else this.#picked.delete(preview.hash);
+      this.#showPicked();
+    });
+    const caption = make("div", "caption");
+    caption.append(pick, make("span", "seed", this.#seed(k) || String(number)), make("span", "mark", text("old")));
+    const refine = button("refine", "", text("refineLabel", { number }), () => this.#refine([preview]));
+    card.append(picture, caption, make("div", "job"), refine);
     return card;
+  }
+
+  #showPicked() {
+    const picks = [...this.cards.querySelectorAll(".pick")].filter((pick) => pick instanceof HTMLInputElement);
+    picks.forEach((pick, k) => (pick.checked = this.#picked.has(this.#previews[k]?.hash ?? "")));
+    const count = this.#picked.size;
+    this.many.hidden = count === 0;
+    this.size.hidden = count > 0;
+    this.many.textContent = text("refineMany", { count });
+    this.many.setAttribute("aria-label", this.many.textContent);
+  }
+
+  /** @param {number} at */
+  #enlarge(at) {
+    const onRefine = (/** @type {number} */ k) => this.#refine(this.#previews.slice(k, k + 1));
+    enlarge({ previews: this.#previews, at, title: (k) => this.#title(k), onRefine, clock: this.bar.clock });
   }
 
   /** Emptying cannot be undone: the first press asks, the second within a few seconds does it. */

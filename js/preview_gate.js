@@ -2,10 +2,12 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
-import { prepare, queue } from "./gate_refine.js";
+import { follow, listen, onJobs, recall, refuse } from "./gate_jobs.js";
+import { editedSince, prepare, queue } from "./gate_refine.js";
 import { GateView } from "./gate_view.js";
 import { remember } from "./graph_nodes.js";
 import { addElement, chain } from "./node_element.js";
+import { seedsOf } from "./prompt_graph.js";
 import { text } from "./texts.js";
 
 /** @typedef {import("./gate_refine.js").GateState} GateState */
@@ -16,6 +18,9 @@ import { text } from "./texts.js";
 
 const NODE = "FlashVideoPreviewGate";
 const STATE = "flashvideo_gate"; // key in node.properties, which the workflow saves
+const BATCHES = "flashvideo_gate_batches"; // states of all its batches, the one that is shown among them
+const MOST_BATCHES = 8;
+const SETTLED = 400; // milliseconds after the last edit
 const LIMIT = "FlashVideo.PreviewStore.Limit";
 const EMPTY = "FlashVideo.EmptyPreviewStore";
 const DEFAULT_LIMIT = 1024; // megabytes, as in gate/store.py
@@ -92,15 +97,78 @@ async function restore({ node, view }, again = false) {
   if (!state?.signature) return;
   const answer = await api.fetchApi(`${ROUTE}/${state.signature}`);
   if (stateOf(node) !== state) return; // it ran meanwhile
-  if (!answer.ok) view.setPreviews([], text("gone"));
-  else if (!again || !view.count) view.setPreviews((await answer.json()).previews, "", state.approved);
+  const page = pageOf(node);
+  if (!answer.ok) view.setPreviews([], { status: text("gone"), page });
+  else if (!again || !view.count) showBatch(node, view, (await answer.json()).previews, state);
+}
+
+/** @param {EditorNode} node */
+const batchesOf = (node) => /** @type {GateState[]} */ (/** @type {unknown} */ (node.properties?.[BATCHES] ?? []));
+
+/** @param {EditorNode} node */
+function pageOf(node) {
+  const batches = batchesOf(node);
+  const at = batches.findIndex(({ signature }) => signature === stateOf(node)?.signature);
+  return { number: at + 1 || 1, count: Math.max(1, batches.length) };
+}
+
+/**
+ * @param {EditorNode} node
+ * @param {GateView} view
+ * @param {Preview[]} previews
+ * @param {GateState} state
+ */
+function showBatch(node, view, previews, state, words = "") {
+  const seeds = state.ancestors ? seedsOf(state.ancestors, state.link, previews.length) : [];
+  view.setPreviews(previews, { status: words, approved: state.approved, seeds, page: pageOf(node) });
+  markChanged();
+}
+
+/**
+ * Remember a batch as the one that is shown; those before it stay within reach.
+ * @param {EditorNode} node
+ * @param {GateState} state
+ */
+function keep(node, state) {
+  const others = batchesOf(node).filter(({ signature }) => signature !== state.signature);
+  const place = batchesOf(node).findIndex(({ signature }) => signature === state.signature);
+  others.splice(place < 0 ? others.length : place, 0, state);
+  Object.assign(node.properties, { [BATCHES]: others.slice(-MOST_BATCHES) });
+  remember(node, STATE, state);
+}
+
+/**
+ * @param {Gate} gate
+ * @param {number} step to an earlier or a later batch
+ */
+async function turn(gate, step) {
+  const batches = batchesOf(gate.node);
+  const state = batches[pageOf(gate.node).number - 1 + step];
+  if (!state) return;
+  remember(gate.node, STATE, state);
+  await restore(gate);
+}
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let settling;
+
+/** Mark previews that the workflow, as it is by now, would not make. */
+function markChanged() {
+  clearTimeout(settling);
+  settling = setTimeout(async () => {
+    const shown = [...gates].filter(({ view }) => view.count);
+    if (!shown.length) return;
+    const { output } = /** @type {{ output: import("./prompt_graph.js").Prompt }} */ (await app.graphToPrompt());
+    for (const { node, view } of shown) view.setChanged(editedSince(output, { node, state: stateOf(node) }));
+  }, SETTLED);
 }
 
 /** @param {EditorNode} node */
 function attach(node) {
   const view = new GateView({
-    onRefine: (preview, number) => press(node, view, preview, number),
+    onRefine: (chosen) => press(node, view, chosen),
     onEmpty: emptyStore,
+    onPage: (step) => turn(gate, step).catch(complain),
   });
   const gate = { node, view };
   /** @param {unknown} error */
@@ -121,12 +189,20 @@ function attach(node) {
     const shown = /** @type {Shown | undefined} */ (output?.flashvideo_gate?.[0]);
     if (!shown) return;
     const { signature, node: id, link, ancestors, approved } = shown;
-    remember(node, STATE, { signature, node: id, link, ancestors, approved });
-    view.setPreviews(shown.previews, status(shown, view.note), approved);
+    const state = { signature, node: id, link, ancestors, approved };
+    keep(node, state);
+    showBatch(node, view, shown.previews, state, status(shown, view.notes.get(approved) ?? ""));
     showStore().catch(complain);
   });
-  chain(node, "onAdded", () => gates.add(gate));
-  chain(node, "onRemoved", () => gates.delete(gate));
+  let forget = () => {};
+  chain(node, "onAdded", () => {
+    gates.add(gate);
+    forget = onJobs(() => view.showJobs());
+  });
+  chain(node, "onRemoved", () => {
+    gates.delete(gate);
+    forget();
+  });
   showStore().catch(complain);
 }
 
@@ -140,20 +216,32 @@ function status({ approved, stale, previews }, note) {
 /**
  * @param {EditorNode} node
  * @param {GateView} view
- * @param {Preview} preview
- * @param {number} number
+ * @param {{ preview: Preview, number: number }[]} chosen each is queued by itself
  */
-async function press(node, view, preview, number) {
-  view.setStatus(text("queueing", { number }));
-  try {
-    const job = await prepare(node, stateOf(node), preview.hash);
-    view.note = job.edited.length ? text("edited", { edits: job.edited.join(", ") }) : "";
-    view.setStatus(text("queued", { number, note: view.note }), view.note !== "");
-    if (view.note) toast("warn", view.note);
-    await queue(job);
-  } catch (error) {
-    view.setStatus(message(error), true);
-    toast("error", message(error));
+async function press(node, view, chosen) {
+  const others = [...gates].filter((gate) => gate.node !== node).map((gate) => ({ node: gate.node, state: stateOf(gate.node) }));
+  for (const { preview, number } of chosen) {
+    view.setStatus(text("queueing", { number }));
+    try {
+      const state = stateOf(node);
+      const job = await prepare(node, state, preview.hash, others);
+      const gatesLeft = job.waiting.join(", ");
+      if (!job.targets.length && state) {
+        keep(node, { ...state, approved: preview.hash });
+        view.setApproved(preview.hash);
+        view.setStatus(text("chosen", { number, gates: gatesLeft }));
+        continue;
+      }
+      const note = job.edited.length ? text("edited", { edits: job.edited.join(", ") }) : "";
+      view.notes.set(preview.hash, note);
+      view.setStatus(text("queued", { number, note }), note !== "");
+      if (note) toast("warn", note);
+      await follow(await queue(job), preview.hash);
+    } catch (error) {
+      refuse(preview.hash, message(error));
+      view.setStatus(message(error), true);
+      toast("error", message(error));
+    }
   }
 }
 
@@ -199,11 +287,13 @@ app.registerExtension({
     },
   ],
   menuCommands: [{ path: ["FlashVideo"], commands: [EMPTY] }],
-  setup: () => {
+  setup: async () => {
     /** @param {unknown} error */
     const warn = (error) => console.warn("FlashVideo:", message(error));
     api.addEventListener(CHANGED, () => showWhatIsLeft().catch(warn));
-    return readLimit().catch(warn);
+    api.addEventListener(/** @type {any} */ ("graphChanged"), markChanged);
+    listen();
+    await Promise.all([readLimit(), recall()]).catch(warn);
   },
   nodeCreated(node) {
     if (node.comfyClass === NODE) attach(/** @type {EditorNode} */ (node));

@@ -80,15 +80,53 @@ export function editsBetween(then, now, pairs) {
   return edits;
 }
 
+/** What was put into a prompt already: by place, what its node is made from. */
+export class Taken {
+  /** @type {Map<string, number>} */
+  places = new Map();
+  /** @type {Map<string, number>} numbers of all that was seen, by the text that says what it is made from */
+  known = new Map();
+
+  /**
+   * Numbers of what each node is made from: the same for the same class, widgets and wiring, whatever the ids.
+   * @param {Prompt} prompt
+   * @returns {Map<string, number>}
+   */
+  numbers(prompt) {
+    /** @type {Map<string, number>} */
+    const found = new Map();
+    /** @type {(id: string) => number} */
+    const of = (id) => {
+      const node = prompt[id];
+      const before = found.get(id);
+      if (before !== undefined || !node) return before ?? -1;
+      found.set(id, -1); // a circle ends here
+      const inputs = Object.entries(node.inputs).map(([name, value]) => {
+        return [name, isLink(value) ? { of: of(value[0]), output: value[1] } : value];
+      });
+      const text = JSON.stringify([node.class_type, inputs.sort()]);
+      const number = this.known.get(text) ?? this.known.size;
+      this.known.set(text, number);
+      found.set(id, number);
+      return number;
+    };
+    Object.keys(prompt).forEach(of);
+    return found;
+  }
+}
+
 /**
- * Put recorded nodes into a prompt, each in its counterpart's place; one without gets a number that is free.
+ * Put recorded nodes into a prompt, each in its counterpart's place; one without gets a number that is free, and so does one
+ * whose place was taken by a node that is made from something else.
  * @param {Prompt} prompt changed in place
  * @param {Origin} recorded
  * @param {Map<string, string>} pairs from `counterparts`
+ * @param {Taken} [taken] by what was put in before; changed in place
  * @returns {unknown} the recorded link, with the numbers that its nodes have now
  */
-export function putRecorded(prompt, recorded, pairs) {
+export function putRecorded(prompt, recorded, pairs, taken = new Taken()) {
   const used = new Set([...Object.keys(prompt), ...Object.keys(recorded.prompt)]);
+  const numbers = taken.numbers(recorded.prompt);
   /** @param {string} id */
   const free = (id) => {
     if (!(id in prompt)) return id;
@@ -97,13 +135,54 @@ export function putRecorded(prompt, recorded, pairs) {
     used.add(name);
     return name;
   };
-  const places = new Map(Object.keys(recorded.prompt).map((id) => [id, pairs.get(id) ?? free(id)]));
+  /** @param {string} id */
+  const placeOf = (id) => {
+    const pair = pairs.get(id);
+    const other = pair === undefined ? undefined : taken.places.get(pair);
+    return pair !== undefined && (other === undefined || other === numbers.get(id)) ? pair : free(id);
+  };
+  const places = new Map(Object.keys(recorded.prompt).map((id) => [id, placeOf(id)]));
   /** @param {unknown} value */
   const moved = (value) => (isLink(value) ? [places.get(value[0]) ?? value[0], value[1]] : value);
   for (const [id, { class_type, inputs }] of Object.entries(recorded.prompt)) {
     const place = places.get(id) ?? id;
     const entries = Object.entries(inputs).map(([name, value]) => [name, moved(value)]);
     prompt[place] = { ...prompt[place], class_type, inputs: Object.fromEntries(entries) };
+    taken.places.set(place, numbers.get(id) ?? -1);
   }
   return moved(recorded.link);
+}
+
+/** @type {Record<string, string>} nodes that take one sample out of a batch, and the input that says which */
+const PICKS = { LatentFromBatch: "batch_index", FlashVideoPickPreview: "index" };
+
+/**
+ * What seed made each sample of a latent, in words; "" where that is not known.
+ * @param {Prompt} prompt
+ * @param {unknown} link
+ * @param {number} count of samples
+ * @returns {string[]}
+ */
+export function seedsOf(prompt, link, count) {
+  /** @type {Set<unknown>} */
+  const seen = new Set();
+  let first = 0;
+  for (let at = link; isLink(at) && !seen.has(at[0]); ) {
+    seen.add(at[0]);
+    const { class_type: kind = "", inputs = {} } = prompt[at[0]] ?? {};
+    const given = inputs.seed ?? inputs.noise_seed;
+    const seed = isLink(given) ? prompt[given[0]]?.inputs.value : given; // a primitive node's
+    if (typeof seed === "number" && Number.isInteger(seed)) {
+      // Stage I's samples have a seed each; core draws one noise for all.
+      const own = kind === "FlashVideoStage1Sampler";
+      const numbers = Array.from({ length: count }, (_, k) => first + k);
+      if (own) return numbers.map((number) => String(BigInt(seed) + BigInt(number)));
+      return numbers.map((number) => (count > 1 || first ? `${seed} · ${number + 1}` : String(seed)));
+    }
+    const pick = inputs[PICKS[kind] ?? ""];
+    if (kind in PICKS && !(typeof pick === "number" && pick >= 0)) break;
+    if (typeof pick === "number") first += pick;
+    at = inputs.noise ?? (kind in PICKS ? (inputs.latent ?? inputs.samples) : undefined);
+  }
+  return [];
 }

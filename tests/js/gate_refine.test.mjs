@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { editor, graph, load, open } from "./editor.mjs";
 
-const { prepare, queue } = await load("gate_refine.js");
+const { editedSince, prepare, queue } = await load("gate_refine.js");
 
 const GATE = "FlashVideoPreviewGate";
 const HASH = "0".repeat(32);
@@ -83,9 +83,72 @@ test("a gate in a subgraph that is used twice is the one that ran, else nobody k
   await assert.rejects(prepare(inner.nodes[0], { ...state, node: "2" }, HASH), /used several times/);
 });
 
+/** Two gates, each behind a sampler; one output joins them, another needs the first alone. */
+function joined() {
+  const output = { ...prompt(5), 4: { class_type: "Save", inputs: { a: ["2", 0], b: ["12", 0] } } };
+  output["11"] = { class_type: "Sample", inputs: { seed: 8 } };
+  output["12"] = { class_type: GATE, inputs: { latent: ["11", 0], approve: "never" } };
+  open(graph([1, 2, 3, 4, 5, 11, 12].map((id) => ({ id, title: `node ${id}` }))));
+  editor.app.graphToPrompt = async () => ({ output: structuredClone(output), workflow: { nodes: [] } });
+  const ancestors = { 11: { class_type: "Sample", inputs: { seed: 7 } } };
+  const state = (approved) => ({ node: "12", link: ["11", 0], ancestors, signature: "t", approved });
+  const [gate, other] = ["2", "12"].map((id) => editor.app.rootGraph.getNodeById(id));
+  return { gate, output, others: (approved) => [{ node: other, state: approved === undefined ? undefined : state(approved) }] };
+}
+
+test("two gates in one output: the second goes on with what was chosen there, as it was made", async () => {
+  const { gate, others } = joined();
+  const job = await prepare(gate, made(5), HASH, others("1".repeat(32)));
+  assert.deepEqual(job.targets, ["2", "4"]);
+  assert.equal(job.prompt.output["2"].inputs.approve, HASH);
+  assert.equal(job.prompt.output["12"].inputs.approve, "1".repeat(32));
+  assert.equal(job.prompt.output["11"].inputs.seed, 7);
+  assert.deepEqual(job.edited, ["node 11: seed"]);
+  assert.deepEqual(job.waiting, []);
+});
+
+test("where nothing is chosen in the second gate, its outputs wait, and it is named", async () => {
+  const { gate, output, others } = joined();
+  for (const approved of ["", undefined]) {
+    const job = await prepare(gate, made(5), HASH, others(approved));
+    assert.deepEqual([job.targets, job.waiting], [[], ["node 12"]]);
+  }
+  output["6"] = { class_type: "Save", inputs: { a: ["2", 0] } };
+  const job = await prepare(gate, made(5), HASH, others(""));
+  assert.deepEqual([job.targets, job.waiting], [["2", "6"], ["node 12"]], "the other output runs");
+  assert.equal(job.prompt.output["12"].inputs.approve, "never");
+});
+
+test("a gate behind the gate is an output that shows what comes to it", async () => {
+  const { gate, output, others } = joined();
+  output["12"].inputs.latent = ["3", 0];
+  const job = await prepare(gate, made(5), HASH, others("1".repeat(32)));
+  assert.deepEqual(job.targets, ["2", "4", "12"]);
+  assert.equal(job.prompt.output["12"].inputs.approve, "never", "what was chosen there was made from something else");
+});
+
+test("edits since are found without queueing anything; of a muted gate nothing is known", () => {
+  const { gate } = opened(prompt(6));
+  assert.deepEqual(editedSince(prompt(6), { node: gate, state: made(5) }), ["Stage I: Seed"]);
+  assert.deepEqual(editedSince(prompt(5), { node: gate, state: made(5) }), []);
+  assert.deepEqual(editedSince({}, { node: gate, state: made(5) }), []);
+  assert.deepEqual(editedSince(prompt(5), { node: gate, state: undefined }), []);
+});
+
 test("a job is queued in front of nothing, with its targets", async () => {
   const calls = [];
-  editor.api.queuePrompt = async (...call) => calls.push(call);
-  await queue({ edited: [], prompt: { output: {}, workflow: { nodes: [] } }, targets: ["2", "4"] });
+  editor.api.queuePrompt = async (...call) => (calls.push(call), { prompt_id: "p1" });
+  const id = await queue({ edited: [], prompt: { output: {}, workflow: { nodes: [] } }, targets: ["2", "4"] });
+  assert.equal(id, "p1");
   assert.deepEqual(calls, [[0, { output: {}, workflow: { nodes: [] } }, { partialExecutionTargets: ["2", "4"] }]]);
+});
+
+test("a prompt that the server would run in part is taken back, with its words", async () => {
+  const asked = [];
+  const node_errors = { 4: { class_type: "Save", errors: [{ message: "not in list" }] } };
+  editor.api.queuePrompt = async () => ({ prompt_id: "p2", node_errors });
+  editor.api.fetchApi = async (...call) => asked.push(call);
+  const job = { edited: [], prompt: { output: {}, workflow: { nodes: [] } }, targets: ["2", "4"], waiting: [] };
+  await assert.rejects(queue(job), (error) => error.response.node_errors === node_errors);
+  assert.deepEqual(asked, [["/jobs/p2/cancel", { method: "POST" }]]);
 });

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { load } from "./editor.mjs";
 
-const { ancestorsOf, counterparts, editsBetween, isLink, putRecorded } = await load("prompt_graph.js");
+const { ancestorsOf, counterparts, editsBetween, isLink, putRecorded, seedsOf, Taken } = await load("prompt_graph.js");
 
 const node = (class_type, inputs = {}) => ({ class_type, inputs });
 
@@ -110,4 +110,46 @@ test("a widget's value that is no link is put in as it is, also as the recorded 
   const prompt = {};
   assert.equal(putRecorded(prompt, { prompt: { 1: node("A", { size: [1, 2] }) }, link: "none" }, new Map()), "none");
   assert.deepEqual(prompt["1"].inputs.size, [1, 2]);
+});
+
+test("a second record shares what is made from the same, and has a place of its own for what is not", () => {
+  const now = { ...chain("1", "2", "3"), ...chain("1", "2", "4"), 5: node("Gate", { latent: ["3", 0] }) };
+  const same = { prompt: chain("1", "2", "4"), link: ["4", 0] };
+  const [first, other] = [chain("1", "2", "3"), chain("1", "2", "4")];
+  first["2"].inputs.prompt = "a cube"; // the text of then; the other was made with today's
+  const prompt = structuredClone(now);
+  const taken = new Taken();
+  putRecorded(prompt, { prompt: first, link: ["3", 0] }, counterparts({ prompt: first, link: ["3", 0] }, { prompt: now, link: ["3", 0] }), taken);
+  const link = putRecorded(prompt, same, counterparts(same, { prompt: now, link: ["4", 0] }), taken);
+  assert.deepEqual(link, ["4", 0]);
+  assert.deepEqual(prompt["3"].inputs.positive, ["2", 0]);
+  assert.equal(prompt["2"].inputs.prompt, "a cube");
+  assert.equal(prompt[prompt["4"].inputs.positive[0]].inputs.prompt, "a ball");
+  assert.deepEqual(prompt["4"].inputs.model, ["1", 0], "the loader is the same for both");
+  assert.deepEqual(other, same.prompt, "records are left alone");
+});
+
+test("numbers are the same for what is made from the same, whatever the ids", () => {
+  const taken = new Taken();
+  const a = taken.numbers(chain("1", "2", "3"));
+  const b = taken.numbers({ ...chain("7", "8", "9"), ...chain("7", "8", "10", 5) });
+  assert.equal(a.get("3"), b.get("9"));
+  assert.notEqual(a.get("3"), b.get("10"));
+  const circle = { 1: node("A", { x: ["2", 0] }), 2: node("A", { x: ["1", 0] }) };
+  assert.equal(taken.numbers(circle).size, 2);
+});
+
+test("a sample's seed", () => {
+  const stage1 = (seed) => ({ 1: node("FlashVideoStage1Sampler", { seed }), 9: node("PrimitiveInt", { value: 7 }) });
+  assert.deepEqual(seedsOf(stage1(41), ["1", 0], 2), ["41", "42"]);
+  assert.deepEqual(seedsOf(stage1(["9", 0]), ["1", 0], 2), ["7", "8"], "a seed that comes from another node");
+  const picked = { ...stage1(41), 2: node("LatentFromBatch", { samples: ["1", 0], batch_index: 3, length: 1 }) };
+  assert.deepEqual(seedsOf(picked, ["2", 0], 1), ["44"]);
+  picked["3"] = node("FlashVideoPickPreview", { latent: ["1", 0], index: -1 });
+  assert.deepEqual(seedsOf(picked, ["3", 0], 1), [], "from the end of a batch of unknown length");
+  const custom = { 4: node("SamplerCustomAdvanced", { noise: ["5", 0] }), 5: node("RandomNoise", { noise_seed: 8 }) };
+  assert.deepEqual(seedsOf(custom, ["4", 0], 1), ["8"]);
+  assert.deepEqual(seedsOf(custom, ["4", 0], 2), ["8 · 1", "8 · 2"], "core draws one noise for a batch");
+  for (const link of [["7", 0], "never", undefined]) assert.deepEqual(seedsOf(custom, link, 2), []);
+  assert.deepEqual(seedsOf({ 1: node("A", { noise: ["2", 0] }), 2: node("B", { noise: ["1", 0] }) }, ["1", 0], 1), []);
 });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 import urllib.parse
@@ -66,6 +67,7 @@ _CLOSE_SOCKET = """() => new Promise((resolve) => {
   api.socket.addEventListener('close', () => resolve());
   api.socket.close();
 })"""
+_GONE = re.compile(r".*\b404\b.*/flashvideo/previews/[0-9a-f]{32}")  # how a gate learns that a batch was removed
 _QUIET = ("user.css", "userdata", "net::ERR_NAME_NOT_RESOLVED", "net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -79,8 +81,12 @@ class Editor:
     def __init__(self, page: Any, server: ComfyServer) -> None:
         self.page, self.server, self.problems, self.vue_nodes = page, server, [], False
         self._runs_before: set[str] = set()
-        page.on("console", lambda message: self._note(message.text) if message.type == "error" else None)
+        page.on("console", lambda message: self._complaint(message) if message.type == "error" else None)
         page.on("pageerror", lambda error: self._note(str(error)))
+
+    def _complaint(self, message: Any) -> None:
+        if not _GONE.fullmatch(f"{message.text} {message.location.get('url', '')}"):
+            self._note(message.text)
 
     def _note(self, text: str) -> None:
         if not any(quiet in text for quiet in _QUIET):

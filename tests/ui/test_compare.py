@@ -53,6 +53,20 @@ def test_the_wipe_follows_the_mouse_and_the_arrows(rendered: Editor) -> None:
     assert widths == [96, 96]
 
 
+_PLAYERS = "() => [...document.querySelectorAll('.flashvideo-wipe video')].map((v) => [v.paused, v.currentTime])"
+
+
+def test_both_pause_and_are_searched_in_step(rendered: Editor) -> None:
+    run_comparison(rendered, 5)
+    rendered.page.locator(".flashvideo-compare .pause").click()
+    rendered.until(lambda: [paused for paused, _ in rendered.page.evaluate(_PLAYERS)], [True, True])
+    rendered.page.locator(".flashvideo-compare input[type=range]").fill("0.5")
+    rendered.until(lambda: len({time for _, time in rendered.page.evaluate(_PLAYERS)}), 1)
+    assert rendered.page.evaluate(_PLAYERS)[0][1] > 0.1
+    rendered.page.locator(".flashvideo-compare .pause").click()
+    rendered.until(lambda: [paused for paused, _ in rendered.page.evaluate(_PLAYERS)], [False, False])
+
+
 def is_gone(rendered: Editor) -> bool:
     rendered.page.wait_for_selector(_NOTE, state="attached")
     rendered.show(int(rendered.page.evaluate(_NODE)))
