@@ -338,11 +338,11 @@ class FlashVideoNetwork(nn.Module):
         timestep = timestep.to(device, torch.float32).expand(batch)
         embedding = F.silu(self.embed_step(timestep, noise_step, frames, dtype))
         patches = rearrange(hidden_states, "b c t (h p) (w q) -> b (t h w) (c p q)", p=size, q=size)
-        tokens = self.patch_embed(patches)
+        x = self._tokens(patches, prepared.text, inplace)
         if self.position_encoding == "sinusoidal":
-            tokens = tokens + sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(tokens)
-        x = torch.cat((prepared.text.expand(batch, -1, -1), tokens), dim=1)
-        del patches, tokens
+            table = sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(x)
+            x = torch.cat((x[:, : self.text_length], x[:, self.text_length :] + table), dim=1)
+        del patches
         x = self.run_layers(x, embedding, prepared.rotary, attention_options or {}, inplace)
         shift, scale = self.out_modulation(embedding)[:, None].chunk(2, dim=-1)
         video = x[:, self.text_length :]
@@ -364,6 +364,17 @@ class FlashVideoNetwork(nn.Module):
             p=size,
             q=size,
         )
+
+    def _tokens(self, patches: Tensor, text: Tensor, inplace: bool) -> Tensor:
+        """Text ``[1 or B, 226, dim]`` and embedded patches ``[B, N, 64]`` as ``[B, 226 + N, dim]``."""
+        batch, length = len(patches), self.text_length
+        if not inplace:
+            return torch.cat((text.expand(batch, -1, -1), self.patch_embed(patches)), dim=1)
+        x = text.new_empty(batch, length + patches.shape[1], self.inner_dim)
+        x[:, :length] = text
+        for piece in _pieces(patches, 0):
+            x[:, length:][:, piece.tokens] = self.patch_embed(patches[:, piece.tokens])
+        return x
 
     def run_layers(
         self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any], inplace: bool
