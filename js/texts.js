@@ -123,11 +123,11 @@ const zh = {
 /** @type {Record<string, Texts>} */
 const languages = { en, zh };
 
-/** @returns {Texts} */
-function spoken() {
+/** The language of what this pack says: one that it has. */
+export function language() {
   const locale = app.extensionManager.setting.get("Comfy.Locale");
   const name = typeof locale === "string" ? locale : navigator.language;
-  return languages[name] ?? languages[name.split("-")[0] ?? ""] ?? en;
+  return [name, name.split("-")[0] ?? ""].find((known) => known in languages) ?? "en";
 }
 
 /**
@@ -135,5 +135,5 @@ function spoken() {
  * @param {Record<string, string | number>} [values] what stands for `{name}`
  */
 export function text(key, values = {}) {
-  return spoken()[key].replace(/\{(\w+)\}/g, (_, /** @type {string} */ name) => String(values[name] ?? "")).trim();
+  return (languages[language()] ?? en)[key].replace(/\{(\w+)\}/g, (_, /** @type {string} */ name) => String(values[name] ?? "")).trim();
 }

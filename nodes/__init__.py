@@ -13,6 +13,8 @@ from types import ModuleType
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
+from .shared.example_video import put_example_video
+
 log = logging.getLogger(__name__)
 
 FAMILIES = (
@@ -38,13 +40,16 @@ def load_families(families: tuple[str, ...] = FAMILIES) -> dict[str, ModuleType]
 
 
 class FlashVideoExtension(ComfyExtension):
-    """What ComfyUI asks the pack for, once, when it loads it: importing the pack changes nothing in ComfyUI."""
+    """What ComfyUI asks the pack for, once, when it loads it. Importing the pack changes nothing in ComfyUI; loading it
+    adds the gate's routes, and an example video to the input folder if none is there.
+    """
 
     def __init__(self) -> None:
         self._families = load_families()
 
     async def on_load(self) -> None:
-        """The gate's buttons ask the server for previews by routes of their own."""
+        """The gate's buttons ask the server for previews by routes of their own; a workflow needs its example."""
+        put_example_video()
         server = getattr(PromptServer, "instance", None)  # None where ComfyUI is used without its server
         if server is not None and "gate.preview_gate" in self._families:
             from .gate.routes import add_routes

@@ -16,9 +16,10 @@ from PIL import Image
 from tests.comfy.server import ComfyServer, find_comfyui
 from tests.ui.editor import Editor, editor
 from tests.ui.gate_bench import GATE
+from tests.ui.small import editor_file
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE, WORKFLOW = ROOT / "docs" / "editor.webp", ROOT / "workflows" / "tiny-demo.json"
+PICTURE, WORKFLOW = ROOT / "docs" / "editor.webp", editor_file("tiny-demo")
 _SIZE = (1520, 880)
 _SCALE = 0.7
 _FIRST_GROUP = 2  # Stage I: models and prompts lie to the left of the picture

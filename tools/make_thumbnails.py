@@ -1,4 +1,4 @@
-"""Write ``workflows/*.jpg`` from real runs of the API workflows with FlashVideo-Tiny.
+"""Write ``workflows/*.jpg`` from real runs of the API workflows with FlashVideo-Tiny: each shows what it is for.
 
 Run from the repository root: ``python -m tools.make_thumbnails``.
 """
@@ -8,17 +8,26 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import av
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from tests.comfy.server import ComfyServer, find_comfyui
 from tests.ui.models import add_drawn_video
-from tests.ui.small import TINY_PROMPT, made_tiny, workflows
+from tests.ui.small import editor_file, made_tiny, workflows
 
-FOLDER = Path(__file__).resolve().parents[1] / "workflows"
-SIZE = (480, 320)
-_DRAWN = 4  # seed of the scene that stands for "any video"
+from .workflow_specs import EXAMPLE_SCENE, EXAMPLE_VIDEO
+
+SIZE = 360  # pixels a side: the templates browser shows squares
+PROMPTS = {
+    "parameter-grid": "a large striped green star moves left over the sea",
+    "preview-then-refine": "a large banded pink circle rises over the desert",
+    "refine-any-video": EXAMPLE_SCENE.caption,
+    "stage-parts-with-core-samplers": "a large plain red cross rests and a small barred white circle rises at night",
+    "tiny-demo": "a large striped red star moves left over the sea",
+    "two-stage-text-to-video": "a large barred yellow square drifts right over a meadow",
+}
 
 
 def picture(path: Path) -> Image.Image:
@@ -30,13 +39,32 @@ def picture(path: Path) -> Image.Image:
     return frames[len(frames) // 2]
 
 
-def thumbnail(image: Image.Image) -> Image.Image:
-    """The picture on a dark ground."""
-    scale = min(SIZE[0] / image.width, SIZE[1] / image.height)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
-    canvas = Image.new("RGB", SIZE, (24, 24, 24))
-    canvas.paste(image, ((SIZE[0] - image.width) // 2, (SIZE[1] - image.height) // 2))
-    return canvas
+def square(image: Image.Image, whole: bool = False) -> Image.Image:
+    """The middle of a picture, or all of it on a dark ground."""
+    if whole:
+        image = ImageOps.pad(image, (SIZE, SIZE), Image.Resampling.LANCZOS, (24, 24, 24))
+    return ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.LANCZOS)
+
+
+def wiped(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Two pictures of one thing, with a line between them."""
+    after.paste(before.crop((0, 0, SIZE // 2, SIZE)), (0, 0))
+    ImageDraw.Draw(after).line([(SIZE // 2, 0), (SIZE // 2, SIZE)], fill="white", width=2)
+    return after
+
+
+def thumbnail(base: Path, name: str, outputs: dict[str, Any]) -> Image.Image:
+    """What a run saved; where a video was refined, what it was before beside it."""
+
+    def found(file: dict[str, str]) -> Image.Image:
+        path = base / file["type"] / file["subfolder"] / file["filename"]
+        return square(picture(path), whole=path.suffix == ".png")
+
+    after = found(next(ui["images"][0] for ui in outputs.values() if "images" in ui))
+    if name == "refine-any-video":
+        return wiped(square(picture(base / "input" / EXAMPLE_VIDEO)), after)
+    pairs = [ui["flashvideo_compare"][0] for ui in outputs.values() if "flashvideo_compare" in ui]
+    return wiped(found(pairs[0]["before"]), after) if pairs else after
 
 
 def main() -> None:
@@ -47,16 +75,14 @@ def main() -> None:
         parser.error("no ComfyUI found; set COMFYUI_PATH to its folder")
     with tempfile.TemporaryDirectory() as folder:
         server = ComfyServer(comfyui, Path(folder))
-        said = add_drawn_video(server.base / "input" / "flashvideo_example.mp4", _DRAWN)
+        add_drawn_video(server.base / "input" / EXAMPLE_VIDEO, EXAMPLE_SCENE.seed)
         server.start()
         try:
             for name in workflows():
-                run = server.run(made_tiny(name, said if name == "refine-any-video" else TINY_PROMPT))
+                run = server.run(made_tiny(name, PROMPTS[name]))
                 if run.error:
                     raise RuntimeError(f"{name}: {run.message}")
-                saved = next(ui["images"][0] for ui in run.outputs.values() if "images" in ui)
-                path = server.base / saved["type"] / saved["subfolder"] / saved["filename"]
-                thumbnail(picture(path)).save(FOLDER / f"{name}.jpg", quality=88)
+                thumbnail(server.base, name, run.outputs).save(editor_file(name, ".jpg"), quality=88)
         finally:
             server.stop()
 

@@ -7,6 +7,10 @@ from typing import Any
 
 from flashvideo.loading.published import PUBLISHED
 from flashvideo.report.settings import TINY_STAGE1, TINY_STAGE2
+from flashvideo.shapes.scenes import sample_scene
+
+from . import workflow_notes as say
+from .workflow_notes import NO_WORDS, Words
 
 Link = tuple[str, int]  # (name of a node in the same workflow, index of its output)
 
@@ -18,10 +22,9 @@ class Node:
     kind: str
     widgets: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, Link] = field(default_factory=dict)
-    title: str = ""
+    title: Words = NO_WORDS
     width: int = 0
     height: int = 0
-    room: int = 0  # pixels left free below: the node grows when it has run
     models: tuple[dict[str, str], ...] = ()  # name, url and directory of files that the editor offers to download
 
 
@@ -29,18 +32,30 @@ class Node:
 class Group:
     """A column of nodes in a frame, with a note on top."""
 
-    title: str
+    title: Words
     nodes: dict[str, Node]
-    note: str = ""
+    note: Words = NO_WORDS
     colour: str = "#3f789e"
 
 
 @dataclass(frozen=True)
 class Workflow:
-    """``file``: the name without suffix, which the templates browser shows."""
+    """``name``: the API file. ``title``: the editor's file; the templates browser shows and searches file names."""
 
-    file: str
+    name: str
+    title: str
     groups: tuple[Group, ...]
+
+
+# Pixels that a node grows by when it runs: a picture while sampling, a player, the gate's cards, lines of text.
+GROWTH = {
+    **dict.fromkeys(("FlashVideoStage1Sampler", "FlashVideoStage2Refiner", "SamplerCustomAdvanced"), 240),
+    **dict.fromkeys(
+        ("FlashVideoTiledDecode", "FlashVideoUpscaleEncode", "FlashVideoTextEncode", "FlashVideoVideoFrames"), 60
+    ),
+    **dict.fromkeys(("SaveVideo", "SaveImage", "LoadVideo", "FlashVideoCompare"), 340),
+    **dict.fromkeys(("FlashVideoPreviewGate", "FlashVideoParameterGrid"), 420),
+}
 
 
 TINY = {
@@ -56,19 +71,9 @@ PROMPT = (
     "camera follows slowly from the side at the height of the water, and the boat leaves a fine wake behind it. "
     "The mood is quiet, the colours are warm and muted, and every plank of the hull can be seen."
 )
+EXAMPLE_VIDEO = "flashvideo_example.mp4"  # in ComfyUI's input folder; the pack puts it there
+EXAMPLE_SCENE = sample_scene(4, count=2, held_out=None)
 GREEN, PURPLE, BROWN, GREY = "#3f8e5a", "#7a4f9e", "#8e6f3f", "#5a5a5a"
-
-_FILES_NOTE = (
-    "**Files** (Hugging Face: `FoundationVision/FlashVideo`)\n\n"
-    "- `stage1.pt`, `stage2.pt` → `models/diffusion_models`\n- `3d-vae.pt` → `models/vae`\n"
-    "- T5 v1.1 XXL, such as `t5xxl_fp16.safetensors` → `models/text_encoders`\n\n"
-    "Other names: choose them in the loaders."
-)
-_TINY_NOTE = (
-    "**FlashVideo-Tiny, nothing to download.** It comes with the pack, was trained with its training code, and runs on "
-    "any CPU in seconds. It knows one small world: shapes that move over backgrounds.\n\n"
-    "For real videos open *two-stage-text-to-video*."
-)
 
 
 def _loader(kind: str, widget: str, name: str) -> Node:
@@ -76,37 +81,28 @@ def _loader(kind: str, widget: str, name: str) -> Node:
     return Node(kind, {widget: name}, models=tuple(offers))
 
 
-def _models(files: dict[str, str], stages: str = "12", note: str = _FILES_NOTE) -> Group:
+def _models(files: dict[str, str], stages: str = "12", note: Words = say.FILES_NOTE) -> Group:
     nodes = {f"stage{n}": _loader(f"FlashVideoLoadStage{n}", "model_name", files[f"stage{n}"]) for n in stages}
     nodes["clip"] = _loader("FlashVideoLoadTextEncoder", "text_encoder_name", files["text"])
     nodes["vae"] = _loader("FlashVideoLoadVAE", "vae_name", files["vae"])
-    return Group("1 · Models", nodes, note, GREY)
+    return Group(say.MODELS, nodes, note, GREY)
 
 
-def _encode(stage: str, prompt: str = PROMPT) -> Node:
-    widgets = {"prompt": prompt, "stage": stage}
-    return Node(
-        "FlashVideoTextEncode", widgets, {"clip": ("clip", 0)}, title=f"Prompt for {stage}", width=420, height=320
-    )
+def _encode(stage: str, widgets: dict[str, Any], **links: Link) -> Node:
+    title = say.PROMPT_FOR[stage]
+    return Node("FlashVideoTextEncode", {**widgets, "stage": stage}, {"clip": ("clip", 0), **links}, title, 420)
 
 
-_PROMPT_NOTE = (
-    "**The same prompt twice.** Stage II was trained with the kind of motion in front (`medium motion,`); the node "
-    "adds it. Long, detailed prompts work best; 226 tokens are read."
-)
-_TINY_WORDS = (
-    "**The same prompt twice.** One to three shapes, each with size, texture, colour and motion, over a ground. "
-    "These words it knows: small, large · plain, striped, barred, banded · red, yellow, green, blue, pink, white · "
-    "circle, square, triangle, star, cross · moves left, right, up, down, stays still · at night, over the sea, over a "
-    "meadow, over the desert, before a wall. Shapes are joined by *and*."
-)
+def _text(prompt: str) -> Node:
+    return Node("PrimitiveStringMultiline", {"value": prompt}, title=say.PROMPT_BOX, width=420, height=260)
 
 
-def _prompts(prompt: str = PROMPT, note: str = _PROMPT_NOTE) -> Group:
-    return Group("2 · Prompt", {"text1": _encode("Stage I", prompt), "text2": _encode("Stage II", prompt)}, note, GREEN)
+def _prompts(prompt: str = PROMPT, note: Words = say.PROMPT_NOTE) -> Group:
+    stages = {f"text{n}": _encode(f"Stage {'I' * n}", {}, prompt=("prompt", 0)) for n in (1, 2)}
+    return Group(say.PROMPT, {"prompt": _text(prompt), **stages}, note, GREEN)
 
 
-def _stage1(size: dict[str, Any], batch: int, steps: int, note: str, **sampler: Any) -> Group:
+def _stage1(size: dict[str, Any], batch: int, steps: int, note: Words, **sampler: Any) -> Group:
     links = {"model": ("stage1", 0), "positive": ("text1", 0), "latent": ("empty", 0), "negative": ("text1", 1)}
     nodes = {
         "empty": Node("FlashVideoEmptyLatent", {**size, "batch_size": batch}),
@@ -114,24 +110,22 @@ def _stage1(size: dict[str, Any], batch: int, steps: int, note: str, **sampler: 
             "FlashVideoStage1Sampler", {"steps": steps, "seed": 1, **sampler}, {**links, "vae": ("vae", 0)}
         ),
     }
-    return Group("3 · Stage I: the small video", nodes, note)
+    return Group(say.STAGE1, nodes, note)
 
 
-def _gate(note: str, latent: Link = ("sample1", 0)) -> Group:
-    gate = Node("FlashVideoPreviewGate", {}, {"latent": latent, "vae": ("vae", 0)}, width=420, room=300)
-    return Group("4 · Look first", {"gate": gate}, note, BROWN)
+def _gate(note: Words, latent: Link = ("sample1", 0)) -> Group:
+    gate = Node("FlashVideoPreviewGate", {}, {"latent": latent, "vae": ("vae", 0)}, width=420)
+    return Group(say.LOOK, {"gate": gate}, note, BROWN)
 
 
 def _small(latent: Link) -> Node:
-    return Node(
-        "FlashVideoTiledDecode", {}, {"latent": latent, "vae": ("vae", 0)}, title="Decode the small video", room=50
-    )
+    return Node("FlashVideoTiledDecode", {}, {"latent": latent, "vae": ("vae", 0)}, title=say.SMALL_VIDEO)
 
 
 def _target(target: dict[str, Any], image: Link, **degrade: Any) -> dict[str, Node]:
     links = {"latent": ("upscale", 0), "model": ("stage2", 0)}
     return {
-        "upscale": Node("FlashVideoUpscaleEncode", {**target, "seed": 1}, {"image": image, "vae": ("vae", 0)}, room=50),
+        "upscale": Node("FlashVideoUpscaleEncode", {**target, "seed": 1}, {"image": image, "vae": ("vae", 0)}),
         "degrade": Node("FlashVideoDegrade", {"seed": 2, **degrade}, links),
     }
 
@@ -144,24 +138,10 @@ def _refine(**widgets: Any) -> Node:
 def _video(latent: Link, prefix: str, widgets: dict[str, Any] | None = None, **links: Link) -> dict[str, Node]:
     return {
         "video": Node("FlashVideoDecodeVideo", widgets or {}, {"latent": latent, "vae": ("vae", 0), **links}),
-        "save": Node(
-            "SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": ("video", 0)}, width=420, room=260
-        ),
+        "save": Node("SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": ("video", 0)}, width=420),
     }
 
 
-_STAGE2_NOTE = (
-    "**Four steps to full resolution.** The small video is stretched to the target and encoded, mixed with noise "
-    "(step {}), and refined. More noise gives Stage II more freedom, less keeps closer to the small video."
-)
-_SAVE_NOTE = (
-    "**Decode to Video** is lazy: Save Video writes the file chunk by chunk, so host memory stays small at any length."
-)
-_GATE_NOTE = (
-    "**Run** paints the previews and stops here. Press **Refine** under the one you like: only that one goes on, and "
-    "Stage I does not run again — not after other workflows, not after a restart.\n\n"
-    "Change the prompt or the seed, and the next Run makes new previews."
-)
 _TINY_SIZE = {"size": "custom", "width": TINY_STAGE1.width, "height": TINY_STAGE1.height, "length": 17}
 _TINY_TARGET = {"size": "custom", "width": TINY_STAGE2.width, "height": TINY_STAGE2.height}
 
@@ -169,60 +149,60 @@ _TINY_TARGET = {"size": "custom", "width": TINY_STAGE2.width, "height": TINY_STA
 def _stage2(target: dict[str, Any], source: Link, noise_step: int = 675, **refiner: Any) -> Group:
     degrade = _target(target, ("small", 0), noise_step=noise_step)
     nodes = {"small": _small(source), **degrade, "refine": _refine(**refiner)}
-    return Group("5 · Stage II: full resolution", nodes, _STAGE2_NOTE.format(noise_step), PURPLE)
+    return Group(say.STAGE2, nodes, say.stage2_note(noise_step), PURPLE)
 
 
 TINY_DEMO = Workflow(
     "tiny-demo",
+    "FlashVideo tiny demo, no downloads",
     (
-        _models(TINY, note=_TINY_NOTE),
-        _prompts("a large striped red star moves left over the sea", _TINY_WORDS),
+        _models(TINY, note=say.TINY_NOTE),
+        _prompts("a large striped red star moves left over the sea", say.TINY_WORDS),
         _stage1(
             _TINY_SIZE,
             2,
             TINY_STAGE1.num_steps,
-            "Two tiny previews: seed 1 and seed 2. Small models want less guidance, and the same at every step.",
+            say.TINY_STAGE1_NOTE,
             cfg=TINY_STAGE1.guidance_scale,
             guidance_curve=TINY_STAGE1.guidance_curve,
         ),
-        _gate(_GATE_NOTE),
+        _gate(say.GATE_NOTE),
         _stage2(_TINY_TARGET, ("gate", 0), TINY_STAGE2.noise_step, cfg=TINY_STAGE2.guidance_scale),
         Group(
-            "6 · Save", _video(("refine", 0), "tiny", {"match_colors": 1.0}, colors_of=("small", 0)), _SAVE_NOTE, GREY
+            say.SAVE, _video(("refine", 0), "tiny", {"match_colors": 1.0}, colors_of=("small", 0)), say.SAVE_NOTE, GREY
         ),
     ),
 )
 
 TEXT_TO_VIDEO = Workflow(
     "two-stage-text-to-video",
+    "FlashVideo text to video",
     (
         _models(FULL),
         _prompts(),
-        _stage1({}, 1, 51, "**270p, 49 frames, 51 steps**: what Stage I was trained for and the authors run."),
+        _stage1({}, 1, 51, say.STAGE1_NOTE),
         _stage2({}, ("sample1", 0)),
-        Group("6 · Save", _video(("refine", 0), "1080p"), _SAVE_NOTE, GREY),
+        Group(say.SAVE, _video(("refine", 0), "1080p"), say.SAVE_NOTE, GREY),
     ),
 )
 
 PREVIEW_THEN_REFINE = Workflow(
     "preview-then-refine",
+    "FlashVideo preview, then refine",
     (
         _models(FULL),
         _prompts(),
-        _stage1({}, 4, 51, "**Four previews**: seed, seed + 1, seed + 2, seed + 3, one after another."),
-        _gate(_GATE_NOTE),
+        _stage1({}, 4, 51, say.FOUR_NOTE),
+        _gate(say.GATE_NOTE),
         _stage2({}, ("gate", 0)),
         Group(
-            "6 · Save and compare",
+            say.SAVE_COMPARE,
             {
                 **_video(("refine", 0), "refined"),
-                "large": Node("GetVideoComponents", {}, {"video": ("video", 0)}, title="Frames of the result"),
-                "compare": Node(
-                    "FlashVideoCompare", {}, {"before": ("small", 0), "after": ("large", 0)}, width=480, room=280
-                ),
+                "large": Node("GetVideoComponents", {}, {"video": ("video", 0)}, title=say.RESULT_FRAMES),
+                "compare": Node("FlashVideoCompare", {}, {"before": ("small", 0), "after": ("large", 0)}, width=480),
             },
-            _SAVE_NOTE + "\n\n**Compare**: move the pointer over it to wipe between before and after. It holds all "
-            "frames in memory; delete it for long or 4K videos.",
+            say.COMPARE_NOTE,
             GREY,
         ),
     ),
@@ -230,40 +210,41 @@ PREVIEW_THEN_REFINE = Workflow(
 
 REFINE_ANY = Workflow(
     "refine-any-video",
+    "FlashVideo refine any video",
     (
         _models(FULL, "2"),
-        Group("2 · Prompt", {"text2": _encode("Stage II")}, "Describe what the video shows, in detail.", GREEN),
         Group(
-            "3 · Your video",
-            {
-                "load": Node("LoadVideo", {"file": "flashvideo_example.mp4"}, width=420, room=260),
-                "small": Node("GetVideoComponents", {}, {"video": ("load", 0)}, title="Its frames"),
-            },
-            "Any small video, of any length: 49 frames at 8 a second are what Stage II knows best. Its audio and frame "
-            "rate are kept.",
+            say.PROMPT,
+            {"prompt": _text(EXAMPLE_SCENE.caption), "text2": _encode("Stage II", {}, prompt=("prompt", 0))},
+            say.DESCRIBE_NOTE,
+            GREEN,
         ),
         Group(
-            "4 · Stage II",
+            say.YOUR_VIDEO,
+            {
+                "load": Node("LoadVideo", {"file": EXAMPLE_VIDEO}, width=420),
+                "small": Node("FlashVideoVideoFrames", {}, {"video": ("load", 0)}, title=say.ITS_FRAMES),
+            },
+            say.ANY_VIDEO_NOTE,
+        ),
+        Group(
+            say.STAGE2_OF_FOUR,
             {**_target({"resize": "crop"}, ("small", 0)), "refine": _refine()},
-            _STAGE2_NOTE.format(675)
-            + "\n\n**crop** keeps the proportions; *pad* adds borders, *stretch* is what was trained.",
+            say.stage2_note(675, say.CROP_NOTE),
             PURPLE,
         ),
-        Group("5 · Save", _video(("refine", 0), "refined", source=("load", 0)), _SAVE_NOTE, GREY),
+        Group(say.SAVE_FIFTH, _video(("refine", 0), "refined", source=("load", 0)), say.SAVE_NOTE, GREY),
     ),
 )
 
-_CORE_NOTE = (
-    "**The same with core's sampler nodes**: SamplerCustomAdvanced, RandomNoise and CFGGuider with our sigmas. Other "
-    "packs' guiders, samplers and model patches fit in here."
-)
 STAGE_PARTS = Workflow(
     "stage-parts-with-core-samplers",
+    "FlashVideo with core samplers",
     (
         _models(FULL),
         _prompts(),
         Group(
-            "3 · Stage I in parts",
+            say.PARTS1,
             {
                 "empty": Node("FlashVideoEmptyLatent"),
                 "noise1": Node("RandomNoise", {"noise_seed": 1, "control_after_generate": "fixed"}),
@@ -286,23 +267,20 @@ STAGE_PARTS = Workflow(
                     },
                 ),
             },
-            _CORE_NOTE,
+            say.CORE_NOTE,
         ),
         Group(
-            "4 · The way to Stage II",
+            say.BETWEEN,
             {
                 "small": _small(("sample1", 0)),
-                "upscale": Node(
-                    "FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}, room=50
-                ),
+                "upscale": Node("FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}),
                 "step2": Node("FlashVideoStage2NoiseStep", {}, {"model": ("stage2", 0)}),
             },
-            "No Latent Degradation here: the model's own sampling mixes RandomNoise into the plain latent, at the step "
-            "that **Stage II Noise Step** sets.",
+            say.BETWEEN_NOTE,
             BROWN,
         ),
         Group(
-            "5 · Stage II in parts",
+            say.PARTS2,
             {
                 "noise2": Node("RandomNoise", {"noise_seed": 2, "control_after_generate": "fixed"}),
                 "guider2": Node(
@@ -324,32 +302,31 @@ STAGE_PARTS = Workflow(
                     },
                 ),
             },
-            "",
+            NO_WORDS,
             PURPLE,
         ),
-        Group("6 · Save", _video(("sample2", 0), "parts"), _SAVE_NOTE, GREY),
+        Group(say.SAVE, _video(("sample2", 0), "parts"), say.SAVE_NOTE, GREY),
     ),
 )
 
 PARAMETER_GRID = Workflow(
     "parameter-grid",
+    "FlashVideo parameter grid",
     (
         _models(FULL),
         _prompts(),
-        _stage1({}, 1, 51, "The clip that all cells refine."),
+        _stage1({}, 1, 51, say.ONE_CLIP_NOTE),
         Group(
-            "4 · One undegraded latent",
+            say.UNDEGRADED,
             {
                 "small": _small(("sample1", 0)),
-                "upscale": Node(
-                    "FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}, room=50
-                ),
+                "upscale": Node("FlashVideoUpscaleEncode", {"seed": 1}, {"image": ("small", 0), "vae": ("vae", 0)}),
             },
-            "The grid degrades it itself, with the same noise for every cell.",
+            say.UNDEGRADED_NOTE,
             BROWN,
         ),
         Group(
-            "5 · Grid",
+            say.GRID,
             {
                 "grid": Node(
                     "FlashVideoParameterGrid",
@@ -363,11 +340,9 @@ PARAMETER_GRID = Workflow(
                     },
                     width=420,
                 ),
-                "save": Node(
-                    "SaveImage", {"filename_prefix": "FlashVideo/grid"}, {"images": ("grid", 0)}, width=480, room=300
-                ),
+                "save": Node("SaveImage", {"filename_prefix": "FlashVideo/grid"}, {"images": ("grid", 0)}, width=480),
             },
-            "Each list is tried against each other: 3 steps × 2 CFG × 1 noise step = 6 cells, a labelled sheet.",
+            say.GRID_NOTE,
             PURPLE,
         ),
     ),

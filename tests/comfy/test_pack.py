@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.comfy.server import PACK_FOLDER, ROOT, ComfyServer
+from tools.workflow_specs import EXAMPLE_VIDEO
 
 LANGUAGES = ("en", "zh")
 
@@ -112,7 +113,7 @@ def test_the_table_of_nodes_is_true(nodes: dict[str, Any]) -> None:
 _SCRIPT = """
 import asyncio, importlib.util, json, logging, sys, time
 comfyui, root, broken = sys.argv[1:4]
-sys.argv = ["main.py", "--cpu"]
+sys.argv = ["main.py", "--cpu", "--base-directory", "."]
 sys.path.insert(0, comfyui)
 import comfy.options
 comfy.options.enable_args_parsing()
@@ -139,10 +140,10 @@ print(json.dumps({"ids": ids, "seconds": seconds, "before": before, "routes": [r
 """
 
 
-def load_alone(server: ComfyServer, broken: str = "") -> subprocess.CompletedProcess[str]:
-    """The pack in a process of its own."""
+def load_alone(server: ComfyServer, broken: str = "", base: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The pack in a process of its own; ``base`` has the user's folders, by default the server's."""
     command = [server.python, "-c", _SCRIPT, str(server.comfyui), str(ROOT), broken]
-    return subprocess.run(command, capture_output=True, text=True, cwd=server.base, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, cwd=base or server.base, timeout=120, check=False)
 
 
 def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -157,6 +158,24 @@ def test_importing_the_pack_is_quick_and_changes_nothing(server: ComfyServer) ->
     assert pack["before"] == 0, "routes are added when ComfyUI loads the pack"
     assert len(pack["routes"]) == 5
     assert all(path.startswith("/flashvideo/previews") for path in pack["routes"])
+
+
+def test_the_example_video_is_put_where_load_video_looks(server: ComfyServer, tmp_path: Path) -> None:
+    """Once, over nothing; where it cannot be, the pack loads all the same."""
+    bundled = (ROOT / "workflows" / "input" / EXAMPLE_VIDEO).read_bytes()
+    assert len(bundled) < 200_000
+    assert EXAMPLE_VIDEO in server.get("/object_info/LoadVideo")["LoadVideo"]["input"]["required"]["file"][1]["options"]
+    assert (server.base / "input" / EXAMPLE_VIDEO).read_bytes() == bundled
+    (tmp_path / "input").write_bytes(b"no folder")
+    done = load_alone(server, base=tmp_path)
+    report_of(done)
+    assert f"{EXAMPLE_VIDEO} is not in ComfyUI's input folder" in done.stderr
+    (tmp_path / "input").unlink()
+    (tmp_path / "input").mkdir()
+    file = tmp_path / "input" / EXAMPLE_VIDEO
+    file.write_bytes(b"mine")
+    report_of(load_alone(server, base=tmp_path))
+    assert file.read_bytes() == b"mine"
 
 
 PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoVideoFrames"]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
 from flashvideo.shapes.judge import read_clip
 from flashvideo.video.files import read_video
 from tests.comfy.server import ComfyServer
 from tests.ui.models import add_tiny_models
-from tests.ui.small import made_small, workflows
+from tests.ui.small import api_workflow, made_small, workflows
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +29,7 @@ def test_a_workflow_runs_to_a_file(with_models: ComfyServer, name: str) -> None:
 
 def test_the_tiny_demo_shows_what_its_prompt_says(server: ComfyServer) -> None:
     """As it comes, but for the approval, which is a person's."""
-    file = Path(__file__).resolve().parents[2] / "workflows" / "api" / "tiny-demo.json"
-    nodes = json.loads(file.read_text(encoding="utf-8"))
+    nodes = api_workflow("tiny-demo")
     (gate,) = [node for node in nodes.values() if node["class_type"] == "FlashVideoPreviewGate"]
     gate["inputs"]["approve"] = "always"
     run = server.run(nodes)

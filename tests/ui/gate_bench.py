@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.ui.editor import Editor
+from tests.ui.small import editor_file
 
-FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 STAGE1, GATE, EMPTY = "FlashVideoStage1Sampler", "FlashVideoPreviewGate", "FlashVideoEmptyLatent"
 _FIND = """(type) => {
   const graphs = [app.rootGraph, ...app.rootGraph.subgraphs.values()];
@@ -46,7 +46,7 @@ class GateBench:
 
     def __init__(self, page: Editor) -> None:
         self.page, self.server = page, page.server
-        page.load(FOLDER / "tiny-demo.json")
+        page.load(editor_file("tiny-demo"))
         self.make_small()
         self.gate, self.sampler = self.find(GATE), self.find(STAGE1)
         self.watch()

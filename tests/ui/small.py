@@ -7,21 +7,32 @@ from pathlib import Path
 from typing import Any
 
 from flashvideo.report.settings import TINY_STAGE1, TINY_STAGE2
-from tools.workflow_specs import FULL, TINY
+from tools.workflow_specs import FULL, TINY, WORKFLOWS
 
 TINY_PROMPT = "a large striped red star moves left over the sea"
-_API = Path(__file__).resolve().parents[2] / "workflows" / "api"
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
+_TITLES = {workflow.name: workflow.title for workflow in WORKFLOWS}
 
 
 def workflows() -> list[str]:
-    return sorted(path.stem for path in _API.glob("*.json"))
+    return sorted(_TITLES)
+
+
+def editor_file(name: str, suffix: str = ".json") -> Path:
+    """The editor's twin of an API workflow, or its picture."""
+    return FOLDER / f"{_TITLES[name]}{suffix}"
+
+
+def api_workflow(name: str) -> dict[str, Any]:
+    """An API workflow as it is."""
+    return dict(json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8")))
 
 
 def made_small(
     name: str, width: int = 64, height: int = 48, target: tuple[int, int] = (96, 64), approve: str = "never"
 ) -> dict[str, Any]:
     """An API workflow with small sizes, few frames and few steps; everything else as in the file."""
-    nodes: dict[str, Any] = json.loads((_API / f"{name}.json").read_text(encoding="utf-8"))
+    nodes = api_workflow(name)
     changes = {
         "FlashVideoEmptyLatent": {"size": "custom", "width": width, "height": height, "length": 9},
         "FlashVideoUpscaleEncode": {"size": "custom", "width": target[0], "height": target[1]},
@@ -36,11 +47,11 @@ def made_small(
 
 def made_tiny(name: str, prompt: str = TINY_PROMPT, approve: str = "always") -> dict[str, Any]:
     """An API workflow with FlashVideo-Tiny's weights, sizes and settings; it then shows what the prompt says."""
-    nodes: dict[str, Any] = json.loads((_API / f"{name}.json").read_text(encoding="utf-8"))
+    nodes = api_workflow(name)
     first, second = TINY_STAGE1, TINY_STAGE2
     guided = {"cfg": first.guidance_scale, "guidance_curve": first.guidance_curve}
     changes = {
-        "FlashVideoTextEncode": {"prompt": prompt},
+        "PrimitiveStringMultiline": {"value": prompt},
         "FlashVideoEmptyLatent": {"size": "custom", "width": first.width, "height": first.height, "length": 17},
         "FlashVideoStage1Sampler": {"steps": first.num_steps, **guided},
         "FlashVideoStage1Guider": guided,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.ui.editor import Editor
-from tests.ui.gate_bench import FOLDER, GATE, STAGE1, GateBench
+from tests.ui.gate_bench import GATE, STAGE1, GateBench
+from tests.ui.small import editor_file
 
 _TITLE = """(id) => {
   const { pos: [x, y] } = app.rootGraph.getNodeById(id), { scale, offset } = app.canvas.ds;
@@ -25,7 +26,7 @@ def test_another_workflow_and_freed_memory(bench: GateBench) -> None:
     """Another tab is opened and run, memory is freed; back in the first tab, Refine goes on without Stage I."""
     bench.make()
     wanted = bench.shown()["previews"][1]["hash"]
-    bench.page.load(FOLDER / "two-stage-text-to-video.json")
+    bench.page.load(editor_file("two-stage-text-to-video"))
     bench.make_small()
     bench.page.queue()
     bench.server.post("/free", {"unload_models": True, "free_memory": True})

@@ -1,0 +1,165 @@
+"""What the workflows say, in English and Chinese: titles of frames and nodes, and the notes."""
+
+from __future__ import annotations
+
+from flashvideo.loading.published import PUBLISHED
+
+_PAGES = "https://github.com/comfyui-flashvideo/ComfyUI-FlashVideo/blob/main"
+_STAGES, _TEXT = PUBLISHED["stage1"], PUBLISHED["text"]
+
+
+class Words(str):
+    """An English text that knows its Chinese twin."""
+
+    chinese: str
+
+    def __new__(cls, english: str, chinese: str = "") -> Words:
+        words = super().__new__(cls, english)
+        words.chinese = chinese
+        return words
+
+
+NO_WORDS = Words("")
+NOTE = Words("Note", "说明")
+
+# Frames
+MODELS = Words("1 · Models", "1 · 模型")
+PROMPT = Words("2 · Prompt", "2 · 提示词")
+STAGE1 = Words("3 · Stage I: the small video", "3 · 第一阶段：小视频")
+LOOK = Words("4 · Look first", "4 · 先看预览")
+STAGE2 = Words("5 · Stage II: full resolution", "5 · 第二阶段：完整分辨率")
+SAVE = Words("6 · Save", "6 · 保存")
+SAVE_COMPARE = Words("6 · Save and compare", "6 · 保存与对比")
+YOUR_VIDEO = Words("3 · Your video", "3 · 您的视频")
+STAGE2_OF_FOUR = Words("4 · Stage II", "4 · 第二阶段")
+SAVE_FIFTH = Words("5 · Save", "5 · 保存")
+PARTS1 = Words("3 · Stage I in parts", "3 · 第一阶段（分步）")
+BETWEEN = Words("4 · The way to Stage II", "4 · 通向第二阶段")
+PARTS2 = Words("5 · Stage II in parts", "5 · 第二阶段（分步）")
+UNDEGRADED = Words("4 · One undegraded latent", "4 · 一个未退化的 Latent")
+GRID = Words("5 · Grid", "5 · 网格")
+
+# Nodes
+PROMPT_BOX = Words("Prompt", "提示词")
+PROMPT_FOR = {
+    "Stage I": Words("Prompt for Stage I", "第一阶段的提示词"),
+    "Stage II": Words("Prompt for Stage II", "第二阶段的提示词"),
+}
+SMALL_VIDEO = Words("Decode the small video", "解码小视频")
+ITS_FRAMES = Words("Its frames", "它的帧")
+RESULT_FRAMES = Words("Frames of the result", "结果的帧")
+
+# Notes. Without `code`: it is blue on the notes' brown in Vue nodes.
+FILES_NOTE = Words(
+    "**Files.** The editor lists those that are missing, with a download button for each.\n\n"
+    f"- Stage I, Stage II, VAE: [{_STAGES.repository}]({_STAGES.page})\n"
+    f"- T5 v1.1 XXL: [{_TEXT.repository}]({_TEXT.page})\n\n"
+    "Put them into models/diffusion_models, models/vae and models/text_encoders, then press R. "
+    f"[Which card runs what]({_PAGES}/README.md#which-card-runs-what)",
+    "**文件。** 编辑器会列出缺少的文件，每个都有下载按钮。\n\n"
+    f"- 第一阶段、第二阶段、VAE：[{_STAGES.repository}]({_STAGES.page})\n"
+    f"- T5 v1.1 XXL：[{_TEXT.repository}]({_TEXT.page})\n\n"
+    "放入 models/diffusion_models、models/vae 和 models/text_encoders，然后按 R。"
+    f"[各种显卡能做什么]({_PAGES}/README.md#which-card-runs-what)",
+)
+TINY_NOTE = Words(
+    "**FlashVideo-Tiny, nothing to download.** It comes with the pack, was trained with its training code, and runs on "
+    f"any CPU in seconds. It knows [one small world]({_PAGES}/flashvideo/assets/tiny/README.md): shapes that move over "
+    "backgrounds.\n\nFor real videos open the template *FlashVideo preview, then refine*.",
+    "**FlashVideo-Tiny，无需下载。** 它随节点包附带，由其训练代码训练，在任何 CPU 上几秒即可运行。它只认识"
+    f"[一个小世界]({_PAGES}/flashvideo/assets/tiny/README.md)：在背景上移动的图形。\n\n"
+    "要生成真实视频，请打开模板 *FlashVideo preview, then refine*。",
+)
+PROMPT_NOTE = Words(
+    "**One prompt for both stages.** Stage II was trained with the kind of motion in front of it (medium motion): the "
+    f"node adds it. [Long, detailed prompts]({_PAGES}/docs/generate.md) work best; 226 tokens are read.",
+    "**两个阶段共用一个提示词。** 第二阶段训练时在前面加上运动程度（运动适中）：节点会自动添加。"
+    f"[长而详细的提示词]({_PAGES}/docs/generate.md)效果最好；读取 226 个词元。请用英文书写。",
+)
+TINY_WORDS = Words(
+    "**One prompt for both stages:** one to three shapes, joined by *and*, each with size, texture, colour and motion, "
+    "over a ground.\n\n"
+    "- small, large\n- plain, striped, barred, banded\n- red, yellow, green, blue, pink, white\n"
+    "- circle, square, triangle, star, cross\n- moves left, moves right, rises, falls down, rests\n"
+    "- at night, over the sea, over a meadow, over the desert, before a wall",
+    "**两个阶段共用一个提示词：** 用 *and* 连接一到三个图形，每个都有大小、纹理、颜色、形状和运动，最后是背景"
+    "（请用英文）：\n\n"
+    "- 大小：small, large\n- 纹理：plain, striped, barred, banded\n- 颜色：red, yellow, green, blue, pink, white\n"
+    "- 形状：circle, square, triangle, star, cross\n- 运动：moves left, moves right, rises, falls down, rests\n"
+    "- 背景：at night, over the sea, over a meadow, over the desert, before a wall",
+)
+TINY_STAGE1_NOTE = Words(
+    "Two tiny previews: seed 1 and seed 2. Small models want less guidance, and the same at every step.",
+    "两个很小的预览：种子 1 和种子 2。小模型需要较弱且每步相同的引导。",
+)
+STAGE1_NOTE = Words(
+    "**270p, 49 frames, 51 steps**: what Stage I was trained for and the authors run.",
+    "**270p、49 帧、51 步**：第一阶段的训练条件，也是作者的设置。",
+)
+FOUR_NOTE = Words(
+    "**Four previews**: seed, seed + 1, seed + 2, seed + 3, one after another.",
+    "**四个预览**：种子、种子 + 1、种子 + 2、种子 + 3，依次生成。",
+)
+ONE_CLIP_NOTE = Words("The clip that all cells refine.", "所有格子都精修这一个视频。")
+GATE_NOTE = Words(
+    "**Run** paints the previews and stops here. Press **Refine** under the one you like: only that one goes on, and "
+    "Stage I does not run again — not after other workflows, not after a restart.\n\n"
+    "Change the prompt or the seed, and the next Run makes new previews.",
+    "**运行**会生成预览并停在这里。在喜欢的预览下按**精修**：只有它继续，第一阶段不会再运行——"
+    "运行过其他工作流或重启之后也是如此。\n\n修改提示词或种子后，下次运行会生成新的预览。",
+)
+SAVE_NOTE = Words(
+    "**Decode to Video** is lazy: Save Video writes the file chunk by chunk, so host memory stays small at any length.",
+    "**解码为视频**是惰性的：Save Video 逐段写入文件，因此无论多长，内存占用都很小。",
+)
+COMPARE_NOTE = Words(
+    f"{SAVE_NOTE}\n\n**Compare**: move the pointer over it to wipe between before and after. It holds all frames in "
+    "memory; delete it for long or 4K videos.",
+    f"{SAVE_NOTE.chinese}\n\n**对比**：移动指针即可在之前与之后之间滑动。它把所有帧保存在内存中；"
+    "长视频或 4K 视频请删除它。",
+)
+DESCRIBE_NOTE = Words(
+    f"Describe what [your video]({_PAGES}/docs/refine.md) shows, in detail.",
+    f"请用英文详细描述[您的视频]({_PAGES}/docs/refine.md)的内容。",
+)
+ANY_VIDEO_NOTE = Words(
+    "Any small video, of any length: 49 frames at 8 a second are what Stage II knows best. Its audio and frame rate "
+    "are kept. A drawn one is there for a first try.",
+    "任何长度的小视频：第二阶段最熟悉每秒 8 帧的 49 帧。音频与帧率会保留。已附带一个绘制的视频供首次尝试。",
+)
+CORE_NOTE = Words(
+    "**The same with core's sampler nodes**: SamplerCustomAdvanced, RandomNoise and CFGGuider with our sigmas. Other "
+    "packs' guiders, samplers and model patches fit in here.",
+    "**用官方采样节点完成同样的工作**：SamplerCustomAdvanced、RandomNoise 和 CFGGuider，配合我们的 Sigmas。"
+    "其他节点包的引导器、采样器和模型补丁可接在这里。",
+)
+BETWEEN_NOTE = Words(
+    "No Latent Degradation here: the model's own sampling mixes RandomNoise into the plain latent, at the step that "
+    "**Stage II Noise Step** sets.",
+    "这里不需要 Latent 退化：模型自己的采样会按**第二阶段噪声步**设定的步把 RandomNoise 混入原始 Latent。",
+)
+UNDEGRADED_NOTE = Words(
+    "The grid degrades it itself, with the same noise for every cell.",
+    "网格会自行退化它，每个格子使用相同的噪声。",
+)
+GRID_NOTE = Words(
+    "Each list is tried against each other: 3 steps × 2 CFG × 1 noise step = 6 cells, a labelled sheet.",
+    "各列表相互组合：3 种步数 × 2 种 CFG × 1 种噪声步 = 6 格，生成一张带标注的图。",
+)
+
+
+def stage2_note(noise_step: int, more: Words = NO_WORDS) -> Words:
+    """What Stage II does, at a noise step."""
+    return Words(
+        "**Four steps to full resolution.** The small video is stretched to the target and encoded, mixed with noise "
+        f"(step {noise_step}), and refined. More noise gives Stage II more freedom, less keeps closer to the small "
+        f"video.{more}",
+        f"**四步到达完整分辨率。** 小视频被放大到目标尺寸并编码，混入噪声（第 {noise_step} 步），然后精修。噪声越多，"
+        f"第二阶段越自由；越少则越接近小视频。{more.chinese}",
+    )
+
+
+CROP_NOTE = Words(
+    "\n\n**crop** keeps the proportions; *pad* adds borders, *stretch* is what was trained.",
+    "\n\n**裁剪**保持比例；*填充*加边，*拉伸*是训练时的方式。",
+)
