@@ -24,6 +24,4 @@ def put_example_video() -> None:
         with replacing(target) as partial:
             shutil.copyfile(EXAMPLE, partial)
     except OSError as error:
-        log.warning(
-            "FlashVideo: %s is not in ComfyUI's input folder (%s); a workflow needs it.", target.name, error
-        )
+        log.warning("FlashVideo: %s is not in ComfyUI's input folder (%s); a workflow needs it.", target.name, error)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.comfy.server import ROOT, ComfyServer
+from tests.comfy.server import PACK_FOLDER, ROOT, ComfyServer
 from tools.make_locale import FILE, node_texts
 
 LANGUAGES = ("en", "zh")
@@ -78,3 +78,23 @@ def test_the_server_gives_them_to_the_editor(server: ComfyServer) -> None:
             assert served[language][file.removesuffix(".json")].items() >= read(language, file).items()
         for group, texts in read(language, "main.json").items():
             assert served[language][group].items() >= texts.items()
+
+
+def test_the_values_of_menus_have_chinese_names(server: ComfyServer) -> None:
+    """But for formats and sizes, which say the same everywhere; and menus of files."""
+    table = (
+        (ROOT / "js" / "option_names.js").read_text(encoding="utf-8").partition("const zh = {")[2].partition("};")[0]
+    )
+    named = dict(re.findall(r'^ {2}"?(.+?)"?: "(.+)",$', table, re.MULTILINE))
+    assert all(_HAN.search(name) for name in named.values())
+    values = {
+        value
+        for info in server.get("/object_info").values()
+        if PACK_FOLDER in info["python_module"]
+        for group in info["input"].values()
+        for key, spec in group.items()
+        if spec[0] == "COMBO" and not key.endswith("_name")
+        for value in spec[1]["options"]
+    }
+    same = {value for value in values if re.fullmatch(r"(?:bf|fp)\d+(?:_\w+)?|\d+[pk] \(\d+x\d+\)|x\d+", value)}
+    assert values - same == set(named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
@@ -9,8 +10,15 @@ import pytest
 
 from tests.ui.editor import Editor
 from tests.ui.gate_bench import STAGE1, GateBench
+from tests.ui.small import editor_file
 
 _ENGLISH = re.compile(r"[A-Za-z]{3,}")
+_TITLES = "() => [...app.rootGraph.nodes, ...app.rootGraph.groups].map((thing) => thing.title)"
+_NOTES = """() => app.rootGraph.nodes
+  .filter((node) => node.type === 'MarkdownNote').map((node) => node.widgets[0].value)"""
+_MENUS = """() => app.rootGraph.nodes.flatMap((node) => (node.widgets ?? [])
+  .filter((widget) => widget.type === 'combo' && widget.options.getOptionLabel)
+  .map((widget) => [widget.name, widget.value, widget.options.getOptionLabel(widget.value)]))"""
 
 
 @pytest.fixture(scope="module", params=["canvas", "vue"])
@@ -66,6 +74,27 @@ def test_another_language_takes_effect_at_once(bench: GateBench) -> None:
     bench.page.page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'zh')")
     bench.page.page.locator(".flashvideo-gate").get_by_text("清空存储").wait_for()
     assert bench.page.page.locator(".flashvideo-gate").count() == 1
+
+
+@pytest.mark.usefixtures("screenshot")
+def test_a_workflow_speaks_chinese_and_keeps_what_was_written(bench: GateBench) -> None:
+    """Titles, frames, notes and menus; English again in English. Prompts and files keep the values."""
+    page = bench.page.page
+    file = json.loads(editor_file("preview-then-refine").read_text(encoding="utf-8"))
+    file["groups"][0]["title"] = "mine"
+    bench.page.load_data(file)
+    assert "mine" in page.evaluate(_TITLES)
+    left = [title for title in page.evaluate(_TITLES) if not re.search(r"[\u4e00-\u9fff]", title)]
+    assert left == ["mine"]
+    assert page.evaluate(_NOTES)[1].startswith("**两个阶段共用一个提示词。**")
+    menus = page.evaluate(_MENUS)
+    assert ["stage", "Stage II", "第二阶段"] in menus
+    assert ["size", "270p (480x256)", "270p (480x256)"] in menus
+    stages = {node["inputs"].get("stage") for node in bench.page.prompt().values()}
+    assert stages == {None, "Stage I", "Stage II"}
+    page.evaluate("async () => await app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    bench.page.until(lambda: page.evaluate(_NOTES)[1].startswith("**One prompt for both stages.**"), True)
+    assert ["stage", "Stage II", "Stage II"] in page.evaluate(_MENUS)
 
 
 def test_no_complaints(bench: GateBench) -> None:

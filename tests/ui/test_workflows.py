@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from flashvideo.loading.published import PUBLISHED
 from tests.comfy.server import PACK_FOLDER
 from tests.ui.editor import Editor
 from tests.ui.small import api_workflow, editor_file, workflows
+from tools.make_workflows import words_of
+from tools.workflow_specs import WORKFLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
 _PAGES = "https://github.com/comfyui-flashvideo/ComfyUI-FlashVideo/blob/main/"
@@ -49,8 +52,8 @@ _SMALL_SIZES = {
     "FlashVideoStage1Sampler": {"steps": 2},
     "FlashVideoPreviewGate": {"approve": "always"},
 }
-_SHOWN_PICTURES = """() => [...document.querySelectorAll('img')]
-  .filter((image) => image.src.includes('workflow_templates') && image.naturalWidth > 0).length"""
+_SHOWN_PICTURES = """(titles) => titles.filter((title) =>
+  [...document.querySelectorAll('img')].some((image) => image.alt === title && image.naturalWidth > 0)).length"""
 NAMES = workflows()
 
 
@@ -144,6 +147,10 @@ def test_a_workflow_is_complete(name: str) -> None:
     kinds = [node["type"] for node in file["nodes"]]
     assert len(file["groups"]) >= 5
     assert kinds.count("MarkdownNote") >= 4
+    (workflow,) = [workflow for workflow in WORKFLOWS if workflow.name == name]
+    texts = {words: words.chinese for words in words_of(workflow)}
+    assert file["extra"]["flashvideo_texts"] == {"zh": texts}
+    assert not [words for words, chinese in texts.items() if not re.search(r"[\u4e00-\u9fff]", chinese)]
 
 
 @pytest.mark.usefixtures("screenshot")
@@ -153,10 +160,11 @@ def test_the_templates_browser_finds_them_all(page: Editor) -> None:
     assert sorted(page.server.get("/api/workflow_templates")[PACK_FOLDER]) == sorted(titles)
     pictures = {editor_file(name, ".jpg").read_bytes() for name in NAMES}
     assert len(pictures) == len(NAMES)
+    page.open()
     page.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     dialog = page.page.get_by_role("dialog")
     dialog.get_by_placeholder("Search").first.fill("flashvideo")
     for title in titles:
         dialog.get_by_role("heading", name=title, exact=True).wait_for()
-    page.until(lambda: page.page.evaluate(_SHOWN_PICTURES), len(NAMES))
+    page.until(lambda: page.page.evaluate(_SHOWN_PICTURES, titles), len(NAMES))
     page.page.keyboard.press("Escape")
