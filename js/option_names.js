@@ -15,6 +15,8 @@ const zh = {
   "very high motion": "运动极多",
   none: "无",
   custom: "自定义",
+  "short side": "短边",
+  "as input": "与输入相同",
   authors: "作者的曲线",
   smooth: "平滑",
   constant: "恒定",
