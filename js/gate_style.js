@@ -23,7 +23,7 @@ export const STYLE = `
 .flashvideo-gate .old video { opacity: .5; }
 .flashvideo-gate .job { padding: 0 6px 3px; font-size: 11px; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .flashvideo-gate .job:empty { display: none; }
-.flashvideo-gate .job.failed { color: var(--error-text, #ff6b6b); white-space: normal; max-height: 4.2em; overflow: auto; }
+.flashvideo-gate .job.failed { border-left: 3px solid #e5484d; white-space: normal; max-height: 4.2em; overflow: auto; }
 .flashvideo-gate .job a { color: inherit; }
 .flashvideo-gate button { font: inherit; color: inherit; cursor: pointer; padding: 4px 8px; border-radius: 4px;
   border: 1px solid var(--border-color, #555); background: var(--comfy-menu-bg, #333); }
@@ -39,7 +39,7 @@ export const STYLE = `
   white-space: nowrap; font-size: 11px; }
 .flashvideo-gate .size { opacity: .85; }
 .flashvideo-gate .status { flex: none; max-height: 4.2em; overflow: auto; }
-.flashvideo-gate .status.warning { color: #e08a00; }
+.flashvideo-gate .status.warning { border-left: 3px solid #e08a00; padding-left: 6px; }
 .flashvideo-gate .changed { flex: none; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; font-size: 11px;
   color: var(--descrip-text, #999); }
 .flashvideo-gate :is(.status, .changed):empty { display: none; }
