@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .checksums import DamagedFileError, with_checks
-from .file_kinds import LEGACY_TORCH, SAFETENSORS, TORCH, file_kind
+from .file_kinds import GGUF, LEGACY_TORCH, SAFETENSORS, TORCH, file_kind
 from .paths import expanded
 from .pickles import PickledFile
 from .unpickling import TensorRef
 
 if TYPE_CHECKING:
+    from .gguf_files import GgmlWeight
     from .quantized import QuantizedWeight
 
 RowReader = Callable[[int, int], Tensor]  # (start, stop) -> these rows of a tensor
@@ -83,7 +84,7 @@ class TensorInfo:
     dtype: torch.dtype
     read: Callable[[], Tensor]
     name: str = ""
-    quantized: QuantizedWeight | None = None
+    quantized: QuantizedWeight | GgmlWeight | None = None
 
     @property
     def numeric(self) -> bool:
@@ -110,7 +111,7 @@ class WeightFile:
 
     Attributes:
         path: file or folder that was asked for.
-        kind: ``safetensors`` or ``pickle``.
+        kind: ``safetensors``, ``pickle`` or ``gguf``.
         tensors: name -> :class:`TensorInfo`, in file order.
         metadata: safetensors' header metadata.
         config: contents of the folder's ``config.json``, if there is one.
@@ -133,11 +134,12 @@ class WeightFile:
         return {name: info.shape for name, info in self.tensors.items()}
 
     def main_dtype(self) -> torch.dtype:
-        """The floating dtype that most elements have."""
+        """The floating dtype that most elements have; quantised ones that are whole numbers count as bf16."""
         counts: dict[torch.dtype, int] = {}
         for info in self.tensors.values():
-            if info.dtype.is_floating_point:
-                counts[info.dtype] = counts.get(info.dtype, 0) + max(1, torch.Size(info.shape).numel())
+            if info.numeric:
+                dtype = info.dtype if info.dtype.is_floating_point else torch.bfloat16
+                counts[dtype] = counts.get(dtype, 0) + max(1, torch.Size(info.shape).numel())
         return max(counts, key=lambda dtype: counts[dtype]) if counts else torch.float32
 
     def compute_dtype(self) -> torch.dtype:
@@ -172,6 +174,10 @@ def open_weights(path: str | Path, part: str = "") -> WeightFile:
         raise ValueError(f"{path} cannot be read ({error.strerror}). Check its permissions and its disk.") from error
     if kind.name in (TORCH, LEGACY_TORCH):
         return _open_pickle(path)
+    if kind.name == GGUF:
+        from .gguf_files import open_gguf
+
+        return WeightFile(path, "gguf", open_gguf(path), files=(path,))
     if kind.name not in ("", SAFETENSORS):
         error_kind = DamagedFileError if kind.unfinished else ValueError
         raise error_kind(f"{path} is {kind.name}, not weights. {kind.advice or 'Give a file of weights.'}")

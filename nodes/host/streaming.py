@@ -28,7 +28,7 @@ def streamed_state(
         weights: the file.
         tensors: the model's name of a parameter -> the file's tensor, which is all of it.
     """
-    quantized = {name: info.quantized for name, info in tensors.items() if info.quantized is not None}
+    quantized = {name: info.quantized for name, info in tensors.items() if isinstance(info.quantized, QuantizedWeight)}
     if weights.kind != "safetensors" or not weights.path.is_file():
         return None
     if not all(_is_native(name, weight) for name, weight in quantized.items()):

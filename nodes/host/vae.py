@@ -149,7 +149,8 @@ class HostedVAE(comfy.sd.VAE):
 
     def get_sd(self) -> dict[str, Tensor]:
         """What core's save nodes write, and what shapes do not tell."""
-        norm = self.first_stage_model.decoder.norm_out.norm_layer
+        module: Any = self.first_stage_model
+        norm = module.decoder.norm_out.norm_layer
         config = {"norm_num_groups": norm.num_groups, "norm_eps": norm.eps}
         state: dict[str, Tensor] = super().get_sd()
         return {**state, NOTE: metadata_tensor(CheckpointMetadata(kind="vae", config=config))}

@@ -50,7 +50,7 @@ FILES = {  # what is said of a file -> its content
     "a picture (JPEG)": _picture("jpeg"),
     "a picture (GIF)": _picture("gif"),
     "a picture (WebP)": _picture("webp"),
-    "a GGUF file": b"GGUF\x03\0\0\0" + bytes(64),
+    "a GGUF file": b"GGUF\x03\0\0\0" + bytes(64),  # without tensors
     "a web page": b"\n<!DOCTYPE html><html><body>Sign in</body></html>",
     "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
     "JSON": json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}}, indent=1).encode(),
