@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from tests.ui.editor import Editor
-from tests.ui.gate_bench import FOLDER, GATE, STAGE1
+from tests.ui.gate_bench import GATE, STAGE1
+from tests.ui.small import api_workflow
 
 _SECOND = """(id) => {
   const widget = app.rootGraph.getNodeById(id).widgets.find(({ name }) => name === 'previews');
@@ -18,7 +18,7 @@ _SECOND = """(id) => {
 
 def joined() -> tuple[dict[str, Any], list[str]]:
     """The tiny demo's first stage twice, with another seed; core adds the latents and saves them."""
-    demo = json.loads((FOLDER / "api" / "tiny-demo.json").read_text(encoding="utf-8"))
+    demo = api_workflow("tiny-demo")
     kinds = {node["class_type"]: name for name, node in demo.items()}
     gate, sampler = kinds[GATE], kinds[STAGE1]
     kept, left = {gate: demo[gate]}, [gate]
