@@ -77,8 +77,9 @@ def load_text_encoder(
     """Load T5 v1.1's encoder, tensor by tensor; nothing is downloaded.
 
     Args:
-        path: transformers' folder (shards too), a pipeline's folder with ``text_encoder/`` and ``tokenizer/``, or a
-            single ``t5xxl*.safetensors`` (fp32, fp16, bf16, fp8, scaled fp8).
+        path: transformers' folder (safetensors or ``pytorch_model.bin``, shards too), a pipeline's folder with
+            ``text_encoder/`` and ``tokenizer/``, or a single file: safetensors (fp32, fp16, bf16, fp8, scaled fp8),
+            a pickle or GGUF.
         tokenizer: a folder, ``tokenizer.json``, ``spiece.model`` or a transformers tokenizer. By default it is looked
             for in ``tokenizer/`` inside or next to the encoder's folder, then in that folder.
         dtype: to compute in; None takes the file's, and bf16 for fp8. With fp16 the ``wo`` projections stay fp32, as
