@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
 from pathlib import Path
@@ -65,19 +66,21 @@ async def get_video(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "private, max-age=86400"})
 
 
-def _state(store: GateStore) -> web.Response:
-    return web.json_response({"bytes": store.size(), "limit_megabytes": store.limit})
+async def _state(store: GateStore) -> web.Response:
+    """What the store takes and may take; its folders are looked at beside the server's loop."""
+    size, limit = await asyncio.to_thread(lambda: (store.size(), store.limit))
+    return web.json_response({"bytes": size, "limit_megabytes": limit})
 
 
 async def get_state(request: web.Request) -> web.Response:
-    return _state(gate_store(user_of(request)))
+    return await _state(gate_store(user_of(request)))
 
 
 async def post_empty(request: web.Request) -> web.Response:
     store = gate_store(user_of(request))
-    store.empty()
+    await asyncio.to_thread(store.empty)
     tell_editors()
-    return _state(store)
+    return await _state(store)
 
 
 async def post_limit(request: web.Request) -> web.Response:
@@ -87,11 +90,15 @@ async def post_limit(request: web.Request) -> web.Response:
         return web.json_response({"error": 'expected {"megabytes": number}'}, status=400)
     store = gate_store(user_of(request))
     try:
-        store.limit = checked_limit(given)
+        limit = checked_limit(given)
     except ValueError as error:
         return web.json_response({"error": str(error)}, status=400)
+    try:
+        await asyncio.to_thread(setattr, store, "limit", limit)
+    except (OSError, ValueError) as error:  # a disk that is full or closed
+        return web.json_response({"error": str(error)}, status=507)
     tell_editors()
-    return _state(store)
+    return await _state(store)
 
 
 def _in_words(handler: Handler) -> Handler:

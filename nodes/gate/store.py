@@ -7,6 +7,7 @@ rate made it. Batches that were not used for longest go first when the store out
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,16 +24,17 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from ...flashvideo.checkpoints.outputs import make_folder, replacing, write_text
+from ...flashvideo.checkpoints.outputs import make_folder, write_text
+from ...flashvideo.checkpoints.writing import tensor_plan, write_safetensors
 
 log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 1024  # megabytes: some 500 previews of 49 frames
 _MAX_LIMIT = 1 << 20  # megabytes
 _MEGABYTE = 1 << 20
+_SETTLED = 2 * 10**9  # nanoseconds after which a change of a folder has another time than the one before it
 _HEX = re.compile(r"[0-9a-f]{32}")
 _ENTRY, _LIMIT = "entry.json", "limit.json"
 
@@ -128,6 +131,7 @@ class GateStore:
         self.root = root
         self.generation = 0  # grows when batches vanish, so that ComfyUI's cache does not stand in for them
         self._evicted: set[str] = set()
+        self._known: dict[str, tuple[int, int]] = {}  # a batch -> when its folder changed, its bytes then
         self._lock = threading.RLock()
 
     # ---- reading
@@ -186,9 +190,8 @@ class GateStore:
         hashes = []
         for latent in latents:
             name = content_hash(latent)
-            tensors = {"samples": latent["samples"].detach().cpu().contiguous()}
-            with replacing(folder / f"{name}.safetensors") as partial:
-                save_file(tensors, partial, {"values": json.dumps(plain_values(latent))})
+            plan, values = tensor_plan({"samples": latent["samples"]}), json.dumps(plain_values(latent))
+            write_safetensors(folder / f"{name}.safetensors", plan, {"values": values}, overwrite=True)
             hashes.append(name)
         batch = Batch(signature, tuple(map(Sample, hashes)))
         self.write(batch)
@@ -202,14 +205,14 @@ class GateStore:
             self._evicted.discard(batch.signature)
             for preview in folder.glob("*.mp4"):
                 if not preview.stem.endswith(f"-{batch.key}"):
-                    preview.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # Windows removes nothing that is being played
+                        preview.unlink()
             self.make_room(batch.signature)
 
     def touch(self, signature: str) -> None:
-        """Note that a batch was used."""
-        file = self.root / signature / _ENTRY
-        if file.is_file():
-            os.utime(file)
+        """Note that a batch was used, where that can be noted."""
+        with contextlib.suppress(OSError):
+            os.utime(self.root / signature / _ENTRY)
 
     # ---- size
 
@@ -235,18 +238,34 @@ class GateStore:
 
     def size(self) -> int:
         """Bytes of all batches."""
-        return sum(_size(folder) for folder in self._folders())
+        return sum(self._sizes().values())
+
+    def _sizes(self) -> dict[Path, int]:
+        """Bytes of each batch; a folder's files are looked at again when the folder has changed."""
+        sizes, known = {}, {}
+        with self._lock:
+            for folder in self._folders():
+                try:
+                    changed = folder.stat().st_mtime_ns
+                except OSError:  # removed meanwhile
+                    continue
+                before = self._known.get(folder.name)
+                sizes[folder] = before[1] if before is not None and before[0] == changed else _size(folder)
+                if time.time_ns() - changed > _SETTLED:
+                    known[folder.name] = changed, sizes[folder]
+            self._known = known
+        return sizes
 
     def make_room(self, keep: str = "") -> None:
         """Remove the batches that were not used for longest until the limit holds; ``keep`` stays."""
         with self._lock:
-            folders, limit = sorted(self._folders(), key=_last_used), self.limit
-            total, allowed = sum(map(_size, folders)), limit * _MEGABYTE
-            for folder in folders:
+            sizes, limit = self._sizes(), self.limit
+            total, allowed = sum(sizes.values()), limit * _MEGABYTE
+            for folder in sorted(sizes, key=_last_used) if total > allowed else ():
                 if total <= allowed:
                     break
                 if folder.name != keep:
-                    total -= _size(folder)
+                    total -= sizes[folder]
                     self._evicted.add(folder.name)
                     shutil.rmtree(folder, ignore_errors=True)
                     log.info("FlashVideo: the preview store is over %d MB, an old batch was removed", limit)

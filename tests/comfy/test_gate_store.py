@@ -1,0 +1,109 @@
+"""The gate's store on its own: what it looks at, and what it does on disks that are full, closed or in use."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+A, B = "a" * 32, "b" * 32
+
+
+@pytest.fixture(scope="module")
+def module() -> Any:
+    """The store's module, without the nodes around it."""
+    for name in ("pack", "pack.nodes", "pack.nodes.gate"):
+        package = ModuleType(name)
+        package.__path__ = [str(ROOT.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = package
+    yield importlib.import_module("pack.nodes.gate.store")
+    for name in [name for name in sys.modules if name.split(".")[0] == "pack"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def store(module: Any, tmp_path: Path) -> Any:
+    return module.GateStore(tmp_path)
+
+
+def latent(value: float = 1.0) -> dict[str, Any]:
+    return {"samples": torch.full((1, 16, 1, 4, 4), value), "flashvideo_frames": 1}
+
+
+def settle(root: Path) -> None:
+    """Let all folders have changed long ago."""
+    for folder in root.iterdir():
+        os.utime(folder, (1, 1))
+
+
+def test_what_did_not_change_is_not_looked_at_again(module: Any, store: Any, monkeypatch: Any) -> None:
+    looked: list[str] = []
+    size = module._size
+    monkeypatch.setattr(module, "_size", lambda folder: looked.append(folder.name) or size(folder))
+    for signature in (A, B):
+        store.add(signature, [latent()])
+    settle(store.root)
+    before = store.size()
+    assert before == sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    looked.clear()
+    assert [store.size() for _ in range(10)] == [before] * 10
+    assert looked == []
+    store.add(A, [latent(2.0)])
+    looked.clear()
+    assert store.size() == sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    assert looked == [A]
+    store.empty()
+    assert store.size() == 0
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(store: Any, monkeypatch: Any) -> None:
+    def full(_handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    store.add(A, [latent()])
+    before = {path.name: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (lambda: store.add(A, [latent(2.0)]), lambda: setattr(store, "limit", 7)):
+        with pytest.raises(OSError, match=r"writing .* failed: No space left on device.*Free some space"):
+            write()
+    assert {path.name: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
+
+
+def test_what_is_being_played_stays_where_it_cannot_be_removed(store: Any, module: Any, monkeypatch: Any) -> None:
+    """As on Windows, where the server has the video open while the editor plays it."""
+    batch = store.add(A, [latent()])
+    played = store.preview(A, batch.hashes[0], B)
+    played.write_bytes(b"video")
+    unlink = Path.unlink
+
+    def refusing(self: Path, missing_ok: bool = False) -> None:
+        handles = [handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
+        if str(self) in [str(handle.readlink()) for handle in handles]:
+            raise PermissionError(errno.EACCES, "The process cannot access the file", str(self))
+        unlink(self, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patch, played.open("rb"):
+        patch.setattr(Path, "unlink", refusing)
+        store.write(batch)
+        assert played.exists()
+    store.write(batch)
+    assert not played.exists()
+    assert store.latent(A, batch.hashes[0])["flashvideo_frames"] == 1
+
+
+def test_a_use_that_cannot_be_noted_costs_nothing(store: Any, monkeypatch: Any) -> None:
+    def closed(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    store.add(A, [latent()])
+    monkeypatch.setattr(os, "utime", closed)
+    store.touch(A)
+    assert store.batch(A) is not None
