@@ -64,7 +64,7 @@ class Pictures:
     """
 
     def __init__(self, container: Any, start: Fraction | None = None, stop: Fraction | None = None) -> None:
-        self.container = container
+        self.container, self.start, self.stop = container, start, stop
         self.stream: Any = picture_track(container)
         self.remarks: list[str] = []
         self.rates: list[Fraction] = []

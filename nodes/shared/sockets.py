@@ -14,31 +14,37 @@ from ...flashvideo.method.checks import check_noise_step
 from ...flashvideo.tensors.checks import check_latents
 from .wiring import NOISE_STEP_KEY
 
+_Checks = dict[str, Callable[[str, Any], None]]  # by name of the socket
+_Names = tuple[tuple[str, str], ...]  # (name, type) of sockets
+
 
 @functools.cache
 def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     """The node, which refuses malformed values of its sockets in words."""
     execute = node.execute.__func__  # type: ignore[attr-defined]
 
+    @functools.cache
+    def sockets() -> tuple[_Checks, _Names]:
+        return _checks(node), _required(node)
+
     @functools.wraps(execute)
     def checking(cls: type[io.ComfyNode], **values: Any) -> Any:
-        for name, check in _checks(node).items():
+        checks, required = sockets()
+        for name, check in checks.items():
             if values.get(name) is not None:
                 check(name, values[name])
-        _require_connected(node, values)
+        _require_connected(required, values)
         return execute(cls, **values)
 
     node.execute = classmethod(checking)  # type: ignore[assignment]
     return node
 
 
-@functools.cache
-def _checks(node: type[io.ComfyNode]) -> dict[str, Callable[[str, Any], None]]:
+def _checks(node: type[io.ComfyNode]) -> _Checks:
     return {entry.id: CHECKS[entry.io_type] for entry in node.define_schema().inputs if entry.io_type in CHECKS}
 
 
-@functools.cache
-def _required(node: type[io.ComfyNode]) -> tuple[tuple[str, str], ...]:
+def _required(node: type[io.ComfyNode]) -> _Names:
     """(name, type) of the sockets that always bring something."""
     return tuple(
         (entry.id, entry.io_type)
@@ -47,8 +53,8 @@ def _required(node: type[io.ComfyNode]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _require_connected(node: type[io.ComfyNode], values: dict[str, Any]) -> None:
-    for name, kind in _required(node):
+def _require_connected(required: _Names, values: dict[str, Any]) -> None:
+    for name, kind in required:
         if values.get(name) is None:
             raise ValueError(f"The {name} is None: the node that is connected gave no {kind}. Connect another one.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,6 +101,13 @@ def small() -> list[str]:
 def names_in(folder: Path) -> list[str]:
     """All names in a folder, hidden ones too."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def names_of_models(models: dict[str, str]) -> dict[str, str]:
+    """What a record says of its models, without the fingerprints of their weights, which every file has."""
+    shown = {name: re.sub(r" \([0-9a-f]{12}\)", "", text) for name, text in models.items()}
+    assert all(shown[name] != text for name, text in models.items() if not name.endswith("dtype"))
+    return shown
 
 
 @pytest.fixture

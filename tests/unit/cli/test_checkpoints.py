@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from flashvideo.runs.record import load_record
 from tests.conftest import TINY
-from tests.unit.conftest import stop
+from tests.unit.conftest import names_of_models, stop
 
 
 @pytest.mark.parametrize(
@@ -40,14 +40,14 @@ def test_converted_models_make_the_same_video(generate, run, tmp_path, made):
     generate("a red ball rolls", "--seed", 3, *parts, "--keep-latents", "-o", tmp_path / "out.mp4")
     ours, theirs = (load_record(folder / "out.refined.safetensors") for folder in (tmp_path, made))
     assert torch.equal(ours.latents, theirs.latents)
-    assert ours.models["stage1"] == "stage1.safetensors"
+    assert names_of_models(ours.models)["stage1"] == "stage1.safetensors"
 
 
 def test_lora_changes_the_video_and_is_recorded(generate, tmp_path, lora_file, made):
     lora = ("--lora", lora_file, "--lora-scale", 0.5)
     generate("a red ball rolls", "--seed", 3, *lora, "--preview-only", "-o", tmp_path / "out.mp4")
     preview = load_record(tmp_path / "out.preview.safetensors")
-    assert preview.models["lora"] == "lora.safetensors x 0.5"
+    assert names_of_models(preview.models)["lora"] == "lora.safetensors x 0.5"
     assert not torch.equal(preview.latents, load_record(made / "out.preview.safetensors").latents)
 
 

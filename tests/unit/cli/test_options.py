@@ -23,7 +23,7 @@ from flashvideo.cli import main
 from flashvideo.video.files import read_metadata, read_video
 from tests.conftest import TINY
 from tests.unit.cli.watching import FILES, PROMPT, flat, options_of, watch_models
-from tests.unit.conftest import SMALL, with_one_thread
+from tests.unit.conftest import SMALL, names_of_models, with_one_thread
 
 KEEP = ("--joint", "--keep-degraded", "--keep-latents")
 BASE = {
@@ -211,7 +211,7 @@ def look_at(arguments: list[str], out: Path, loads: bool) -> dict[str, Any]:
         found |= look_into(path, name)
     if found["exit"] == 0:
         record = json.loads(read_metadata(paths.get("mp4", paths.get("preview.mp4")))["flashvideo"])
-        found |= flat(record, "record.")
+        found |= flat(record | {"models": names_of_models(record["models"])}, "record.")
     return found
 
 
