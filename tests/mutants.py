@@ -214,8 +214,8 @@ MUTANTS = (
     Mutant(
         "resumed-run-overlooks-degraded-latents",
         "flashvideo/runs/runner.py",
-        "outputs.refined.exists() and (outputs.degraded.exists() or not self.wanted.degraded)",
-        "outputs.refined.exists()",
+        "begun = is_whole(outputs.degraded) or not self.wanted.degraded",
+        "begun = True",
         "tests/unit/runs/test_runner.py",
     ),
     Mutant("remembered-clips-of-another-resize", _REPORT, " {settings.resize} {", " {", _REPORT_TESTS),

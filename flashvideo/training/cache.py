@@ -60,7 +60,7 @@ def open_shard(path: Path) -> WeightFile:
         raise ValueError(f"The cache {path.parent} is not finished: {path.name} is missing. Build it again.")
     try:
         return open_weights(path)
-    except DamagedFileError as error:
+    except ValueError as error:
         raise DamagedFileError(f"{error} Building the cache again makes it anew.") from error
 
 

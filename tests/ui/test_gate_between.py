@@ -48,7 +48,7 @@ def test_another_workflow_and_freed_memory(bench: GateBench) -> None:
 def test_a_changed_prompt_makes_new_previews_and_old_approvals_void(bench: GateBench) -> None:
     bench.make()
     old = [preview["hash"] for preview in bench.shown()["previews"]]
-    words = bench.widget("FlashVideoTextEncode", "prompt", "A green kite over the dunes.")
+    words = bench.widget("PrimitiveStringMultiline", "value", "A green kite over the dunes.")
     bench.make()
     assert not {preview["hash"] for preview in bench.shown()["previews"]} & set(old)
     assert bench.sampler in bench.ran()
@@ -60,7 +60,7 @@ def test_a_changed_prompt_makes_new_previews_and_old_approvals_void(bench: GateB
     bench.expect_cards(2)
     bench.expect_status("not among these previews, so nothing went on")
     bench.widget(GATE, "approve", "never")
-    bench.widget("FlashVideoTextEncode", "prompt", words)
+    bench.widget("PrimitiveStringMultiline", "value", words)
 
 
 @pytest.mark.usefixtures("screenshot")

@@ -136,7 +136,7 @@ class ProbeDecodeWeights(io.ComfyNode):
     @classmethod
     def execute(cls, latent: Any, vae: Any) -> io.NodeOutput:
         before = tensor_bytes(torch.nn.Parameter)
-        NODE_CLASS_MAPPINGS["FlashVideoTiledDecode"].execute(latent, vae)
+        NODE_CLASS_MAPPINGS["FlashVideoTiledDecode"].execute(latent=latent, vae=vae)
         return io.NodeOutput(ui={"grown": [tensor_bytes(torch.nn.Parameter) - before]})
 
 
