@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
+from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import check_folder, make_folder, write_text
 from ..checkpoints.paths import expanded
 from ..training.config import read_toml, to_toml
@@ -39,9 +41,14 @@ def _train(options: argparse.Namespace) -> int:
     if not options.resume:
         refuse_another_run(folder)
     check_folder(next(place for place in (folder, *folder.absolute().parents) if place.exists()))
+    first = not os.environ.get("RANK", "0").strip("0")  # of the processes of a sharded run
     run = open_run(options.config, folder)
-    write_text(make_folder(folder) / "config.toml", to_toml(read_toml(options.config)) + "\n")
-    steps = train(run, resume=options.resume, stop_after=options.stop_after)
-    if not os.environ.get("RANK", "0").strip("0"):
+    config = make_folder(folder) / "config.toml"
+    with claimed(config) if first else nullcontext(True) as mine:
+        if not mine:
+            raise ValueError(f"Another process trains in {folder}. Wait for it, or give another folder.")
+        write_text(config, to_toml(read_toml(options.config)) + "\n")
+        steps = train(run, resume=options.resume, stop_after=options.stop_after)
+    if first:
         say(f"{steps} of {run.total_steps} steps are done; see {folder}")
     return 0

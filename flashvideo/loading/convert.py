@@ -91,6 +91,8 @@ def convert_checkpoint(
         raise ValueError(f"{dst} must end in .safetensors: that is what is written.")
     check_writable(dst, overwrite=overwrite)
     weights = open_weights(src, "vae" if kind == "vae" else "")
+    if dst.exists() and any(dst.samefile(file) for file in weights.files):
+        raise ValueError(f"{dst} is what would be read, and is kept. Give another output.")
     detected = detect_kind(weights, kind)
     if kind is not None and kind != detected:
         raise ValueError(f"{src} is a {detected} checkpoint, not {kind}. Give the right file, or leave kind out.")

@@ -115,6 +115,23 @@ def names():
     return names_in
 
 
+@pytest.fixture
+def small_files():
+    """``with small_files(bytes):`` no file grows beyond that: what a full disk does, by the system itself."""
+    resource = pytest.importorskip("resource", reason="limits of a process are Unix's")
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Path:
     """A folder with everything that one run can write, as ``out.*``."""

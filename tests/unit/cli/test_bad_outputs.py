@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -99,24 +98,6 @@ def test_full_disk_is_told_before_work(generate, run, no_work, made, names, tmp_
         assert "0.00 GB free" in said.err
         assert "Make room" in said.err
     assert [name for name in names(tmp_path) if name != "out"] == ["p.txt"]
-
-
-@pytest.fixture
-def small_files():
-    """``with small_files(bytes):`` no file grows beyond that: what a full disk does, by the system itself."""
-
-    class Limit:
-        def __init__(self, size):
-            self.size = size
-
-        def __enter__(self):
-            self.before = resource.getrlimit(resource.RLIMIT_FSIZE)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.before[1]))
-
-        def __exit__(self, *_):
-            resource.setrlimit(resource.RLIMIT_FSIZE, self.before)
-
-    return Limit
 
 
 @pytest.mark.parametrize(("size", "left"), [(9_000, 0), (64_000, 2)])

@@ -76,6 +76,16 @@ def test_convert_keeps_an_existing_file(run, tmp_path):
     assert json.loads(run("inspect", target, "--json").out)["metadata"]["dtype"] == "bf16"
 
 
+def test_convert_never_writes_onto_what_it_reads(run, tmp_path):
+    source = tmp_path / "stage2.safetensors"
+    run("convert", TINY / "stage2.pt", source)
+    before = source.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(source)
+    for target in (source, tmp_path / "link.safetensors"):
+        assert "is what would be read" in run("convert", source, target, "--overwrite", code=2).err
+    assert source.read_bytes() == before
+
+
 def test_convert_refuses_another_kind_or_name(run, names, tmp_path):
     said = run("convert", TINY / "stage2.pt", tmp_path / "a.safetensors", "--kind", "stage1", code=2)
     assert "is a stage2 checkpoint, not stage1" in said.err

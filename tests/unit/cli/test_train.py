@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import resource
 import tempfile
 
 import pytest
 
 from flashvideo.checkpoints import outputs
+from flashvideo.checkpoints.locks import claimed
 from flashvideo.training import loop, runs
 
 
@@ -19,6 +19,15 @@ def test_the_command_line_trains_and_does_not_overwrite(run, write, tmp_path):
     assert "--resume" in run("train", config, "-o", tmp_path / "out", code=2).err
     assert "6 of 6 steps" in run("train", config, "-o", tmp_path / "out", "--resume").out
     assert "There is no configuration" in run("train", tmp_path / "nothing.toml", "-o", tmp_path / "x", code=2).err
+
+
+def test_two_do_not_train_in_one_folder(run, begun, tmp_path):
+    before = files_in(tmp_path / "out")
+    with claimed(tmp_path / "out" / "config.toml"):
+        assert "Another process trains in" in run("train", begun, "-o", tmp_path / "out", "--resume", code=2).err
+    assert files_in(tmp_path / "out") == before
+    assert "6 of 6 steps" in run("train", begun, "-o", tmp_path / "out", "--resume").out
+    assert not list((tmp_path / "out").glob("*.lock"))
 
 
 @pytest.fixture
@@ -54,16 +63,12 @@ def test_room_for_a_checkpoint_is_asked_for_before_the_first_step(run, write, tm
 
 
 @pytest.mark.parametrize("size", [100, 1_000, 20_000])
-def test_a_disk_that_fills_up_while_saving(run, begun, tmp_path, monkeypatch, size):
+def test_a_disk_that_fills_up_while_saving(run, begun, tmp_path, monkeypatch, small_files, size):
     """By the system's own limit on files: weights, optimiser or the log do not fit. The checkpoint before stays."""
     monkeypatch.setattr(outputs, "_largest_file", lambda: float("inf"))
     before = files_in(tmp_path / "out" / "checkpoints")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
+    with small_files(size):
         said = run("train", begun, "-o", tmp_path / "out", "--resume", "--stop-after", 2, code=1).err
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "failed: OSError: " in said
     assert "writing " in said
     assert files_in(tmp_path / "out" / "checkpoints") == before

@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -130,16 +129,12 @@ def test_spills_to_a_scratch_file_and_removes_it(vae, tmp_path, caplog):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_scratch_file_that_the_disk_has_no_room_for(vae, tmp_path):
+def test_a_scratch_file_that_the_disk_has_no_room_for(vae, tmp_path, small_files):
     """It is told when the file is made: writing to the mapping would end the process (SIGBUS), without a word."""
     latents = latents_of(1, 16, 4, 4, 5)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(OSError, match=r"a scratch file of .* GiB cannot be made in .*: File too large\. Make room"):
-            decode_latents(vae, latents, tile=2, host_budget=2_000_000, scratch=tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    told = r"a scratch file of .* GiB cannot be made in .*: File too large\. Make room"
+    with small_files(1000), pytest.raises(OSError, match=told):
+        decode_latents(vae, latents, tile=2, host_budget=2_000_000, scratch=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

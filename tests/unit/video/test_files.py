@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import resource
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -111,15 +110,10 @@ class TestNothingHalfWritten:
         assert (tmp_path / "old.mp4").read_bytes() == b"old"
 
     @pytest.mark.parametrize("frames", [4, 60])
-    def test_when_the_disk_is_full(self, tmp_path, frames):
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    def test_when_the_disk_is_full(self, tmp_path, small_files, frames):
         noise = torch.rand(1, 3, frames, 96, 128, generator=torch.Generator().manual_seed(0))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-        try:
-            with pytest.raises(OSError, match="half-written") as caught:
-                write_video(tmp_path / "out.mp4", noise)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with small_files(20_000), pytest.raises(OSError, match="half-written") as caught:
+            write_video(tmp_path / "out.mp4", noise)
         assert str(tmp_path / "out.mp4") in str(caught.value)
         assert not list(tmp_path.iterdir())
 
