@@ -141,7 +141,7 @@ def _read_frames(pictures: Pictures, wanted: list[int], framing: Framing, shares
         if filled == len(wanted):
             return clip
     if pictures.stream is None:
-        raise BadClipError("it has no video stream")
+        raise BadClipError("it has no video stream that can be decoded")
     raise BadClipError(f"it has {number + 1} frames; {wanted[-1] + 1} are needed for {framing.frames}")
 
 

@@ -267,7 +267,7 @@ def read_video(
     with _open_input(path) as container:
         pictures = Pictures(container)
         if pictures.stream is None:
-            raise ValueError(f"{path} has no video stream. Give a video.")
+            raise ValueError(f"{path} has no video stream that can be decoded. Give one of a usual codec.")
         enough = max_frames if fps is None else None
         try:
             for picture in pictures:

@@ -8,8 +8,8 @@ _STILLS = ("png", "mjpeg", "bmp", "gif", "tiff", "webp")  # codecs of cover pict
 
 
 def picture_tracks(container: Any) -> list[Any]:
-    """The video streams without cover pictures."""
-    return [stream for stream in container.streams.video if not _is_cover(stream, container)]
+    """The video streams that can be decoded, without cover pictures."""
+    return [stream for stream in _decodable(container.streams.video) if not _is_cover(stream, container)]
 
 
 def picture_track(container: Any) -> Any | None:
@@ -19,7 +19,12 @@ def picture_track(container: Any) -> Any | None:
 
 def sound_track(container: Any) -> Any | None:
     """The audio stream that is played, of those that can be decoded; None without any."""
-    return _chosen(container, [stream for stream in container.streams.audio if stream.codec_context is not None])
+    return _chosen(container, _decodable(container.streams.audio))
+
+
+def _decodable(streams: Any) -> list[Any]:
+    """Those of a codec that FFmpeg knows."""
+    return [stream for stream in streams if stream.codec_context is not None]
 
 
 def _is_cover(stream: Any, container: Any) -> bool:

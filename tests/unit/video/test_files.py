@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from flashvideo.training.media import BadClipError, Framing, read_clip
 from flashvideo.video import files as video_io
 from flashvideo.video.files import VideoWriter, check_output, read_metadata, read_video, write_image, write_video
 
@@ -220,6 +221,15 @@ class TestBadVideos:
             sound.writeframes(bytes(16000))
         with pytest.raises(ValueError, match="no video stream"):
             read_video(tmp_path / "in.wav")
+
+    def test_a_codec_that_nobody_knows(self, tmp_path):
+        path = write_video(tmp_path / "in.mp4", clip(5))
+        path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+        with pytest.raises(ValueError, match="no video stream that can be decoded"):
+            read_video(path)
+        for start in ("random", "first"):
+            with pytest.raises(BadClipError, match="no video stream that can be decoded"):
+                read_clip(path, Framing(32, 32, 5, start=start), torch.Generator())
 
     def test_truncated(self, tmp_path):
         path = write_video(tmp_path / "in.mp4", clip(24))
