@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -24,15 +25,18 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
     execute = node.execute.__func__  # type: ignore[attr-defined]
 
     @functools.cache
-    def sockets() -> tuple[_Checks, _Names]:
-        return _checks(node), _required(node)
+    def sockets() -> tuple[_Checks, _Names, tuple[io.Input, ...]]:
+        return _checks(node), _required(node), _widgets(node)
 
     @functools.wraps(execute)
     def checking(cls: type[io.ComfyNode], **values: Any) -> Any:
-        checks, required = sockets()
+        checks, required, widgets = sockets()
         for name, check in checks.items():
             if values.get(name) is not None:
                 check(name, values[name])
+        for widget in widgets:
+            if widget.id in values and not (widget.optional and values[widget.id] is None):
+                check_widget(node, widget, values[widget.id])
         _require_connected(required, values)
         return execute(cls, **values)
 
@@ -61,6 +65,32 @@ def _require_connected(required: _Names, values: dict[str, Any]) -> None:
 
 def _kind(value: Any) -> str:
     return f"a {type(value).__name__}"
+
+
+def _widgets(node: type[io.ComfyNode]) -> tuple[io.Input, ...]:
+    return tuple(entry for entry in node.define_schema().inputs if entry.io_type in _WIDGETS)
+
+
+def check_widget(node: type[io.ComfyNode], widget: Any, value: Any) -> None:
+    """Raise ValueError unless a widget has a value of its kind: what comes by a link, ComfyUI does not look at.
+
+    Numbers have their limits where they are used, which for linked ones may be wider than what the widget offers.
+    """
+    if widget.io_type == "COMBO":
+        known: Any = widget.options
+        if value not in known:  # a file of today, perhaps
+            known = next(entry.options for entry in _widgets(node) if entry.id == widget.id)  # type: ignore[attr-defined]
+        fits = value in known
+        expected = f"one of {', '.join(map(str, known[:_NAMED]))}{' ...' if len(known) > _NAMED else ''}"
+    elif widget.io_type == "STRING":
+        fits, expected = isinstance(value, str), "text"
+    else:
+        whole = widget.io_type == "INT"
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        fits, expected = number and (not whole or value == int(value)), "a whole number" if whole else "a number"
+    if not fits:
+        told = repr(value) if value is None or isinstance(value, str | int | float) else _kind(value)
+        raise ValueError(f"The {widget.id} is {told[:_TOLD]}; expected {expected}. Choose it on the node.")
 
 
 def check_latent(name: str, latent: Any) -> None:
@@ -168,4 +198,6 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {  # a VAE is asked for its kind
     "CLIP": check_clip,
     "CONDITIONING": check_conditioning,
 }
+_WIDGETS = ("COMBO", "STRING", "INT", "FLOAT")
+_NAMED, _TOLD = 20, 200  # options and characters in a message
 _NEVER_NONE = CHECKS.keys() - {"CLIP"}  # core gives None for a checkpoint without a text encoder

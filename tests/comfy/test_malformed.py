@@ -11,13 +11,15 @@ import torch
 from tests.comfy.conftest import Bench
 from tests.comfy.golden_models import STAGE2, VAE
 
+SOCKETS = ("LATENT", "IMAGE", "CONDITIONING", "AUDIO", "VIDEO", "MODEL", "CLIP")
+WIDGETS = ("INT", "FLOAT", "COMBO", "STRING")
 ZEROS = torch.zeros(1, 16, 1, 4, 4)
 
 
 def test_every_socket_of_every_node(bench: Bench) -> None:
     node = bench.add("ProbeMalformed")
     said = json.loads(bench.run().outputs[node[0]]["said"][0])
-    assert {kind for _, _, kind, *_ in said} == {"LATENT", "IMAGE", "CONDITIONING", "AUDIO", "VIDEO", "MODEL", "CLIP"}
+    assert {kind for _, _, kind, *_ in said} == set(SOCKETS + WIDGETS)
     assert len(said) > 500
     wrong = [entry for entry in said if entry[4] != "ValueError" or not in_words(*entry)]
     assert not wrong, "\n".join(map(str, wrong))

@@ -92,6 +92,20 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "MODEL": {**ANYTHING, "image": PICTURE},
     "CLIP": {**ANYTHING, "image": PICTURE},
 }
+ODD_NUMBERS = {
+    "text": "abc",
+    "list": [],
+    "object": object(),
+    "NaN": float("nan"),
+    "infinite": float("inf"),
+    "flag": True,
+}
+WIDGETS: dict[str, dict[str, Any]] = {
+    "INT": {**ODD_NUMBERS, "fraction": 0.5},
+    "FLOAT": ODD_NUMBERS,
+    "COMBO": {**ANYTHING, "option": "none of these", "tensor": PICTURE},
+    "STRING": {name: value for name, value in ANYTHING.items() if name != "text"},
+}
 
 
 class ProbeMalformed(io.ComfyNode):
@@ -108,7 +122,7 @@ class ProbeMalformed(io.ComfyNode):
             if not name.startswith("FlashVideo"):
                 continue
             for entry in node.define_schema().inputs:
-                for what, value in MALFORMED.get(entry.io_type, {}).items():
+                for what, value in (MALFORMED | WIDGETS).get(entry.io_type, {}).items():
                     said.append([name, entry.id, entry.io_type, what, *outcome(node, entry.id, value)])
                 if (
                     entry.io_type in MALFORMED.keys() - {"CLIP"}
@@ -116,6 +130,8 @@ class ProbeMalformed(io.ComfyNode):
                     and not getattr(entry, "lazy", False)
                 ):
                     said.append([name, entry.id, entry.io_type, "None", *outcome(node, entry.id, None)])
+                if entry.io_type in WIDGETS and not entry.optional:
+                    said.append([name, entry.id, entry.io_type, "nothing", *outcome(node, entry.id, None)])
         return io.NodeOutput(ui={"said": [json.dumps(said)]})
 
 
