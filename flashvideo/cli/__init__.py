@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
+from ..checkpoints.outputs import advice
 from ..tensors.failures import is_too_large
 from . import checkpoints, generate, report, train
 from .options import parse_options
@@ -38,6 +40,16 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _about_handles(error: BaseException | None) -> str:
+    """What to do where an error comes from one that says that no more files can be opened, and does not say it."""
+    words, cause = str(error), error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            return "" if advice(cause) in words else f"{advice(cause)}.\n"
+        cause = cause.__cause__ or cause.__context__
+    return ""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -77,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"\nfailed: {type(error).__name__}: {error}\n")
         if is_too_large(error):
             sys.stderr.write(f"{_TOO_LARGE}\n")
+        sys.stderr.write(_about_handles(error))
         if options.verbose:
             raise
         return EXIT_FAILURE

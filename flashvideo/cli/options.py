@@ -256,7 +256,7 @@ def _read_settings(file: Path) -> dict[str, str]:
     try:
         if (size := file.stat().st_size) > _MAX_SETTINGS:
             raise ValueError(f"it has {size} bytes, expected at most {_MAX_SETTINGS}")
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({error}). Mend it or take it away.") from error
     if not isinstance(table, dict) or set(table) - set(known):

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
+
+# Its own is shared with forked processes, and stays locked if one of those is killed inside it.
+tqdm.set_lock(threading.RLock())
 
 
 def escape_what_cannot_be_shown() -> None:

@@ -139,7 +139,7 @@ def _read_one(path: Path) -> dict[str, Any]:
     try:
         if (size := path.stat().st_size) > MAX_FILE:
             raise ValueError(f"{path} has {size} bytes; expected a configuration of at most {MAX_FILE}.")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ValueError(f"There is no configuration {path}. The bundled ones lie in flashvideo/configs.") from None
     except OSError as error:
