@@ -262,7 +262,7 @@ def _open_pickle(path: Path) -> WeightFile:
 
 
 _SHARDED = ("*.safetensors.index.json", "*pytorch_model*.bin.index.json")  # what a folder may hold, best first
-_WHOLE = ("*.safetensors", "*pytorch_model*.bin")
+_WHOLE = ("*.safetensors", "*_model*.bin")  # pytorch_model, diffusion_pytorch_model, a LoRA's adapter_model
 
 
 def _weight_files(folder: Path) -> list[Path]:

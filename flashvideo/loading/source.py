@@ -28,6 +28,10 @@ from .lora import LoraPairs
 log = logging.getLogger(__name__)
 
 _BALLAST = re.compile(r"(^|\.)loss|freqs_(sin|cos)$|(^|\.)position_embeddings\.weight$")
+_MERGE = (
+    "It holds a LoRA that PEFT has not merged: merge it (merge_and_unload) and save that, or save the adapter alone "
+    "and load it as a LoRA."
+)
 NETWORK_KEYWORDS = {
     *("num_layers", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "patch_size"),
     *("text_embed_dim", "time_embed_dim", "max_text_seq_length", "norm_eps"),
@@ -91,9 +95,11 @@ class TransformerSource:
         if self.shape_errors:
             problems.append(f"wrong shape: {name_list(self.shape_errors)}")
         if problems:
+            unmerged = any(".base_layer." in name for name in self.unexpected)
+            advice = _MERGE if unmerged else "Use an unchanged checkpoint, or convert the right file."
             raise ValueError(
                 f"{path} does not hold a whole {self.kind} transformer ({self.layout.kind} layout). "
-                f"{'; '.join(problems)}. Use an unchanged checkpoint, or convert the right file."
+                f"{'; '.join(problems)}. {advice}"
             )
         skipped = [*self.ballast, *self.outside]
         if skipped:

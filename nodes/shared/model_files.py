@@ -17,14 +17,25 @@ BUNDLED = {
     "vae": {"tiny-vae.safetensors (bundled)": _TINY / "vae.safetensors"},
     "text": {"tiny-text (bundled)": _TINY / "text" / "model.safetensors"},
 }
+_GGUF = ("stage1", "stage2", "text")  # what is quantised to it; VAEs are not
 
 
 def model_choices(folder: str, kind: str = "") -> list[str]:
     """Names for a loader's menu: the files of a ComfyUI model folder, then the bundled model of this kind. Never empty:
     ComfyUI would only say that a required input is missing.
     """
-    files = [*folder_paths.get_filename_list(folder), *BUNDLED.get(kind, {})]
+    files = [*_files(folder, kind), *BUNDLED.get(kind, {})]
     return files or [f"(no file in models/{folder})"]
+
+
+def _files(folder: str, kind: str) -> list[str]:
+    """The files that ComfyUI lists, and GGUF ones, which it leaves out."""
+    files = list(folder_paths.get_filename_list(folder))
+    if kind not in _GGUF:
+        return files
+    found = (folder_paths.recursive_search(home, [".git"])[0] for home in folder_paths.get_folder_paths(folder))
+    quantised = {name for names in found for name in names if name.lower().endswith(".gguf")}
+    return [*files, *sorted(quantised.difference(files))]
 
 
 def model_path(folder: str, name: str, kind: str = "") -> str:
@@ -34,7 +45,7 @@ def model_path(folder: str, name: str, kind: str = "") -> str:
         ValueError: no such entry; says where the file comes from. Names that leave the folder are none.
     """
     bundled = BUNDLED.get(kind, {})
-    if name not in [*bundled, *folder_paths.get_filename_list(folder)]:
+    if name not in [*bundled, *_files(folder, kind)]:
         raise ValueError(f"There is no {name!r} in models/{folder}. {_advice(folder, name, kind)}")
     return str(bundled[name] if name in bundled else folder_paths.get_full_path_or_raise(folder, name))
 

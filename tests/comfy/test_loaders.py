@@ -277,3 +277,15 @@ def test_wrong_files_are_refused_in_words(server: Any, tmp_path: Path, golden: A
 def test_the_other_stage_is_refused(bench: Bench, model_files: dict[str, Path]) -> None:
     bench.add("ProbeModel", model=bench.add("FlashVideoLoadStage2", model_name="converted/stage1-fp32.safetensors"))
     assert "Stage I transformer" in bench.fails()
+
+
+def test_gguf_files_are_in_the_menus_that_read_them(bench: Bench, tmp_path: Path) -> None:
+    """ComfyUI lists none. What cannot be read is said on the node."""
+    (tmp_path / "q.gguf").write_bytes(b"GGUF" + bytes(60))
+    for folder in ("diffusion_models", "text_encoders", "vae", "loras"):
+        bench.server.add_model(folder, tmp_path / "q.gguf", "deep/q.gguf")
+    kinds = ("LoadStage1", "LoadStage2", "LoadTextEncoder", "LoadVAE", "LoadLora")
+    listed = [kind for kind in kinds if "deep/q.gguf" in str(bench.server.get(f"/object_info/FlashVideo{kind}"))]
+    assert listed == ["LoadStage1", "LoadStage2", "LoadTextEncoder"]
+    bench.add("PreviewAny", source=bench.add("FlashVideoLoadStage2", model_name="deep/q.gguf"))
+    assert "q.gguf" in bench.fails()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from flashvideo import (
     FlashVideoTransformer3DModel,
@@ -284,6 +285,16 @@ def test_a_transformer_is_no_vae_and_the_reverse(tmp_path):
     with pytest.raises(ValueError, match="is a stage1 checkpoint, not vae"):
         convert_checkpoint(TINY / "stage1.pt", tmp_path / "x.safetensors", kind="vae")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lora_that_is_not_merged_is_told(tmp_path):
+    """A whole model saved while PEFT's layers stand around its own."""
+    path = convert_checkpoint(TINY / "stage2.pt", tmp_path / "model.safetensors")
+    wrapped = {re.sub(r"(qkv|attn_out)\.(?=weight|bias)", r"\1.base_layer.", n): t for n, t in load_file(path).items()}
+    wrapped["layers.0.qkv.lora_A.default.weight"] = torch.zeros(2, 128)
+    save_file(wrapped, tmp_path / "wrapped.safetensors")
+    with pytest.raises(ValueError, match=r"a LoRA that PEFT has not merged: merge it \(merge_and_unload\)"):
+        load_stage2(tmp_path / "wrapped.safetensors")
 
 
 # ---- memory ----

@@ -8,10 +8,11 @@ import json
 import logging
 import math
 import re
+import shutil
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint, load_stage1
 from flashvideo.loading.lora import open_lora, read_lora, save_lora
@@ -103,7 +104,10 @@ def test_scales_are_pefts(twin, tmp_path, config):
     save_file(state, named, metadata={"lora_adapter_metadata": json.dumps(header)})
     model.merge_and_unload().save_pretrained(tmp_path / "merged")
     reference = load_stage1(tmp_path / "merged")
-    for path in (tmp_path / "peft", tmp_path / "peft" / "adapter_model.safetensors", named):
+    (tmp_path / "pickled").mkdir()
+    torch.save(load_file(tmp_path / "peft" / "adapter_model.safetensors"), tmp_path / "pickled" / "adapter_model.bin")
+    shutil.copy(tmp_path / "peft" / "adapter_config.json", tmp_path / "pickled")
+    for path in (tmp_path / "peft", tmp_path / "peft" / "adapter_model.safetensors", tmp_path / "pickled", named):
         assert scales(path) == expected
         assert open_lora(path).notes == ()
         loaded = load_stage1(folder, lora=path)
