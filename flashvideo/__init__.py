@@ -25,6 +25,7 @@ _EXPORTS = {
     "encode_video": "vae.codec",
     "decode_latents": "vae.codec",
     "decode_stream": "vae.codec",
+    "score_video": "scores.score",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

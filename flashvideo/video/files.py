@@ -234,7 +234,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises:
         ValueError: a missing file, or none that can be read.
     """
-    with _open_input(path) as container:
+    with open_video(path) as container:
         tags = {readable(key).lower(): readable(value) for key, value in container.metadata.items()}
     return {key: value for key, value in tags.items() if key not in _CONTAINER_TAGS}
 
@@ -264,7 +264,7 @@ def read_video(
     if fps is not None:
         check_fps(fps)
     frames: list[Pixels] = []
-    with _open_input(path) as container:
+    with open_video(path) as container:
         pictures = Pictures(container)
         if pictures.stream is None:
             raise ValueError(f"{path} has no video stream that can be decoded. Give one of a usual codec.")
@@ -356,7 +356,12 @@ def _check_metadata(metadata: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _open_input(path: str | Path) -> Iterator[Any]:
+def open_video(path: str | Path) -> Iterator[Any]:
+    """PyAV's container of a video file, closed at the end of the block.
+
+    Raises:
+        ValueError: a missing file, or one that is something else.
+    """
     from av.error import FFmpegError
 
     path = expanded(path)

@@ -1,0 +1,120 @@
+"""All scores of a video, in one pass over its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from .borders import Border, BorderMeasure
+from .detail import Detail, DetailMeasure
+from .flicker import Flicker, FlickerMeasure
+from .frames import File, Frames
+from .likeness import Likeness, LikenessMeasure
+from .periods import Pulse, PulseMeasure
+from .reference import Reference, ReferenceMeasure
+from .series import binned
+
+Progress = Callable[[str, int, int], None]
+SERIES = ("seconds", "sharpness", "likeness", "colour", "flicker", "change", "psnr", "ssim")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What :func:`score_video` found; see ``docs/scores.md`` for what each number means.
+
+    Attributes:
+        frames: that were scored.
+        size: (height, width).
+        detail, likeness, flicker: measures; their fields say what they are.
+        border: the highest standing step, None without one.
+        pulse: the strongest periodic change, None without one.
+        reference: None without a true video.
+        series: numbers over time, at most 2000 of each: means of as many neighbouring frames as that takes.
+        remarks: what was aligned or left out, in sentences.
+    """
+
+    frames: int
+    size: tuple[int, int]
+    detail: Detail
+    likeness: Likeness
+    flicker: Flicker
+    border: Border | None
+    pulse: Pulse | None
+    reference: Reference | None
+    series: dict[str, list[float | None]] = field(repr=False)
+    remarks: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """One flat object for JSON: the indices, then ``details``, ``series``, ``video`` and ``remarks``."""
+        indices: dict[str, Any] = {
+            "sharpness": self.detail.sharpness,
+            "likeness": self.likeness.likeness,
+            "drift": self.likeness.drift,
+            "flicker": self.flicker.flicker,
+            "seam": self.border.levels if self.border else 0.0,
+            "pulse": self.pulse.share if self.pulse else 0.0,
+        }
+        if self.reference is not None:
+            indices |= asdict(self.reference)
+        details = {
+            "bands": self.detail.bands,
+            "colour_shift": self.likeness.colour_shift,
+            "flicker": {"brightness": self.flicker.brightness, "boiling": self.flicker.boiling},
+            "seam": asdict(self.border) if self.border else None,
+            "pulse": asdict(self.pulse) if self.pulse else None,
+        }
+        video = {"frames": self.frames, "height": self.size[0], "width": self.size[1]}
+        return {
+            **indices,
+            "details": details,
+            "series": self.series,
+            "video": video,
+            "remarks": list(self.remarks),
+        }
+
+
+def score_video(
+    video: File, *, against: File | None = None, true: File | None = None, progress: Progress | None = None
+) -> Scores:
+    """Score a video of any length, frame by frame; nothing but numbers is kept of a frame.
+
+    Args:
+        video: a path, or a binary file.
+        against: the source that it was made from, of any size and rate: likeness, colours, flicker, seams and pulses
+            are then what the video has beyond it.
+        true: the video that it should equal, of the same size, frame by frame.
+        progress: called with (what, frames done, frames in all or 0).
+
+    Raises:
+        ValueError: files that are missing, damaged or no videos; sizes that cannot be held against each other.
+    """
+    detail, likeness, flicker = DetailMeasure(), LikenessMeasure(), FlickerMeasure()
+    borders, pulse, reference = BorderMeasure(), PulseMeasure(), ReferenceMeasure()
+    series: dict[str, list[float | None]] = {name: [] for name in SERIES}
+    with Frames(video, against, true) as frames:
+        for frame in frames:
+            fine = detail.add(frame.luma)
+            alike, colour = likeness.add(frame)
+            borders.add(frame)
+            now: dict[str, float | None] = {"seconds": frame.seconds, "sharpness": fine, "likeness": alike}
+            now |= {"colour": colour, "flicker": flicker.add(frame), "change": pulse.add(frame)}
+            if frame.true is not None and frame.true_luma is not None:
+                now["psnr"], now["ssim"] = reference.add(frame.video, frame.true, frame.luma, frame.true_luma)
+            for name, values in series.items():
+                values.append(now.get(name))
+            if progress is not None:
+                progress("Score", frame.index + 1, frames.total)
+        size, remarks = frames.size, tuple(frames.remarks)
+    return Scores(
+        len(series["seconds"]),
+        size,
+        detail.result(),
+        likeness.result(),
+        flicker.result(),
+        borders.result(),
+        pulse.result(),
+        reference.result(),
+        {name: binned(values) for name, values in series.items() if any(v is not None for v in values)},
+        remarks,
+    )
