@@ -26,6 +26,7 @@ _EXPORTS = {
     "decode_latents": "vae.codec",
     "decode_stream": "vae.codec",
     "score_video": "scores.score",
+    "Scores": "scores.score",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -14,10 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints.paths import expanded
 from ..video.ffmpeg import open_input
 from ..video.files import open_video
 from ..video.reading import Pictures
 from ..video.resize import stretching
+from ..video.whole import is_cut_short
 
 File = str | Path | BinaryIO
 
@@ -258,6 +260,8 @@ def _name(file: File, what: str) -> str:
 def _open(file: File) -> Iterator[Any]:
     if isinstance(file, (str, Path)):
         with open_video(file) as container:
+            if is_cut_short(expanded(file)):  # before any work, not when its end is reached
+                raise ValueError(f"{file} is cut short: it ends before it should. Copy or download it again.")
             yield container
         return
     from av.error import FFmpegError
