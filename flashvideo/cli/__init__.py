@@ -1,4 +1,4 @@
-"""The command line: ``flashvideo generate | refine | decode | convert | inspect | train | report | score``."""
+"""``flashvideo generate | refine | decode | convert | inspect | train | report | score | compare``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from .. import __version__
 from ..checkpoints.outputs import advice
 from ..tensors.failures import is_too_large
-from . import checkpoints, generate, report, score, train
+from . import checkpoints, compare, generate, report, score, train
 from .options import parse_options
 from .progress import escape_what_cannot_be_shown
 
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_commands(commands)
     report.add_commands(commands)
     score.add_commands(commands)
+    compare.add_commands(commands)
     return parser
 
 

@@ -221,14 +221,26 @@ class Editor:
 
 
 @contextmanager
-def editor(server: ComfyServer, size: tuple[int, int] = (1600, 1000)) -> Iterator[Editor]:
-    """A browser with one page; nothing is opened yet."""
+def chromium() -> Iterator[Any]:
+    """A browser, of which a process may have one at a time."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(_FLAGS))
         try:
-            page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
-            yield Editor(page, server)
+            yield browser
         finally:
             browser.close()
+
+
+def new_editor(browser: Any, server: ComfyServer, size: tuple[int, int] = (1600, 1000)) -> Editor:
+    """A page of its own in a browser; nothing is opened yet."""
+    page = browser.new_context(viewport={"width": size[0], "height": size[1]}).new_page()
+    return Editor(page, server)
+
+
+@contextmanager
+def editor(server: ComfyServer, size: tuple[int, int] = (1600, 1000)) -> Iterator[Editor]:
+    """A browser with one page; nothing is opened yet."""
+    with chromium() as browser:
+        yield new_editor(browser, server, size)

@@ -1,0 +1,59 @@
+// What the page shows, and which frame of a video is on the screen at a time.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const element = (id) => document.getElementById(id);
+
+/** An element with attributes and children; strings become text, never markup. */
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** Frames of a video by their times: `start(i)`, `middle(i)` in seconds, and `at(seconds)` the number of the shown one. */
+class FrameTimes {
+  constructor({ count, rate, times, end }) {
+    Object.assign(this, { count, rate, times, end });
+  }
+
+  start(index) {
+    return this.times ? this.times[index] : index / this.rate;
+  }
+
+  stop(index) {
+    return index + 1 < this.count ? this.start(index + 1) : this.end;
+  }
+
+  middle(index) {
+    return (this.start(index) + this.stop(index)) / 2;
+  }
+
+  at(seconds) {
+    const time = seconds + CLOCKS_DIFFER;
+    if (!this.times) return Math.min(this.count - 1, Math.max(0, Math.floor(time * this.rate)));
+    let low = 0;
+    let high = this.count - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.times[middle] <= time) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+}
+
+const CLOCKS_DIFFER = 0.0015; // seconds: WebM rounds times to a thousandth
+const videos = data.videos.map((video, index) => ({ ...video, index, frames: new FrameTimes(video) }));
+const results = videos.filter((video) => video.role === "result");
+const references = videos.filter((video) => video.role !== "result");
+const timeline = videos[data.timeline].frames; // the frames that stepping goes through
+
+/** An address of a video that lies in the page itself, or beside it. */
+function address(video) {
+  if (video.file) return video.file;
+  const holder = element(`video-${video.index}`);
+  const bytes = Uint8Array.from(atob(holder.textContent), (letter) => letter.charCodeAt(0));
+  holder.remove();
+  return URL.createObjectURL(new Blob([bytes], { type: video.type }));
+}
