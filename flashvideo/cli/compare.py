@@ -52,8 +52,10 @@ def _compare(options: argparse.Namespace) -> int:
     with Bars() as bars:
 
         def score(path: Path) -> Mapping[str, Any]:
-            named = lambda _, done, total: bars(f"Score {path.name}", done, total)  # noqa: E731
-            return score_video(path, against=against, true=true, progress=named).to_dict()
+            def show(what: str, done: int, total: int) -> None:
+                bars(f"{what} {path.name}", done, total)
+
+            return score_video(path, against=against, true=true, progress=show).to_dict()
 
         page, tally = write_page(
             options.output,

@@ -35,6 +35,7 @@ class Bars:
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
+        total = total if total >= done else done + 1  # 0, and too few, where a file does not tell
         if self._bar is None or self._what != what or self._bar.n > done:
             self.close()
             self._what = what

@@ -53,11 +53,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def _score(options: argparse.Namespace) -> int:
     with Bars() as bars:
-
-        def show(what: str, done: int, total: int) -> None:
-            bars(what, done, total if total >= done else done + 1)  # 0, and too few, where a file does not tell
-
-        scores = score_video(options.video, against=options.against, true=options.true, progress=show)
+        scores = score_video(options.video, against=options.against, true=options.true, progress=bars)
     if options.json:
         say(json.dumps(scores.to_dict(), allow_nan=False, ensure_ascii=False))
     else:

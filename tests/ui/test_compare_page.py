@@ -13,6 +13,7 @@ import pytest
 from flashvideo.scores.page import Entry, write_page
 from flashvideo.scores.page.votes import read_session
 from flashvideo.video.files import write_video
+from tests.coded_videos import write_coded
 from tests.ui.compare_page import CONTRASTS, FPS, FRAMES, HEIGHT, NAMES, TIMES, VIDEOS, WIDTH, Page, numbered, shade
 
 
@@ -344,7 +345,7 @@ def test_videos_beside_the_page_and_of_other_rates_play_too(browser: Any, folder
     """Ten and twenty frames a second, one shorter, one of odd sides that browsers do not play: by their times."""
     write_video(tmp_path / "fast.mp4", numbered(40, 0.3), 20, crf=1)
     write_video(tmp_path / "short.mp4", numbered(FRAMES, 0.3)[:, :, :8], FPS, crf=1)
-    odd(tmp_path / "odd.mkv")
+    write_coded(tmp_path / "odd.mkv", numbered(FRAMES, 0.3, 47, 63), "ffv1", "bgr0", FPS)
     entries = [Entry(folder / "first.mp4"), *(Entry(tmp_path / name) for name in ("fast.mp4", "short.mp4", "odd.mkv"))]
     file, _ = write_page(tmp_path / "page", entries, embed_up_to=0)
     assert len(list((tmp_path / "page" / "videos").iterdir())) == 4
@@ -361,17 +362,20 @@ def test_videos_beside_the_page_and_of_other_rates_play_too(browser: Any, folder
     opened.context.close()
 
 
-def odd(path: Path) -> None:
-    """Twenty frames of 63x47 in FFV1, which no browser plays."""
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=FPS)
-        stream.width, stream.height, stream.pix_fmt = 63, 47, "bgr0"
-        for frame in numbered(FRAMES, 0.3, 47, 63)[0].permute(1, 2, 3, 0):
-            pixels = (frame * 255).byte().contiguous().numpy()
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="bgr0")))
-        container.mux(stream.encode())
+def test_frames_are_exact_in_other_containers_and_at_uneven_times(browser: Any, tmp_path: Path) -> None:
+    """By their pixels, after each step."""
+    video, times = numbered(FRAMES, 0.3), [0, 100, 150, *(350 + 100 * number for number in range(FRAMES - 3))]
+    even = write_coded(tmp_path / "even.webm", video, "libvpx-vp9", "yuv420p", FPS)
+    uneven = write_coded(tmp_path / "uneven.mp4", video, "libx264", "yuv420p", FPS, times)
+    file, _ = write_page(tmp_path / "page", [Entry(even), Entry(uneven)])
+    opened = Page(browser, file)
+    opened.press("g")
+    for number in range(FRAMES - 1):
+        shown = max(index for index, time in enumerate(times) if time <= 100 * number)
+        assert opened.frames() == [number, shown]
+        opened.press(".")
+    assert opened.problems == []
+    opened.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

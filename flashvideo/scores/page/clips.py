@@ -141,7 +141,9 @@ def _read(entry: Entry, role: str) -> Clip:
     size = (width, height)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-    return Clip(entry, role, digest[:16], size, size, timing, rate, codec, path.stat().st_size, played, remarks)
+    clip = Clip(entry, role, digest[:16], size, size, timing, rate, codec, path.stat().st_size, played, remarks)
+    # WebM does not say how long a picture lasts, and browsers guess by its rate.
+    return clip if clip.is_steady or played != "video/webm" else replace(clip, played="")
 
 
 def _digest(file: Any) -> str:

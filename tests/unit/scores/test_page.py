@@ -15,33 +15,13 @@ import torch
 from flashvideo.cli import main
 from flashvideo.scores.page import Entry, write_page
 from flashvideo.video.files import read_video, write_video
+from tests.coded_videos import write_coded
 
 
 def clip(path: Path, frames: int = 6, fps: float = 10, size: tuple[int, int] = (48, 80), level: float = 0.4) -> Path:
     video = torch.full((1, 3, frames, *size), level)
     video[..., : size[1] // 2] = torch.linspace(0.1, 0.9, frames)[None, None, :, None, None]
     return write_video(path, video, fps, overwrite=True)
-
-
-def recoded(path: Path, codec: str, pixel_format: str, source: Path, times: list[int] | None = None) -> Path:
-    """A video's frames in another codec, shown at these thousandths of a second."""
-    import av
-
-    video, rate = read_video(source)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
-        stream.height, stream.width, stream.pix_fmt = video.shape[3], video.shape[4], pixel_format
-        for index, frame in enumerate(video[0].permute(1, 2, 3, 0)):
-            picture = av.VideoFrame.from_ndarray((frame * 255).byte().contiguous().numpy(), format="rgb24")
-            picture = picture.reformat(format=pixel_format)
-            if times is not None:
-                from fractions import Fraction
-
-                picture.pts, picture.time_base = times[index], Fraction(1, 1000)
-                stream.codec_context.time_base = Fraction(1, 1000)
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return path
 
 
 @pytest.fixture
@@ -183,7 +163,7 @@ def test_other_sizes_lengths_and_rates_are_told(tmp_path: Path, two: list[Entry]
 def test_what_browsers_do_not_play_is_encoded(
     tmp_path: Path, two: list[Entry], codec: str, pixel_format: str, suffix: str, played: bool
 ) -> None:
-    path = recoded(tmp_path / f"other{suffix}", codec, pixel_format, two[0].path)
+    path = write_coded(tmp_path / f"other{suffix}", read_video(two[0].path)[0], codec, pixel_format, 10)
     page, _ = write_page(tmp_path / "page", [two[0], Entry(path)])
     elements, data = read(page)
     shown = data["videos"][1]
@@ -198,24 +178,25 @@ def test_what_browsers_do_not_play_is_encoded(
 
 
 def test_frames_of_an_uneven_rate_keep_their_times(tmp_path: Path, two: list[Entry]) -> None:
-    path = recoded(tmp_path / "uneven.mp4", "libx264", "yuv420p", two[0].path, [0, 100, 150, 400, 500, 600])
+    times = [0, 100, 150, 400, 500, 600]
+    path = write_coded(tmp_path / "uneven.mp4", read_video(two[0].path)[0], "libx264", "yuv420p", 10, times)
     _, data = read(write_page(tmp_path / "page", [two[0], Entry(path)])[0])
-    assert data["videos"][1]["times"] == pytest.approx([0, 0.1, 0.15, 0.4, 0.5, 0.6], abs=2e-3)
+    assert data["videos"][1]["times"] == pytest.approx([time / 1000 for time in times], abs=2e-3)
     assert data["videos"][0]["times"] is None
 
 
-def test_odd_sides_are_made_even_and_shown_as_they_were(tmp_path: Path, two: list[Entry]) -> None:
-    path = recoded(tmp_path / "odd.mkv", "ffv1", "bgr0", two[0].path)
-    video, _ = read_video(path)
-    import av
+def test_webm_is_played_as_it_is_at_a_steady_rate_only(tmp_path: Path, two: list[Entry]) -> None:
+    """Browsers guess there how long a picture lasts."""
+    video, _ = read_video(two[0].path)
+    for times, played in ((None, "video/webm"), ([0, 100, 150, 400, 500, 600], "video/mp4")):
+        path = write_coded(tmp_path / "clip.webm", video, "libvpx-vp9", "yuv420p", 10, times)
+        _, data = read(write_page(tmp_path / "page", [two[0], Entry(path)], overwrite=True)[0])
+        assert data["videos"][1]["type"] == played
 
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 79, 47, "bgr0"
-        for frame in video[0, :, :, :47, :79].permute(1, 2, 3, 0):
-            picture = av.VideoFrame.from_ndarray((frame * 255).byte().contiguous().numpy(), format="rgb24")
-            container.mux(stream.encode(picture.reformat(format="bgr0")))
-        container.mux(stream.encode())
+
+def test_odd_sides_are_made_even_and_shown_as_they_were(tmp_path: Path, two: list[Entry]) -> None:
+    video, _ = read_video(two[0].path)
+    path = write_coded(tmp_path / "odd.mkv", video[..., :47, :79], "ffv1", "bgr0", 10)
     _, data = read(write_page(tmp_path / "page", [Entry(path)], source=two[0])[0])
     assert (data["videos"][0]["size"], data["videos"][0]["coded"]) == ([79, 47], [80, 48])
 

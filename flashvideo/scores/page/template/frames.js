@@ -53,7 +53,9 @@ const timeline = videos[data.timeline].frames; // the frames that stepping goes 
 function address(video) {
   if (video.file) return video.file;
   const holder = element(`video-${video.index}`);
-  const bytes = Uint8Array.from(atob(holder.textContent), (letter) => letter.charCodeAt(0));
+  const letters = atob(holder.textContent);
   holder.remove();
+  const bytes = new Uint8Array(letters.length);
+  for (let index = 0; index < bytes.length; index++) bytes[index] = letters.charCodeAt(index);
   return URL.createObjectURL(new Blob([bytes], { type: video.type }));
 }
