@@ -13,7 +13,7 @@ from torch import Tensor
 BANDS = ("1/4 to 1/2", "1/8 to 1/4", "1/16 to 1/8", "1/32 to 1/16")  # cycles a pixel, octaves, the finest first
 _PATCH = 64  # pixels; smaller videos have smaller ones
 _PATCHES = 24
-_REFERENCE = 2  # the octave that the finest one is held against
+_FINE = 0.8, 0.2  # weights of the finest octaves; the second one still differs where nothing is left in the first
 _ROUNDING = 1 / 12  # power a pixel of rounding to whole levels
 
 
@@ -22,8 +22,9 @@ class Detail:
     """Mean over a video.
 
     Attributes:
-        sharpness: amplitude in the finest octave, relative to that two octaves below: about 1 where amplitude falls as
-            1/f, as in the sharpest pictures, 0 for an enlargement. Contrast and brightness do not matter.
+        sharpness: amplitude in the two finest octaves, the finest counting most, relative to the two below: about 1
+            where amplitude falls as 1/f, as in the sharpest pictures, 0 for an enlargement. Contrast and brightness do
+            not matter.
         bands: power of each of :data:`BANDS` in dB, of levels of 255 squared.
     """
 
@@ -53,8 +54,11 @@ class DetailMeasure:
 
 def sharpness_of(powers: Tensor) -> float:
     """Of the octaves' powers; rounding to whole levels is no detail."""
-    fine, reference = float(powers[0]), float(powers[_REFERENCE])
-    return math.sqrt(max(0.0, fine - _ROUNDING) / reference) if reference > _ROUNDING else 0.0
+    coarse = float(powers[len(_FINE) :].mean())
+    if coarse <= _ROUNDING:
+        return 0.0
+    fine = [max(0.0, float(power) - _ROUNDING / 4**number) for number, power in enumerate(powers[: len(_FINE)])]
+    return sum(weight * math.sqrt(power / coarse) for weight, power in zip(_FINE, fine, strict=True))
 
 
 def band_powers(luma: Tensor) -> Tensor:
