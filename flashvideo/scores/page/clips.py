@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,6 @@ class Clip:
         return self.entry.name or self.entry.path.stem
 
     @property
-    def is_steady(self) -> bool:
-        """Whether picture n is shown at n / rate."""
-        return all(abs(time * self.rate - number) < _EVEN for number, time in enumerate(self.timing.times))
-
-    @property
     def facts(self) -> str:
         width, height = self.size
         seconds = f"{float(self.timing.end):.2f} s"
@@ -136,14 +130,12 @@ def _read(entry: Entry, role: str) -> Clip:
         height, width = first.pixels().shape[:2]
         timing = pictures.timing()
         rate = timing.average(pictures.rates)
-        played = _played(path, container, pictures, first)
+        played = _played(path, container, pictures, first, rate)
         codec, remarks = pictures.stream.codec_context.name, tuple(pictures.remarks)
     size = (width, height)
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-    clip = Clip(entry, role, digest[:16], size, size, timing, rate, codec, path.stat().st_size, played, remarks)
-    # WebM does not say how long a picture lasts, and browsers guess by its rate.
-    return clip if clip.is_steady or played != "video/webm" else replace(clip, played="")
+    return Clip(entry, role, digest[:16], size, size, timing, rate, codec, path.stat().st_size, played, remarks)
 
 
 def _digest(file: Any) -> str:
@@ -153,14 +145,16 @@ def _digest(file: Any) -> str:
     return digest.hexdigest()
 
 
-def _played(path: Path, container: Any, pictures: Pictures, first: Picture) -> str:
-    """The media type of a file whose frames browsers show at the same times as we do; "" for others."""
-    times = [pictures.first, *(pictures.first + time for time in pictures.timing().times[1:])]
-    in_order = all(before < after for before, after in pairwise(times))
-    at_once = abs(pictures.first) < pictures.timing().end / len(times) / 4
+def _played(path: Path, container: Any, pictures: Pictures, first: Picture, rate: Fraction) -> str:
+    """The media type of a file whose frames browsers show at the times at which they are; "" for others.
+
+    At uneven times they do not: files say how long a picture lasts in the order of decoding, or not at all.
+    """
+    times = pictures.timing().times
+    is_steady = all(abs((pictures.first + time) * rate - number) < _EVEN for number, time in enumerate(times))
     usual = first.frame.format.name in _PLAYED.get(pictures.stream.codec_context.codec.canonical_name, ())
     alone = len(picture_tracks(container)) == 1
-    return _CONTAINERS.get(path.suffix.lower(), "") if in_order and at_once and usual and alone else ""
+    return _CONTAINERS.get(path.suffix.lower(), "") if is_steady and usual and alone else ""
 
 
 def _told_apart(clips: list[Clip]) -> list[Clip]:

@@ -149,7 +149,6 @@ def _data(
             "coded": clip.coded,
             "count": len(clip.timing),
             "rate": float(clip.rate),
-            "times": None if clip.is_steady else [float(time) for time in clip.timing.times],
             "end": float(clip.timing.end),
             "type": clip.played,
             "file": f"{_VIDEOS}/{kept[index].name}" if kept else None,

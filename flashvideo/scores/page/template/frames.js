@@ -11,35 +11,22 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Frames of a video by their times: `start(i)`, `middle(i)` in seconds, and `at(seconds)` the number of the shown one. */
+/** Frames of a video at a steady rate: `start(i)`, `middle(i)` in seconds, and `at(seconds)` the number of the shown one. */
 class FrameTimes {
-  constructor({ count, rate, times, end }) {
-    Object.assign(this, { count, rate, times, end });
+  constructor({ count, rate, end }) {
+    Object.assign(this, { count, rate, end });
   }
 
   start(index) {
-    return this.times ? this.times[index] : index / this.rate;
-  }
-
-  stop(index) {
-    return index + 1 < this.count ? this.start(index + 1) : this.end;
+    return index / this.rate;
   }
 
   middle(index) {
-    return (this.start(index) + this.stop(index)) / 2;
+    return (index + 0.5) / this.rate;
   }
 
   at(seconds) {
-    const time = seconds + CLOCKS_DIFFER;
-    if (!this.times) return Math.min(this.count - 1, Math.max(0, Math.floor(time * this.rate)));
-    let low = 0;
-    let high = this.count - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (this.times[middle] <= time) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    return Math.min(this.count - 1, Math.max(0, Math.floor((seconds + CLOCKS_DIFFER) * this.rate)));
   }
 }
 
