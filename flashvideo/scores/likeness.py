@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .frames import Frame
 from .series import moving_mean, spread
 
 CAP = 100.0  # dB, of what is equal
+_CELL = 8  # pixels
+_FITS = 3
 _SMOOTHED = 12  # frames over which colours are averaged, at most
 _STRETCHES, _SURE = 6, 5.0  # parts of a video, and the deviations of their mean that chance may bring
 _CUT = 24.0  # median change of a picture, in levels, from which on it is another scene
@@ -57,12 +60,12 @@ class LikenessMeasure:
         return decibel(error), sum(means) / 3
 
     def _step(self, frame: Frame) -> float:
-        """Of every colour's median over the picture since the frame before; none over a cut."""
-        small = torch.nn.functional.avg_pool2d(frame.video.float(), 8).flatten(1)
+        """Of every colour since the frame before, in most of the picture; none over a cut."""
+        small = F.avg_pool2d(frame.video.float(), _CELL)
         before, self._before = self._before, small
         if before is None:
             return 0.0
-        steps = (small - before).median(dim=1).values
+        steps = stepped(before, small)
         if float((small - before).abs().median()) > _CUT:
             steps = torch.zeros(3)
         for colours, step in zip(self._colours, steps.tolist(), strict=True):
@@ -75,6 +78,27 @@ class LikenessMeasure:
         shift = tuple(sum(colours) / len(colours) for colours in self._colours)
         drift = max(departed(list(colours)) for colours in self._colours)
         return Likeness(decibel(self._error / self._count), (shift[0], shift[1], shift[2]), drift)
+
+
+def stepped(before: Tensor, after: Tensor) -> Tensor:
+    """How much brighter each colour became between pictures ``[3, h, w]`` beside the brightness that moved along.
+
+    ``after - before = step - u d/dx - v d/dy``, by least squares, twice: what does not fit is then left out.
+    """
+    middle = (before + after) / 2
+    across, down = (F.pad(middle, (1, 1, 1, 1), mode="replicate").diff(n=1, dim=dim) for dim in (2, 1))
+    across = (across[:, 1:-1, 1:] + across[:, 1:-1, :-1]).flatten(1) / 2
+    down = (down[:, 1:, 1:-1] + down[:, :-1, 1:-1]).flatten(1) / 2
+    change = (after - before).flatten(1)
+    terms = torch.stack([torch.ones_like(across), across, down], dim=2)
+    weights = torch.ones_like(change)
+    for _ in range(_FITS):
+        weighted = terms * weights[..., None]
+        normal = weighted.mT @ terms + 1e-3 * torch.eye(3)
+        fitted = torch.linalg.solve(normal, weighted.mT @ change[..., None])
+        rest = (change - (terms @ fitted)[..., 0]).abs()
+        weights = (rest <= 3 * rest.median(dim=1, keepdim=True).values).float()
+    return fitted[:, 0, 0]
 
 
 def decibel(error: float) -> float:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import pytest
+import torch
 from torch import Tensor
 
 from flashvideo.scores.detail import DetailMeasure
 from flashvideo.scores.flicker import FlickerMeasure
 from flashvideo.scores.frames import Frame
-from flashvideo.scores.likeness import LikenessMeasure
+from flashvideo.scores.likeness import LikenessMeasure, stepped
 from tests.unit.scores.clips import moving
 from tools.planted_faults import FAULTS, cartoon, halved
 
@@ -87,3 +88,20 @@ def test_it_goes_one_way_with_the_fault(name: str, clip: str, with_source: bool)
 @pytest.mark.parametrize("index", SILENT)
 def test_it_is_silent_on_clean_footage(index: str, clip: str, with_source: bool) -> None:
     assert INDICES[index](CLIPS[clip], source_of(CLIPS[clip], with_source)) <= SILENT[index]
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_drift_without_a_source_is_told_from_what_moves(clip: str) -> None:
+    """Small ones are not, since content may do the same."""
+    values = [drift(FAULTS["drift"].plant(CLIPS[clip], size), None) for size in (0, 12, 24, 36)]
+    assert values[0] == 0
+    assert all(sooner < later for sooner, later in pairwise(values)), values
+    assert values[-1] == pytest.approx(36, rel=0.35)
+
+
+def test_brightness_that_moves_along_is_no_drift() -> None:
+    waves = 60 * torch.sin(torch.arange(98) * (1.5 * torch.pi / 96)).expand(3, 64, -1)
+    before, after = waves[..., :96], waves[..., 2:]
+    assert (after - before).mean() < -1
+    assert stepped(before, after).tolist() == pytest.approx([0, 0, 0], abs=0.05)
+    assert stepped(before, after + 2).tolist() == pytest.approx([2, 2, 2], abs=0.05)
