@@ -15,6 +15,7 @@ from . import ablations, cost, fidelity, judging, markdown, refinement, training
 from .bench import Bench
 from .floors import floors_of
 from .models import Extra
+from .pages import write_refinement_page
 from .record import (
     FILE,
     Mark,
@@ -110,7 +111,7 @@ def run_report(
     place: Mapping[str, str] | None = None,
     again: bool = False,
 ) -> dict[str, Result]:
-    """Measure, and write ``report.json``, ``report.md`` and pictures into the bench's folder.
+    """Measure, and write ``report.json``, ``report.md``, pictures and a page of clips into the bench's folder.
 
     Args:
         bench: models, settings, other weights.
@@ -151,6 +152,8 @@ def run_report(
         section = Section(result, marks[name].fingerprint, *origin)
         report = read_report(bench.folder).with_section(name, section)  # others may measure beside this
         _write(bench.folder, report, marks)
+        if name == refinement.SECTION:
+            log.info("%s shows its first clips in step", write_refinement_page(bench))
     for name in report.stale(marks):
         log.warning("%s is stale: it was measured with other code (%s)", name, _origin(report, name))
     _write(bench.folder, report, marks)
