@@ -57,6 +57,24 @@ def full_transformer(stage: str, layers: int | None = None, dtype: torch.dtype =
     return FlashVideoTransformer3DModel(**config, device=META, dtype=dtype)
 
 
+def _know_fused_attention() -> None:
+    """PyTorch 2.4 has no such kernel for the meta device."""
+    few = torch.empty(1, 1, 8, 8, device=META)
+    try:
+        torch.ops.aten._scaled_dot_product_flash_attention(few, few, few)
+    except NotImplementedError:
+        _KERNELS.impl("_scaled_dot_product_flash_attention", _fused)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> tuple[Any, ...]:
+    sums, nothing = q.new_empty(q.shape[:3], dtype=torch.float32), q.new_empty(0)
+    return torch.empty_like(q), sums, nothing, nothing, q.shape[2], k.shape[2], nothing, nothing, nothing
+
+
+_KERNELS = torch.library.Library("aten", "IMPL", "Meta")
+_know_fused_attention()
+
+
 def fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     """Attention as GPUs run it: torch's function takes another way on the meta device, which holds all scores."""
 

@@ -59,13 +59,13 @@ def _scaled(dtype: torch.dtype, scale_shape: Any, leaf: str, **beside: Tensor) -
     def make(shape: tuple[int, int], generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
         rows, columns = shape
         whole = torch.randn(shape, generator=generator)
-        codes = (whole * 40).round().clamp(-127, 127).to(dtype) if dtype == torch.int8 else (whole * 100).to(dtype)
+        codes = (whole * 40).round().clamp(-127, 127) if dtype == torch.int8 else (whole * 100).clamp(-448, 448)
         sizes = scale_shape(rows, columns)
         scale = torch.rand(sizes, generator=generator) / 1000 + 0.0001
         grid = scale.reshape(sizes[0] if sizes and scale.numel() > 1 else 1, -1)
         spread = (_side(rows, grid.shape[0]), _side(columns, grid.shape[1]))
         of_element = grid.repeat_interleave(spread[0], 0)[:rows].repeat_interleave(spread[1], 1)[:, :columns]
-        return {"weight": codes, leaf: scale, **beside}, codes.float() * of_element
+        return {"weight": codes.to(dtype), leaf: scale, **beside}, codes.to(dtype).float() * of_element
 
     return make
 
@@ -79,7 +79,7 @@ def _blocks(side: int) -> Any:
 
 
 def _mxfp8(shape: tuple[int, int], generator: torch.Generator) -> tuple[dict[str, Tensor], Tensor]:
-    codes = (torch.randn(shape, generator=generator) * 100).to(FP8)
+    codes = (torch.randn(shape, generator=generator) * 100).clamp(-448, 448).to(FP8)
     exponents = torch.randint(108, 119, (shape[0], shape[1] // 32), generator=generator, dtype=torch.uint8)
     factor = torch.ldexp(torch.ones(exponents.shape), exponents.int() - 127)
     layer = {"weight": codes, "weight_scale": swizzled(exponents), "comfy_quant": note({"format": "mxfp8"})}
