@@ -20,7 +20,8 @@ _TAIL, _CERTAIN = 0.98, 3.0  # a single step is so many times as high as this sh
 _PEAKS, _BESIDE = 4, 3  # steps that are left out of that, and places around each
 _FOLDED = 14.0  # deviations, of steps that recur
 _RIM = 8  # pixels at the picture's own edges, where cameras and croppers leave steps
-_EDGE = 32.0  # levels: a single higher step without a source is taken for an edge of what is shown
+_SINGLE, _EDGE = 2.5, 32.0  # levels: without a source, single steps below and above are taken for what is shown
+_MANY, _FEW = 8, 1.0  # borders that are surely none of what is shown; levels that fewer need without a source
 _BLACK = 24.0  # levels: darker flat places are bars
 _TO_DEVIATION = 1.4826  # of a normal distribution, from the median of distances
 _SCALES = (1, 2, 4)  # pixels a sample: steps may be blended over some
@@ -75,10 +76,9 @@ class BorderMeasure:
             profile = steps.profile()
             if profile is None:
                 continue
-            if source_side:
-                shown = self._sources[axis, scale].profile()
-                if shown is not None:
-                    profile = profile - _at_places(shown, len(profile), side, source_side)
+            shown = self._sources[axis, scale].profile() if source_side else None
+            if shown is not None:
+                profile = profile * ~_in_source(shown, len(profile), scale, side, source_side)
             for height, place, period in _standing(profile, scale, with_source=bool(source_side)):
                 found.append(Border(height, axis, (place + 2) * scale, period * scale))
         return max(found, key=lambda border: border.levels, default=None)
@@ -141,12 +141,12 @@ def _around(values: Tensor) -> Tensor:
     return neighbours[:, others].median(dim=1).values
 
 
-def _at_places(shown: Tensor, samples: int, side: int, source_side: int) -> Tensor:
-    """The source's profile where the video's samples lie: the highest near each, as scaling moves steps a little."""
-    ratio = source_side / side
-    wide = F.max_pool1d(shown.clamp_min(0)[None, None], 3, stride=1, padding=1)[0, 0]
-    places = ((torch.arange(samples) + 2) * ratio - 2).round().long().clamp(0, len(shown) - 1)
-    return wide[places]
+def _in_source(shown: Tensor, samples: int, scale: int, side: int, source_side: int) -> Tensor:
+    """At which of the video's samples the source has a step that stands out of its own, or is next to one."""
+    steps = (shown > max(_LEAST, _usual(shown.double()))).float()
+    wide = F.max_pool1d(steps[None, None], 3, stride=1, padding=1)[0, 0] > 0
+    places = ((torch.arange(samples) + 2) * scale * source_side / side / scale - 2).round().long()
+    return wide[places.clamp(0, len(wide) - 1)]
 
 
 def _usual(values: Tensor) -> float:
@@ -159,24 +159,30 @@ def _usual(values: Tensor) -> float:
 
 
 def _standing(profile: Tensor, scale: int, *, with_source: bool) -> list[tuple[float, int, int]]:
-    """(levels, place, period) of the highest single step and of the clearest period."""
+    """(levels, place, period) of the highest single step and of the clearest period.
+
+    Without a source, what is shown has edges that stand as well: only what is clearer counts.
+    """
     values = profile.double()
     noise = max(_TO_DEVIATION * float((values - values.median()).abs().median()), 1e-3)
-    found = []
+    usual, found = _usual(values), []
+    if not with_source and scale > 1:
+        return []
     height, place = float(values.max()), int(values.argmax())
-    single = height if with_source or height < _EDGE else 0.0
-    if scale <= _FINE and single > max(_LEAST, _CERTAIN * _usual(values)):
-        found.append((single, place, 0))
+    allowed = scale <= _FINE if with_source else _SINGLE < height < _EDGE
+    if allowed and height > max(_LEAST, _CERTAIN * usual):
+        found.append((height, place, 0))
     best = (0.0, 0.0, 0, 0)
     for period in range(4, len(values) // _FEWEST + 1):
         rows = len(values) // period
-        folded = values[: rows * period].view(rows, period).clamp(-_EDGE * 8, _EDGE * 8).sort(dim=0).values
+        folded = values[: rows * period].view(rows, period).sort(dim=0).values
         lower = folded[(rows - 1) // 2]  # the lower median: more than half of the borders are at least so high
         phase = int(lower.argmax())
         certainty = float(lower[phase]) / noise * math.sqrt(rows)
-        if certainty > best[0] * 1.05:
+        least = _LEAST if with_source or rows >= _MANY else max(_FEW, usual)
+        if certainty > best[0] * 1.05 and float(lower[phase]) > least:
             best = (certainty, float(lower[phase]), phase, period)
     certainty, height, phase, period = best
-    if certainty > _FOLDED and height > _LEAST:
+    if certainty > _FOLDED:
         found.append((height, phase, period))
     return found
