@@ -19,6 +19,7 @@ _LEAST = 0.15  # levels
 _TAIL, _CERTAIN = 0.98, 3.0  # a single step is so many times as high as this share of the other places has
 _PEAKS, _BESIDE = 4, 3  # steps that are left out of that, and places around each
 _FOLDED = 14.0  # deviations, of steps that recur
+_ALIKE = 0.5  # of a step's height, which the source has to have
 _RIM = 8  # pixels at the picture's own edges, where cameras and croppers leave steps
 _SINGLE, _EDGE = 2.5, 32.0  # levels: without a source, single steps below and above are taken for what is shown
 _MANY, _FEW = 8, 1.0  # borders that are surely none of what is shown; levels that fewer need without a source
@@ -78,7 +79,7 @@ class BorderMeasure:
                 continue
             shown = self._sources[axis, scale].profile() if source_side else None
             if shown is not None:
-                profile = profile * ~_in_source(shown, len(profile), scale, side, source_side)
+                profile = profile * ~_in_source(shown, profile, source_side / side)
             for height, place, period in _standing(profile, scale, with_source=bool(source_side)):
                 found.append(Border(height, axis, (place + 2) * scale, period * scale))
         return max(found, key=lambda border: border.levels, default=None)
@@ -141,12 +142,11 @@ def _around(values: Tensor) -> Tensor:
     return neighbours[:, others].median(dim=1).values
 
 
-def _in_source(shown: Tensor, samples: int, scale: int, side: int, source_side: int) -> Tensor:
-    """At which of the video's samples the source has a step that stands out of its own, or is next to one."""
-    steps = (shown > max(_LEAST, _usual(shown.double()))).float()
-    wide = F.max_pool1d(steps[None, None], 3, stride=1, padding=1)[0, 0] > 0
-    places = ((torch.arange(samples) + 2) * scale * source_side / side / scale - 2).round().long()
-    return wide[places.clamp(0, len(wide) - 1)]
+def _in_source(shown: Tensor, profile: Tensor, ratio: float) -> Tensor:
+    """At which of the video's samples the source, ``ratio`` times as large, has such a step as well, or next to it."""
+    wide = F.max_pool1d(shown[None, None], 3, stride=1, padding=1)[0, 0]
+    places = ((torch.arange(len(profile)) + 2) * ratio - 2).round().long().clamp(0, len(wide) - 1)
+    return wide[places] > torch.clamp(_ALIKE * profile, min=max(_LEAST, _usual(shown.double())))
 
 
 def _usual(values: Tensor) -> float:
@@ -175,11 +175,13 @@ def _standing(profile: Tensor, scale: int, *, with_source: bool) -> list[tuple[f
     best = (0.0, 0.0, 0, 0)
     for period in range(4, len(values) // _FEWEST + 1):
         rows = len(values) // period
+        if rows < _MANY and scale > 1:
+            continue
         folded = values[: rows * period].view(rows, period).sort(dim=0).values
         lower = folded[(rows - 1) // 2]  # the lower median: more than half of the borders are at least so high
         phase = int(lower.argmax())
         certainty = float(lower[phase]) / noise * math.sqrt(rows)
-        least = _LEAST if with_source or rows >= _MANY else max(_FEW, usual)
+        least = _LEAST if rows >= _MANY else max(_LEAST if with_source else _FEW, 1.5 * usual)
         if certainty > best[0] * 1.05 and float(lower[phase]) > least:
             best = (certainty, float(lower[phase]), phase, period)
     certainty, height, phase, period = best

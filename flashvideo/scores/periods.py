@@ -14,7 +14,7 @@ from .frames import Frame
 MAX_PERIOD = 64  # frames
 _CERTAIN = 6.0  # deviations
 _HALVES = 0.8  # correlation of what the first and the second half of a video do within a period
-_LEAST = {"brightness": 0.001, "detail": 0.03, "change": 0.1}  # of the mean: codecs spread detail over frames unevenly
+_LEAST = {"brightness": 0.001, "detail": 0.05, "change": 0.1}  # of the mean: codecs spread detail over frames unevenly
 _OUTLIERS = 4.0  # deviations; cuts and flashes are no pulse
 _STILL = 0.25  # levels that are added to changes, which may be none
 
@@ -79,50 +79,50 @@ def recurring(values: Tensor) -> tuple[float, int] | None:
     best: tuple[float, float, int] = (_CERTAIN, 0.0, 0)
     for period in range(2, min(MAX_PERIOD, len(values) // 3) + 1):
         rest = _without_trend(values, period)
-        if len(rest) < 2 * period + 1:
+        if len(rest) < 2 * period:
             continue
         places = torch.arange(len(rest)) % period
-        certainty, means = _explained(rest, places, period)
+        certainty, usual = _explained(rest, places, period)
         if certainty <= best[0] * 1.1:
             continue
         half = len(rest) // 2
-        halves = [_means(rest[part], places[part], period) for part in (slice(half), slice(half, None))]
+        halves = [_usual(rest[part], places[part], period) for part in (slice(half), slice(half, None))]
         if float(torch.corrcoef(torch.stack(halves))[0, 1]) < _HALVES:
             continue
-        best = (certainty, float(means.max() - means.min()), period)
+        best = (certainty, float(usual.max() - usual.min()), period)
     return (best[1], best[2]) if best[2] else None
 
 
 def _without_trend(values: Tensor, period: int) -> Tensor:
-    """Less the mean over one period around each, which nothing of that period changes; outliers are cut back."""
-    ends = 0.5 if period % 2 == 0 else 1.0
+    """Less the mean over one period around each, which nothing of that period changes."""
     kernel = torch.ones(period + (period % 2 == 0), dtype=torch.float64)
-    kernel[0] = kernel[-1] = ends
-    kernel /= kernel.sum()
-    smooth = torch.nn.functional.conv1d(values[None, None], kernel[None, None])[0, 0]
+    if period % 2 == 0:
+        kernel[0] = kernel[-1] = 0.5
+    smooth = torch.nn.functional.conv1d(values[None, None], kernel[None, None] / period)[0, 0]
     margin = (len(kernel) - 1) // 2
-    rest = values[margin : len(values) - margin] - smooth
-    centre = rest.median()
-    reach = _OUTLIERS * 1.4826 * float((rest - centre).abs().median())
-    return rest.clamp(float(centre) - reach, float(centre) + reach) if reach > 0 else rest
+    return values[margin : len(values) - margin] - smooth
 
 
-def _means(values: Tensor, places: Tensor, period: int) -> Tensor:
-    sums = torch.zeros(period, dtype=torch.float64).index_add_(0, places, values)
-    return sums / torch.bincount(places, minlength=period).clamp_min(1)
+def _usual(values: Tensor, places: Tensor, period: int) -> Tensor:
+    """Median at each place of a period: cuts and flashes do not count."""
+    return torch.stack([values[places == place].median() for place in range(period)])
 
 
 def _explained(values: Tensor, places: Tensor, period: int) -> tuple[float, Tensor]:
-    """How surely the means within a period differ, in deviations (Wilson and Hilferty's of the F test), and they."""
-    means = _means(values, places, period)
+    """How surely the places of a period differ, in deviations (Wilson and Hilferty's of the F test), and what is usual
+    at each.
+    """
+    usual = _usual(values, places, period)
     counts = torch.bincount(places, minlength=period)
-    centred = means - values.mean()
-    between = float((counts * centred.square()).sum()) / (period - 1)
+    rest = values - usual[places]
+    reach = _OUTLIERS * 1.4826 * float(rest.abs().median()) + 1e-9
+    rest = rest.clamp(-reach, reach)
+    between = float((counts * (usual - usual.mean()).square()).sum()) / (period - 1)
     free = len(values) - period
-    within = float((values - means[places]).square().sum()) / free
+    within = float(rest.square().sum()) / free
     if between <= 1e-14:
-        return 0.0, means
+        return 0.0, usual
     ratio = between / max(within, 1e-12)
     a, b = 2 / (9 * (period - 1)), 2 / (9 * free)
     root = ratio ** (1 / 3)
-    return ((1 - b) * root - (1 - a)) / math.sqrt(b * root**2 + a), means
+    return ((1 - b) * root - (1 - a)) / math.sqrt(b * root**2 + a), usual
