@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +17,9 @@ _REACH = 9  # neighbours that say how high steps are anyhow
 _NEAR = 2  # that belong to the step
 _LEAST = 0.15  # levels
 _TAIL, _CERTAIN = 0.98, 3.0  # a single step is so many times as high as this share of the other places has
-_PEAKS, _BESIDE = 4, 3  # steps that are left out of that, and places around each
+_PLACES, _BESIDE = 200, 3  # for each so many, one step is left out of that, with places around it
 _FOLDED = 14.0  # deviations, of steps that recur
+_OF_A_PERIOD = 0.4  # of the highest step, which those of a period have that it is one of
 _ALIKE = 0.5  # of a step's height, which the source has to have
 _RIM = 8  # pixels at the picture's own edges, where cameras and croppers leave steps
 _SINGLE, _EDGE = 2.5, 32.0  # levels: without a source, single steps below and above are taken for what is shown
@@ -82,7 +83,11 @@ class BorderMeasure:
                 profile = profile * ~_in_source(shown, profile, source_side / side)
             for height, place, period in _standing(profile, scale, with_source=bool(source_side)):
                 found.append(Border(height, axis, (place + 2) * scale, period * scale))
-        return max(found, key=lambda border: border.levels, default=None)
+        highest = max(found, key=lambda border: border.levels, default=None)
+        recurring = [b for b in found if b.period and highest is not None and b.levels >= _OF_A_PERIOD * highest.levels]
+        if highest is None or not recurring:
+            return highest
+        return replace(max(recurring, key=lambda border: border.levels), levels=highest.levels)
 
 
 class _Steps:
@@ -152,7 +157,7 @@ def _in_source(shown: Tensor, profile: Tensor, ratio: float) -> Tensor:
 def _usual(values: Tensor) -> float:
     """How high steps are at other places than the highest ones."""
     rest = values.abs()
-    for _ in range(_PEAKS):
+    for _ in range(max(1, len(values) // _PLACES)):
         peak = int(rest.argmax())
         rest = torch.cat([rest[: max(0, peak - _BESIDE)], rest[peak + _BESIDE + 1 :]])
     return float(rest.quantile(_TAIL))
@@ -169,10 +174,12 @@ def _standing(profile: Tensor, scale: int, *, with_source: bool) -> list[tuple[f
     if not with_source and scale > 1:
         return []
     height, place = float(values.max()), int(values.argmax())
-    allowed = scale <= _FINE if with_source else _SINGLE < height < _EDGE
+    allowed = scale == 1 or (scale <= _FINE and len(values) >= _PLACES)
+    allowed = allowed and (with_source or _SINGLE < height < _EDGE)
     if allowed and height > max(_LEAST, _CERTAIN * usual):
         found.append((height, place, 0))
     best = (0.0, 0.0, 0, 0)
+    places = torch.arange(len(values))
     for period in range(4, len(values) // _FEWEST + 1):
         rows = len(values) // period
         if rows < _MANY and scale > 1:
@@ -180,11 +187,14 @@ def _standing(profile: Tensor, scale: int, *, with_source: bool) -> list[tuple[f
         folded = values[: rows * period].view(rows, period).sort(dim=0).values
         lower = folded[(rows - 1) // 2]  # the lower median: more than half of the borders are at least so high
         phase = int(lower.argmax())
-        certainty = float(lower[phase]) / noise * math.sqrt(rows)
-        least = _LEAST if rows >= _MANY else max(_LEAST if with_source else _FEW, 1.5 * usual)
-        if certainty > best[0] * 1.05 and float(lower[phase]) > least:
-            best = (certainty, float(lower[phase]), phase, period)
-    certainty, height, phase, period = best
-    if certainty > _FOLDED:
-        found.append((height, phase, period))
+        height, certainty = float(lower[phase]), float(lower[phase]) / noise * math.sqrt(rows)
+        if height < _LEAST or certainty < max(_FOLDED, best[0] * 1.05):
+            continue
+        if rows < _MANY:
+            beside = (places - phase + _NEAR) % period > 2 * _NEAR
+            if height < max(_LEAST if with_source else _FEW, 1.5 * float(values[beside].abs().quantile(_TAIL))):
+                continue
+        best = (certainty, height, phase, period)
+    if best[3]:
+        found.append(best[1:])
     return found

@@ -16,7 +16,7 @@ _CERTAIN = 6.0  # deviations
 _HALVES = 0.8  # correlation of what the first and the second half of a video do within a period
 _LEAST = {"brightness": 0.001, "detail": 0.05, "change": 0.1}  # of the mean: codecs spread detail over frames unevenly
 _OUTLIERS = 4.0  # deviations; cuts and flashes are no pulse
-_STILL = 0.25  # levels that are added to changes, which may be none
+_STILL = 1.0  # levels that are added to changes, which may be none
 
 
 @dataclass(frozen=True)
@@ -75,32 +75,24 @@ def _gradient(luma: Tensor) -> float:
 
 
 def recurring(values: Tensor) -> tuple[float, int] | None:
-    """(size from highest to lowest, period) of what recurs most clearly in a series; None where nothing does."""
+    """(size from highest to lowest, period) of what recurs most clearly in a series; None where nothing does.
+
+    Looked at are steps from one frame to the next: trends are one and the same step, and a cut is one of many.
+    """
+    steps = values.diff()
     best: tuple[float, float, int] = (_CERTAIN, 0.0, 0)
     for period in range(2, min(MAX_PERIOD, len(values) // 3) + 1):
-        rest = _without_trend(values, period)
-        if len(rest) < 2 * period:
+        places = torch.arange(len(steps)) % period
+        certainty, usual = _explained(steps, places, period)
+        if certainty <= best[0]:
             continue
-        places = torch.arange(len(rest)) % period
-        certainty, usual = _explained(rest, places, period)
-        if certainty <= best[0] * 1.1:
-            continue
-        half = len(rest) // 2
-        halves = [_usual(rest[part], places[part], period) for part in (slice(half), slice(half, None))]
+        half = len(steps) // 2
+        halves = [_usual(steps[part], places[part], period) for part in (slice(half), slice(half, None))]
         if float(torch.corrcoef(torch.stack(halves))[0, 1]) < _HALVES:
             continue
-        best = (certainty, float(usual.max() - usual.min()), period)
+        course = (usual - usual.mean()).cumsum(0)
+        best = (certainty, float(course.max() - course.min()), period)
     return (best[1], best[2]) if best[2] else None
-
-
-def _without_trend(values: Tensor, period: int) -> Tensor:
-    """Less the mean over one period around each, which nothing of that period changes."""
-    kernel = torch.ones(period + (period % 2 == 0), dtype=torch.float64)
-    if period % 2 == 0:
-        kernel[0] = kernel[-1] = 0.5
-    smooth = torch.nn.functional.conv1d(values[None, None], kernel[None, None] / period)[0, 0]
-    margin = (len(kernel) - 1) // 2
-    return values[margin : len(values) - margin] - smooth
 
 
 def _usual(values: Tensor, places: Tensor, period: int) -> Tensor:
