@@ -15,7 +15,7 @@ MAX_PERIOD = 64  # frames
 _CERTAIN = 6.0  # deviations
 _HALVES = 0.8  # correlation of what the first and the second half of a video do within a period
 _LEAST = {"brightness": 0.001, "detail": 0.05, "change": 0.1}  # of the mean: codecs spread detail over frames unevenly
-_OUTLIERS = 4.0  # deviations; cuts and flashes are no pulse
+_OUTLIERS, _MOST = 3.0, 0.8  # times what this share does not exceed: cuts and flashes are no pulse
 _STILL = 1.0  # levels that are added to changes, which may be none
 
 
@@ -97,7 +97,7 @@ def recurring(values: Tensor) -> tuple[float, int] | None:
 
 def _usual(values: Tensor, places: Tensor, period: int) -> Tensor:
     """Median at each place of a period: cuts and flashes do not count."""
-    return torch.stack([values[places == place].median() for place in range(period)])
+    return torch.stack([values[places == place].quantile(0.5) for place in range(period)])
 
 
 def _explained(values: Tensor, places: Tensor, period: int) -> tuple[float, Tensor]:
@@ -107,7 +107,7 @@ def _explained(values: Tensor, places: Tensor, period: int) -> tuple[float, Tens
     usual = _usual(values, places, period)
     counts = torch.bincount(places, minlength=period)
     rest = values - usual[places]
-    reach = _OUTLIERS * 1.4826 * float(rest.abs().median()) + 1e-9
+    reach = _OUTLIERS * float(rest.abs().quantile(_MOST)) + 1e-9
     rest = rest.clamp(-reach, reach)
     between = float((counts * (usual - usual.mean()).square()).sum()) / (period - 1)
     free = len(values) - period
