@@ -78,9 +78,11 @@ class BorderMeasure:
             profile = steps.profile()
             if profile is None:
                 continue
-            shown = self._sources[axis, scale].profile() if source_side else None
-            if shown is not None:
-                profile = profile * ~_in_source(shown, profile, source_side / side)
+            for coarse in _SCALES if source_side else ():  # scaling may have spread the source's over some pixels
+                shown = self._sources[axis, coarse].profile()
+                if shown is not None:
+                    ratio = scale * source_side / (side * coarse)
+                    profile = profile * ~_in_source(shown, profile, ratio)
             for height, place, period in _standing(profile, scale, with_source=bool(source_side)):
                 found.append(Border(height, axis, (place + 2) * scale, period * scale))
         highest = max(found, key=lambda border: border.levels, default=None)
@@ -148,7 +150,7 @@ def _around(values: Tensor) -> Tensor:
 
 
 def _in_source(shown: Tensor, profile: Tensor, ratio: float) -> Tensor:
-    """At which of the video's samples the source, ``ratio`` times as large, has such a step as well, or next to it."""
+    """At which of the video's samples the source, of ``ratio`` times as many, has such a step too, or beside it."""
     wide = F.max_pool1d(shown[None, None], 3, stride=1, padding=1)[0, 0]
     places = ((torch.arange(len(profile)) + 2) * ratio - 2).round().long().clamp(0, len(wide) - 1)
     return wide[places] > torch.clamp(_ALIKE * profile, min=max(_LEAST, _usual(shown.double())))

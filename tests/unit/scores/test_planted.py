@@ -220,3 +220,15 @@ def test_pictures_that_are_sound(index: Any) -> None:
         drawn[0, number, 40:100, 20 + 4 * number : 70 + 4 * number] = 0.9
     for video in (flat, drawn, moving(1, HEIGHT, WIDTH).expand(3, FRAMES, HEIGHT, WIDTH)):
         assert index(video, None) == pytest.approx(0, abs=0.1)
+
+
+def test_an_edge_that_the_source_shows_hides_no_border() -> None:
+    """A horizon that its source, at half the size, has between two rows."""
+    drawn = torch.full((3, 9, HEIGHT, WIDTH), 0.4)
+    drawn[2, :, :101] = 0.9
+    source = F.avg_pool2d(drawn.movedim(1, 0), 2).movedim(0, 1)
+    assert seam(drawn, source) == 0
+    assert seam(drawn, None) > 5
+    for size in (4, 8, 16):
+        border = measured(BorderMeasure(), one_border(drawn, size), source)
+        assert (border.axis, border.place, border.levels) == ("x", 101, pytest.approx(size, abs=1))
