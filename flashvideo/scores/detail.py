@@ -40,11 +40,11 @@ class DetailMeasure:
         self._count = 0
 
     def add(self, luma: Tensor) -> float:
-        """Take a frame ``[H, W]``; gives the amplitude of its two finest octaves, in levels."""
+        """Take a frame ``[H, W]``; gives its own sharpness."""
         powers = band_powers(luma)
         self._sum += powers
         self._count += 1
-        return math.sqrt(float(powers[0] + powers[1]))
+        return sharpness_of(powers)
 
     def result(self) -> Detail:
         powers = self._sum / max(1, self._count)

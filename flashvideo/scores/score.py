@@ -94,10 +94,10 @@ def score_video(
     series: dict[str, list[float | None]] = {name: [] for name in SERIES}
     with Frames(video, against, true) as frames:
         for frame in frames:
-            fine = detail.add(frame.luma)
+            sharp = detail.add(frame.luma)
             alike, colour = likeness.add(frame)
             borders.add(frame)
-            now: dict[str, float | None] = {"seconds": frame.seconds, "sharpness": fine, "likeness": alike}
+            now: dict[str, float | None] = {"seconds": frame.seconds, "sharpness": sharp, "likeness": alike}
             now |= {"colour": colour, "flicker": flicker.add(frame), "change": pulse.add(frame)}
             if frame.true is not None and frame.true_luma is not None:
                 now["psnr"], now["ssim"] = reference.add(frame.video, frame.true, frame.luma, frame.true_luma)

@@ -191,6 +191,7 @@ def test_sharpness_falls_with_blur_and_not_with_contrast(clean: Tensor) -> None:
     enlarged = F.interpolate(smaller(clean).movedim(1, 0), scale_factor=4, mode="bicubic").movedim(0, 1)
     assert sharpness(enlarged) < 0.1
     assert sharpness(0.3 + 0.5 * clean) == pytest.approx(found[0], rel=0.05)
+    assert DetailMeasure().add(Frame(0, 0, to_bytes(clean)[:, 0]).luma) == pytest.approx(found[0], rel=0.1), "a frame's"
 
 
 def test_likeness_is_of_the_low_band(clean: Tensor) -> None:
