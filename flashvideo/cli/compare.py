@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.paths import expanded
+from ..scores.frames import Frames
 from ..scores.page import EMBED_UP_TO, Entry, write_page
 from ..scores.score import score_video
 from .progress import Bars, say
@@ -49,6 +50,9 @@ def _compare(options: argparse.Namespace) -> int:
         raise ValueError(f"--embed-up-to is {options.embed_up_to}; expected 0 or more megabytes.")
     entries = [Entry(path, name) for path, name in zip(options.videos, names, strict=True)]
     against, true = (None if path is None else expanded(path) for path in (options.against, options.true))
+    for path in () if options.no_scores else options.videos:
+        with Frames(expanded(path), against, true):  # before the first of them is scored
+            pass
     with Bars() as bars:
 
         def score(path: Path) -> Mapping[str, Any]:

@@ -263,3 +263,16 @@ def test_the_command_scores_names_and_says_where(
     assert main(["compare", *paths, "-o", str(page), "--embed-up-to", "-1"]) == 2
     assert main(["compare", *paths, "-o", str(page), "--no-scores", "--overwrite"]) == 0
     assert read(page / "index.html")[1]["videos"][0]["scores"] is None
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is(
+    tmp_path: Path, two: list[Entry], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second video is not of the true one's size."""
+    true, small = clip(tmp_path / "true.mp4"), clip(tmp_path / "small.mp4", size=(40, 64))
+    command = ["compare", str(two[0].path), str(small), "--true", str(true), "-o", str(tmp_path / "page")]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert f"{true} is 80x48 and {small} 64x40" in said
+    assert "Score" not in said
+    assert main([*command, "--no-scores"]) == 0, "it can be looked at"
