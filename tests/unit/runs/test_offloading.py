@@ -138,7 +138,7 @@ def test_encoding_a_prompt(dtype):
     with torch.no_grad(), Counted() as counted:
         module(input_ids=torch.zeros(1, 226, dtype=torch.long, device="meta"))
     said = encoding_bytes(part.config, dtype.itemsize)
-    assert counted.peak["computing"] <= said <= 1.25 * counted.peak["computing"]
+    assert counted.peak["computing"] <= said <= 1.6 * counted.peak["computing"]  # transformers 4.48 takes least
 
 
 # who asks
