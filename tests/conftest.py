@@ -14,6 +14,7 @@ from torch import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = Path(__file__).parent / "weights"
+ODD_NAME = "mein Ordner – café 映像 ' & 100%"  # of folders and files that people have
 
 
 def skipped_for(terminalreporter: Any, reason: str) -> int:

@@ -32,10 +32,10 @@ def _processor(module: str) -> str:
     return re.sub(r"attn1\.(to_\w+)(\.0)?$", r"attn1.processor.\1", module)
 
 
-def _comfyui(module: str) -> str:
-    """The names of ComfyUI's own CogVideoX."""
+def comfyui_name(module: str) -> str:
+    """A module of diffusers' as ComfyUI's own CogVideoX names it."""
     names = {"attn1.to_q": "q", "attn1.to_k": "k", "attn1.to_v": "v", "attn1.to_out.0": "attn_out"}
-    names |= {"ff.net.0.proj": "ff_proj", "ff.net.2": "ff_out"}
+    names |= {"attn1.norm_q": "norm_q", "attn1.norm_k": "norm_k", "ff.net.0.proj": "ff_proj", "ff.net.2": "ff_out"}
     block, index, leaf = [*module.split(".", 2), "", ""][:3]
     if block != "transformer_blocks":
         return module.replace("time_embedding.linear", "time_embedding_linear")
@@ -102,8 +102,10 @@ NAMINGS = {  # the one table of names: each is loaded, inspected, converted and 
     "ComfyUI": Naming("diffusers", "diffusion_model.{}".format),
     "ComfyUI, Kohya's sides": Naming("diffusers", "diffusion_model.{}".format, KOHYA, alpha=True),
     "ComfyUI, whole model": Naming("diffusers", "model.diffusion_model.{}".format),
-    "ComfyUI's CogVideoX": Naming("diffusers", lambda m: f"diffusion_model.{_comfyui(m)}"),
-    "ComfyUI's CogVideoX, Kohya": Naming("diffusers", lambda m: f"lora_unet_{_flat(_comfyui(m))}", KOHYA, alpha=True),
+    "ComfyUI's CogVideoX": Naming("diffusers", lambda m: f"diffusion_model.{comfyui_name(m)}"),
+    "ComfyUI's CogVideoX, Kohya": Naming(
+        "diffusers", lambda m: f"lora_unet_{_flat(comfyui_name(m))}", KOHYA, alpha=True
+    ),
     "Kohya": Naming("diffusers", lambda m: f"lora_unet_{_flat(m)}", KOHYA, alpha=True),
     "Kohya, PEFT's sides": Naming("diffusers", lambda m: f"lora_unet_{_flat(m)}", PEFT, alpha=True),
     "Kohya, transformer": Naming("diffusers", lambda m: f"lora_transformer_{_flat(m)}", KOHYA, alpha=True),

@@ -37,6 +37,8 @@ class Piece:
 
 Layout = dict[str, tuple[Piece, ...]]  # native module -> pieces
 
+LAYOUTS = ("native", "published", "diffusers", "comfyui")  # ours, the authors' .pt files, and CogVideoX by two names
+
 _STEP_EMBEDDINGS = {
     "time_embedding": ("time_embed", "time_embedding"),
     "noise_step_embedding": ("ref_step_time_embedding", None),
@@ -81,40 +83,57 @@ _DIFFUSERS_LAYER = {
 }
 
 
-def _diffusers_layer(name: str, index: int) -> tuple[Piece, ...]:
-    prefix = f"transformer_blocks.{index}."
+_COMFYUI_LAYER = {  # ComfyUI's CogVideoX: diffusers' with flatter layers
+    "q_norm": "norm_q",
+    "k_norm": "norm_k",
+    "attn_norm": "norm1.norm",
+    "attn_out": "attn_out",
+    "mlp_norm": "norm2.norm",
+    "mlp_up": "ff_proj",
+    "mlp_down": "ff_out",
+}
+_COGVIDEOX = {  # what stands before a layer's names, and before q, k and v, and its names
+    "diffusers": ("transformer_blocks.{}.", "attn1.to_", _DIFFUSERS_LAYER),
+    "comfyui": ("blocks.{}.", "", _COMFYUI_LAYER),
+}
+
+
+def _cogvideox_layer(kind: str, name: str, index: int) -> tuple[Piece, ...]:
+    before, before_qkv, names = _COGVIDEOX[kind]
+    prefix = before.format(index)
     if name == "qkv":
-        return tuple(Piece(f"{prefix}attn1.to_{part}", ((i, i + 1),), 3) for i, part in enumerate("qkv"))
+        return tuple(Piece(f"{prefix}{before_qkv}{part}", ((i, i + 1),), 3) for i, part in enumerate("qkv"))
     if name == "modulation":  # 12 chunks: video attention 3, video MLP 3, text attention 3, text MLP 3
         first, second = ((0, 3), (6, 9)), ((3, 6), (9, 12))
         return (Piece(f"{prefix}norm1.linear", first, 12), Piece(f"{prefix}norm2.linear", second, 12))
-    return (Piece(prefix + _DIFFUSERS_LAYER[name]),)
+    return (Piece(prefix + names[name]),)
 
 
 def transformer_layout(kind: str, num_layers: int) -> Layout:
     """The pieces of every native module.
 
     Args:
-        kind: ``native``, ``published`` (the authors' .pt files) or ``diffusers`` (CogVideoX).
+        kind: one of :data:`LAYOUTS`.
         num_layers: of the transformer.
     """
     layout: Layout = {}
-    top = {"published": _PUBLISHED, "diffusers": _DIFFUSERS, "native": {name: name for name in _PUBLISHED}}[kind]
+    top = {name: name for name in _PUBLISHED} if kind == "native" else _PUBLISHED if kind == "published" else _DIFFUSERS
     layout.update({native: (Piece(name),) for native, name in top.items()})
-    for native, (published, diffusers) in _STEP_EMBEDDINGS.items():
+    for native, (published, cogvideox) in _STEP_EMBEDDINGS.items():
         for i in (1, 2):
             name = {
                 "native": f"{native}.linear_{i}",
                 "published": f"{published}.{2 * (i - 1)}",
-                "diffusers": f"{diffusers}.linear_{i}" if diffusers else None,
+                "diffusers": f"{cogvideox}.linear_{i}" if cogvideox else None,
+                "comfyui": f"{cogvideox}_linear_{i}" if cogvideox else None,
             }[kind]
             if name:
                 layout[f"{native}.linear_{i}"] = (Piece(name),)
     for index in range(num_layers):
         for name, published in _PUBLISHED_LAYER.items():
             native = f"layers.{index}.{name}"
-            if kind == "diffusers":
-                layout[native] = _diffusers_layer(name, index)
+            if kind in _COGVIDEOX:
+                layout[native] = _cogvideox_layer(kind, name, index)
             else:
                 layout[native] = (Piece(published.format(index) if kind == "published" else native),)
     return layout
@@ -122,11 +141,13 @@ def transformer_layout(kind: str, num_layers: int) -> Layout:
 
 _MARKERS = {  # a key that only this layout has, behind any prefix
     "published": re.compile(r"^(.*?)mixins\.patch_embed\.text_proj\.weight$"),
+    "comfyui": re.compile(r"^(.*?)time_embedding_linear_1\.weight$"),
     "diffusers": re.compile(r"^(.*?)patch_embed\.text_proj\.weight$"),
     "native": re.compile(r"^(.*?)text_embed\.weight$"),
 }
 _LAYER_INDEX = {
     "published": re.compile(r"^transformer\.layers\.(\d+)\."),
+    "comfyui": re.compile(r"^blocks\.(\d+)\."),
     "diffusers": re.compile(r"^transformer_blocks\.(\d+)\."),
     "native": re.compile(r"^layers\.(\d+)\."),
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from .layouts import Piece, transformer_layout
+from .layouts import LAYOUTS, Piece, transformer_layout
 
 _MOST_LAYERS, _LONGEST_NAME = 64, 200
 _ENDING = re.compile(
@@ -43,15 +43,6 @@ _WRAPPERS = re.compile(
     r"(?:^|(?<=_))(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module|forward_module|base_layer|processor|module)_"
 )
 _HOSTS = {"base", "model", "diffusion", "transformer", "unet", "dit", "net", "pipe", "lora", "lycoris"}
-_IN_COMFYUI = {  # its CogVideoX of its own: diffusers' layer -> its name after blocks.<index>
-    **{"attn1.to_q": "q", "attn1.to_k": "k", "attn1.to_v": "v", "attn1.to_out.0": "attn_out"},
-    **{
-        "ff.net.0.proj": "ff_proj",
-        "ff.net.2": "ff_out",
-        "norm1.linear": "norm1.linear",
-        "norm2.linear": "norm2.linear",
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -126,19 +117,13 @@ def _words(name: str) -> str:
 def _module_table() -> dict[str, tuple[str, Piece]]:
     """Every known name of a module, in words."""
     table: dict[str, tuple[str, Piece]] = {}
-    for kind in ("native", "published", "diffusers"):
+    for kind in LAYOUTS:
         for native, pieces in transformer_layout(kind, _MOST_LAYERS).items():
             for piece in pieces:
-                for name in (piece.module, *_other_names(piece.module)):
+                # attn1.to_out is what holds to_out.0 in diffusers, and what some trainers name
+                for name in (piece.module, re.sub(r"to_out\.0$", "to_out", piece.module)):
                     table[_words(name)] = (native, piece)
     for index in range(_MOST_LAYERS):  # diffusers' layers after fuse_qkv_projections()
         fused = f"transformer_blocks.{index}.attn1.to_qkv"
         table[_words(fused)] = (f"layers.{index}.qkv", Piece(fused))
     return table
-
-
-def _other_names(module: str) -> list[str]:
-    """What else a module of diffusers' layout is called."""
-    match = re.match(r"transformer_blocks\.(\d+)\.(.+)", module)
-    names = [f"blocks.{match[1]}.{_IN_COMFYUI[match[2]]}"] if match and match[2] in _IN_COMFYUI else []
-    return [*names, module.removesuffix(".0")] if module.endswith("to_out.0") else names

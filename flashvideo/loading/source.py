@@ -23,6 +23,7 @@ from ..checkpoints.layouts import (
 )
 from ..checkpoints.metadata import read_metadata
 from ..checkpoints.parts import ModelPart, model_part
+from ..tensors.sizes import LATENT_CHANNELS
 from .lora import LoraPairs
 
 log = logging.getLogger(__name__)
@@ -171,6 +172,8 @@ def open_transformer(path: str | Path) -> TransformerSource:
             f"{path} has names of {detected.num_layers} layers and {len(weights.tensors)} tensors: it is damaged or no "
             "FlashVideo transformer. Use an unchanged checkpoint."
         )
+    if detected.kind in ("diffusers", "comfyui"):
+        _check_is_text_to_video(weights)
     metadata = read_metadata(weights)
     layout = transformer_layout(detected.kind, detected.num_layers)
     native = {
@@ -195,6 +198,18 @@ def open_transformer(path: str | Path) -> TransformerSource:
             layout = {module: pieces for module, pieces in layout.items() if not module.startswith(embedding)}
     latent_scale = metadata.latent_scale or stored.get("latent_scale")
     return _account(part, detected, layout, config, latent_scale)
+
+
+def _check_is_text_to_video(weights: WeightFile) -> None:
+    """Raise ValueError for the other CogVideoX transformers, which have the same names."""
+    shape = weights.shapes.get("patch_embed.proj.weight", ())
+    other = ""
+    if len(shape) == 2 and shape[1] in (8 * LATENT_CHANNELS, 16 * LATENT_CHANNELS):
+        other = "CogVideoX 1.5, whose patches are two frames long"
+    elif len(shape) == 4 and shape[1] == 2 * LATENT_CHANNELS:
+        other = "an image-to-video CogVideoX, which takes an image's latents beside the video's"
+    if other:
+        raise ValueError(f"{weights.path} is {other}; expected CogVideoX-5B for text to video, or FlashVideo's stages.")
 
 
 def _account(

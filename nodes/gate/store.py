@@ -161,7 +161,8 @@ class GateStore:
             return None
         try:
             with safe_open(self.root / signature / f"{sample}.safetensors", framework="pt") as file:
-                latent = {**json.loads(file.metadata()["values"]), "samples": file.get_tensor("samples")}
+                # A copy: Windows neither replaces nor removes a file while a tensor of it is in use.
+                latent = {**json.loads(file.metadata()["values"]), "samples": file.get_tensor("samples").clone()}
             if content_hash(latent) != sample:
                 raise ValueError("its content is not what its name says")
             return latent

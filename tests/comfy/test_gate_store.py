@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from tests.conftest import ODD_NAME
+from tests.unit.windows import windows_rule
+
 ROOT = Path(__file__).parents[2]
 A, B = "a" * 32, "b" * 32
 
@@ -31,7 +34,7 @@ def module() -> Any:
 
 @pytest.fixture
 def store(module: Any, tmp_path: Path) -> Any:
-    return module.GateStore(tmp_path)
+    return module.GateStore(tmp_path / ODD_NAME)
 
 
 def latent(value: float = 1.0) -> dict[str, Any]:
@@ -77,26 +80,31 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(store: Any, monkeypatch: 
     assert {path.name: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
 
 
-def test_what_is_being_played_stays_where_it_cannot_be_removed(store: Any, module: Any, monkeypatch: Any) -> None:
-    """As on Windows, where the server has the video open while the editor plays it."""
-    batch = store.add(A, [latent()])
-    played = store.preview(A, batch.hashes[0], B)
-    played.write_bytes(b"video")
-    unlink = Path.unlink
-
-    def refusing(self: Path, missing_ok: bool = False) -> None:
-        handles = [handle for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink()]
-        if str(self) in [str(handle.readlink()) for handle in handles]:
-            raise PermissionError(errno.EACCES, "The process cannot access the file", str(self))
-        unlink(self, missing_ok=missing_ok)
-
-    with monkeypatch.context() as patch, played.open("rb"):
-        patch.setattr(Path, "unlink", refusing)
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_nothing_rests_on_replacing_what_is_open(store: Any, monkeypatch: Any) -> None:
+    """As on Windows, where the server has a video open while the editor plays it, and caches hold chosen samples."""
+    with windows_rule(monkeypatch, sys.modules["pack.flashvideo.checkpoints.locks"]) as broken:
+        batch = store.add(A, [latent()])
+        chosen = store.latent(A, batch.hashes[0])
+        played = store.preview(A, batch.hashes[0], B)
+        played.write_bytes(b"video")
+        with played.open("rb"):
+            store.write(batch)
+            assert broken.pop().startswith(f"os.remove of {played}")
+            assert played.exists()
+            store.empty()
+            assert broken
+            assert all(str(played) in rule for rule in broken)
+        broken.clear()
+        store.add(A, [latent()])
         store.write(batch)
-        assert played.exists()
-    store.write(batch)
-    assert not played.exists()
-    assert store.latent(A, batch.hashes[0])["flashvideo_frames"] == 1
+        assert broken == []
+        assert not played.exists()
+        assert torch.equal(store.latent(A, batch.hashes[0])["samples"], chosen["samples"])
+        store.limit = 1
+        store.empty()
+        assert broken == []
+        assert store.size() == 0
 
 
 def test_a_use_that_cannot_be_noted_costs_nothing(store: Any, monkeypatch: Any) -> None:

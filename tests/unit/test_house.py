@@ -72,6 +72,7 @@ WRITES_ITSELF = {
     "flashvideo/checkpoints/outputs.py": "it is the place of writing",
     "flashvideo/training/run_folder.py": "it gives folders of whole files their names",
 }
+NARROWING = re.compile(r"\S+ is not None|isinstance\(.*\)")
 
 
 def unsafe_writing(file: str, source: str) -> list[str]:
@@ -99,6 +100,25 @@ def test_files_are_written_in_one_place() -> None:
 def test_writing_elsewhere_is_named(line: str) -> None:
     assert unsafe_writing("flashvideo/runs/a.py", f"def f(p):\n    {line}") == ["flashvideo/runs/a.py: f"]
     assert not unsafe_writing("flashvideo/runs/a.py", f"def f(p):\n    with replacing(p) as q:\n        {line}")
+
+
+def checking_asserts(file: str, source: str) -> list[str]:
+    """Asserts of a file that tell a type checker nothing: `python -O` leaves out what they check."""
+    asserts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Assert)]
+    tests = [(node.lineno, ast.unparse(node.test)) for node in asserts]
+    return [f"{file}:{line}: {text}" for line, text in tests if not NARROWING.fullmatch(text)]
+
+
+def test_nothing_is_checked_by_an_assert() -> None:
+    files = [file for part in LOOSE for file in sorted((ROOT / part).rglob("*.py"))]
+    checked = [each for file in files for each in checking_asserts(str(file.relative_to(ROOT)), file.read_text())]
+    assert not checked, "\n".join(checked)
+
+
+def test_a_checking_assert_is_named() -> None:
+    assert checking_asserts("a.py", "assert x is not None\nassert isinstance(x, int)\nassert x > 0, x") == [
+        "a.py:3: x > 0"
+    ]
 
 
 def test_tests_mirror_the_rooms() -> None:

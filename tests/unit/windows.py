@@ -45,8 +45,12 @@ _rule = _Rule()
 
 
 @contextmanager
-def windows_rule(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Inside, such a call raises PermissionError as Windows would, and is noted in the list; locks are as there."""
+def windows_rule(monkeypatch: pytest.MonkeyPatch, locks: Any = locks) -> Iterator[list[str]]:
+    """Inside, such a call raises PermissionError as Windows would, and is noted in the list; locks are as there.
+
+    Args:
+        locks: the module of the package that is tried: ComfyUI imports it under another name.
+    """
     fcntl = locks.fcntl
     assert fcntl is not None
     msvcrt: Any = types.ModuleType("msvcrt")

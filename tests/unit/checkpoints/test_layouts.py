@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from flashvideo.checkpoints.layouts import transformer_layout
+from flashvideo.checkpoints.layouts import LAYOUTS, transformer_layout
 
 
-@pytest.mark.parametrize("kind", ["native", "published", "diffusers"])
+@pytest.mark.parametrize("kind", LAYOUTS)
 def test_layout_pieces_cover_every_row_once(kind):
     for native, pieces in transformer_layout(kind, 2).items():
         covered = [row for piece in pieces for start, stop in piece.row_ranges(144) for row in range(start, stop)]

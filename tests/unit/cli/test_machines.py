@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from flashvideo.checkpoints.files import open_weights
+from flashvideo.runs.record import load_record
 from flashvideo.video.files import read_metadata
+from tests.conftest import ODD_NAME as ODD
 from tests.conftest import TINY
 from tests.unit.conftest import SMALL
 from tests.unit.training.small_runs import write_config
 from tests.unit.windows import windows_rule
 
 ROOT = Path(__file__).parents[3]
-ODD = "mein Ordner – café 映像 ' & 100%"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -121,9 +123,11 @@ def test_spaces_and_unicode_in_every_path(run, tmp_path):
     odd = tmp_path / ODD
     models = shutil.copytree(TINY, odd / "models")
     (odd / "prompts.txt").write_text("a red ball rolls\n", encoding="utf-8")
+    (models / "settings.json").write_text(json.dumps({"cfg": 2.5}), encoding="utf-8")
     small = ["--models", models, *SMALL[2:]]
     run("generate", *small, "a red ball", "--joint", "--keep-latents", "-o", odd / f"{ODD}.mp4")
     assert len(list(odd.glob("*.mp4"))) == 3
+    assert load_record(odd / f"{ODD}.preview.safetensors").stage2.guidance_scale == 2.5
     run("generate", *small, "--prompts", odd / "prompts.txt", "-o", odd / "many")
     run("refine", odd / f"{ODD}.preview.safetensors", "--models", models, "--steps", 1, "-o", odd / "refined.mp4")
     run("convert", models / "stage2.pt", odd / "stage 2.safetensors")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+from diffusers import CogVideoXTransformer3DModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -23,6 +24,7 @@ from flashvideo.checkpoints.files import TensorInfo, WeightFile, open_weights
 from flashvideo.checkpoints.layouts import detect_transformer, transformer_layout
 from flashvideo.loading.source import open_transformer
 from tests.conftest import TINY
+from tests.lora_files import comfyui_name
 
 LOADERS = {"stage1": load_stage1, "stage2": load_stage2}
 FULL = {"stage1": (42, 3072, 5_903_533_632 - 333_053_952), "stage2": (30, 1920, 1_696_399_168)}
@@ -185,6 +187,33 @@ def test_merged_published_file_loads_too(tmp_path, tiny_stage1):
     assert same_weights(load_stage1(tmp_path / "merged.pt"), tiny_stage1)
 
 
+def cogvideox(**config):
+    small = {"num_layers": 2, "num_attention_heads": 2, "text_embed_dim": 32, "time_embed_dim": 64}
+    return CogVideoXTransformer3DModel(**small, use_rotary_positional_embeddings=True, **config)
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_transformer_as_comfyui_names_it(tmp_path, prefix):
+    """Core's save nodes write its own CogVideoX so."""
+    state = cogvideox().state_dict()
+    save_file(state, tmp_path / "diffusers.safetensors")
+    named = {
+        f"{prefix}{comfyui_name(module)}.{leaf}": tensor
+        for name, tensor in state.items()
+        for module, _, leaf in [name.rpartition(".")]
+    }
+    save_file(named, tmp_path / "comfyui.safetensors")
+    model = load_stage1(tmp_path / "comfyui.safetensors")
+    assert same_weights(model, load_stage1(tmp_path / "diffusers.safetensors"))
+    assert same_weights(
+        load_stage1(convert_checkpoint(tmp_path / "comfyui.safetensors", tmp_path / "own.safetensors")), model
+    )
+    del named[f"{prefix}blocks.1.k.bias"]
+    save_file(named, tmp_path / "comfyui.safetensors")
+    with pytest.raises(ValueError, match=r"\(comfyui layout\)\. missing: .*blocks\.1\.k\.bias"):
+        load_stage1(tmp_path / "comfyui.safetensors")
+
+
 def test_lora_is_merged_in_fp32_and_rounded_once(tmp_path):
     state = {name: tensor.bfloat16() for name, tensor in published("stage1").items()}
     torch.save({"module": state}, tmp_path / "stage1.pt")
@@ -285,6 +314,21 @@ def test_a_transformer_is_no_vae_and_the_reverse(tmp_path):
     with pytest.raises(ValueError, match="is a stage1 checkpoint, not vae"):
         convert_checkpoint(TINY / "stage1.pt", tmp_path / "x.safetensors", kind="vae")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("config", "what"),
+    [
+        ({"patch_size_t": 2}, "CogVideoX 1.5"),
+        ({"patch_size_t": 2, "in_channels": 32, "ofs_embed_dim": 128}, "CogVideoX 1.5"),
+        ({"in_channels": 32}, "an image-to-video CogVideoX"),
+    ],
+)
+def test_other_cogvideox_transformers_are_told(tmp_path, config, what):
+    """Their names are the same."""
+    save_file(cogvideox(**config).state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=f"other.safetensors is {what}.*expected CogVideoX-5B for text to video"):
+        load_stage1(tmp_path / "other.safetensors")
 
 
 def test_a_lora_that_is_not_merged_is_told(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from flashvideo import FlashVideoTransformer3DModel, convert_checkpoint, load_stage1
-from flashvideo.checkpoints.layouts import transformer_layout
+from flashvideo.checkpoints.layouts import LAYOUTS, transformer_layout
 from flashvideo.checkpoints.lora_names import resolve_module
 from flashvideo.loading.lora import read_lora
 from flashvideo.runs.inspect import inspect_checkpoint
@@ -168,11 +168,12 @@ def test_every_name_is_loaded_inspected_and_converted(twin, every_module, tmp_pa
 
 def test_every_module_has_names_of_its_own():
     """Names are read word by word: no two modules are the same words."""
-    for layout in ("native", "published", "diffusers"):
+    for layout in LAYOUTS:
         for native, pieces in transformer_layout(layout, 42).items():
             for piece in pieces:
-                assert resolve_module(piece.module) == (native, piece), piece.module
-                assert resolve_module("lora_unet_" + piece.module.replace(".", "_")) == (native, piece), piece.module
+                for name in (piece.module, "lora_unet_" + piece.module.replace(".", "_")):
+                    resolved, found = resolve_module(name)
+                    assert (resolved, found.rows, found.parts) == (native, piece.rows, piece.parts), name
 
 
 def test_a_fused_adapter_holds_its_parts(tmp_path):

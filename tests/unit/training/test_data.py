@@ -27,6 +27,7 @@ from flashvideo.training.data import (
 )
 from flashvideo.training.media import Framing
 from flashvideo.video.files import read_video
+from tests.conftest import ODD_NAME
 from tests.unit.training.small_clips import folder_of, moving, write_media
 
 SMALL = Framing(height=32, width=48, frames=5)
@@ -39,7 +40,7 @@ def frame_numbers(video: Tensor) -> list[int]:
 
 @pytest.fixture
 def clips(tmp_path: Path) -> Path:
-    return folder_of(tmp_path / "clips", ["b.mp4", "a.mkv", "more/c.mp4"])
+    return folder_of(tmp_path / ODD_NAME, ["b.mp4", "a.mkv", "more/c.mp4"])
 
 
 # ---- folders

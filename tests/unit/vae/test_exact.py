@@ -14,6 +14,7 @@ from flashvideo.vae.tiling import plan
 from flashvideo.vae.tiling.estimate import largest_tile
 from flashvideo.vae.tiling.modules import unpadded
 from flashvideo.vae.tiling.session import decode_job
+from tests.conftest import ODD_NAME
 
 SETTINGS = settings(max_examples=20, deadline=None, derandomize=True)
 RELATIVE = 1e-5
@@ -67,7 +68,7 @@ def test_encode(vae, tile, size, count, seed):
 @settings(SETTINGS, max_examples=12)
 @given(budget=st.integers(1, 10**8), host=st.integers(1, 10**8), size=sizes, count=st.integers(1, 4))
 def test_any_budget(vae, tmp_path_factory, budget, host, size, count):
-    folder = tmp_path_factory.mktemp("scratch")
+    folder = tmp_path_factory.mktemp(ODD_NAME)
     latents = draw(1, 1, 16, count, *size)
     video = decode_latents(vae, latents, memory_budget=budget, host_budget=host, scratch=folder)
     assert largest(video, decode_latents(vae, latents, tile=False)) < RELATIVE
