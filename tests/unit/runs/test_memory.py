@@ -20,7 +20,8 @@ GIB = 1 << 30
 
 @pytest.fixture
 def free(monkeypatch):
-    """``free(bytes)``: so much host memory is free, swap included."""
+    """``free(bytes)``: so much host memory is free, swap included, and more room on disk than anything here takes."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000 * GIB))
 
     def have(size):
         monkeypatch.setattr(memory, "free_on_host", lambda: max(0, size - memory.MARGIN))
