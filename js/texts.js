@@ -1,4 +1,4 @@
-// What the gate and Compare say, in the editor's language. Names of nodes, settings and commands are in locales/.
+// What the gate, Compare and Score Video say, in the editor's language. Names of nodes, settings and commands are in locales/.
 
 import { app } from "../../scripts/app.js";
 
@@ -57,6 +57,30 @@ const en = {
   wipe: "Wipe between before and after",
   wipeWaiting: "Run the workflow: both videos appear here.",
   wipeGone: "These videos were temporary and are gone. Run the workflow again.",
+  scores: "Scores of the video",
+  scorePlot: "The scores over time",
+  scoreWaiting: "Run the workflow: the video's scores appear here.",
+  sharpness: "sharpness",
+  likeness: "likeness",
+  drift: "drift",
+  flicker: "flicker",
+  seam: "seam",
+  pulse: "pulse",
+  psnr: "PSNR",
+  ssim: "SSIM",
+  sharpnessMeans: "0 an enlargement, 1 the sharpest",
+  likenessMeans: "to the source; above 40 dB hardly told apart",
+  driftMeans: "levels of 255 that colours drift; 0 is none",
+  flickerMeans: "levels of 255 beyond motion; 0 is none",
+  seamMeans: "levels of 255; 0 is none",
+  pulseMeans: "of the mean, in an even beat; 0 is none",
+  psnrMeans: "to the reference; more is closer",
+  ssimMeans: "to the reference; 1 is equal",
+  seamColumn: "levels, at column {place}",
+  seamColumns: "levels, from column {place} on every {period}",
+  seamRow: "levels, at row {place}",
+  seamRows: "levels, from row {place} on every {period}",
+  pulseEvery: "of the mean, every {period} frames",
 };
 
 /** @typedef {keyof typeof en} Key */
@@ -118,6 +142,30 @@ const zh = {
   wipe: "在之前与之后之间滑动",
   wipeWaiting: "运行工作流：两个视频会显示在这里。",
   wipeGone: "这些视频是临时文件，已不存在。请重新运行工作流。",
+  scores: "视频评分",
+  scorePlot: "评分随时间的变化",
+  scoreWaiting: "运行工作流：视频的评分会显示在这里。",
+  sharpness: "清晰度",
+  likeness: "相似度",
+  drift: "漂移",
+  flicker: "闪烁",
+  seam: "接缝",
+  pulse: "脉动",
+  psnr: "PSNR",
+  ssim: "SSIM",
+  sharpnessMeans: "0 为单纯放大，1 为最清晰",
+  likenessMeans: "与源视频相比；40 dB 以上几乎无法区分",
+  driftMeans: "颜色漂移的级数（共 255 级）；0 为无",
+  flickerMeans: "运动之外的变化级数（共 255 级）；0 为无",
+  seamMeans: "级数（共 255 级）；0 为无",
+  pulseMeans: "占均值的比例，按固定节拍；0 为无",
+  psnrMeans: "与参考视频相比；越大越接近",
+  ssimMeans: "与参考视频相比；1 为相同",
+  seamColumn: "级，位于第 {place} 列",
+  seamColumns: "级，自第 {place} 列起每隔 {period} 列",
+  seamRow: "级，位于第 {place} 行",
+  seamRows: "级，自第 {place} 行起每隔 {period} 行",
+  pulseEvery: "占均值的比例，每 {period} 帧一次",
 };
 
 /** @type {Record<string, Texts>} */

@@ -19,7 +19,15 @@ log = logging.getLogger(__name__)
 
 FAMILIES = (
     *("blocks.loaders", "blocks.vae_loader", "blocks.text", "blocks.stage1", "blocks.degrade", "blocks.stage2"),
-    *("blocks.upscale", "blocks.decode", "blocks.video", "blocks.video_frames", "blocks.compare", "blocks.grid"),
+    *(
+        "blocks.upscale",
+        "blocks.decode",
+        "blocks.video",
+        "blocks.video_frames",
+        "blocks.compare",
+        "blocks.score",
+        "blocks.grid",
+    ),
     *("blocks.choose", "gate.preview_gate", "blocks.pixel_degradation"),
 )
 

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
-from typing import Any, BinaryIO
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checkpoints.paths import expanded
-from ..video.ffmpeg import open_input
-from ..video.files import open_video
-from ..video.reading import Pictures
 from ..video.resize import stretching
-from ..video.whole import is_cut_short
-
-File = str | Path | BinaryIO
+from .shown import Footage, Shown, opened
 
 _LUMA = (0.2126, 0.7152, 0.0722)  # BT.709
 _STRETCHED = 1.05  # shapes that differ by more are told
@@ -96,111 +88,46 @@ def _reduced(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(pixels[None].float(), size=size, mode="bilinear", antialias=True)[0]
 
 
-class _Shown:
-    """A file's pictures as a player shows them, from the first one's time on."""
-
-    def __init__(self, container: Any, name: str) -> None:
-        self.name, self.pictures = name, Pictures(container)
-        if self.pictures.stream is None:
-            raise ValueError(f"{name} has no video stream that can be decoded. Give a video.")
-        self.size: tuple[int, int] = (0, 0)
-        self._rest = self._read()
-        self._now: tuple[Fraction, Tensor] | None = None
-        self._next = self.take()
-        if self._next is None:
-            raise ValueError(f"{name} has no frames. Give a complete video.")
-        height, width = self.size
-        if min(height, width) < MIN_SIDE:
-            raise ValueError(f"{name} is {width}x{height}; expected {MIN_SIDE} pixels a side or more.")
-
-    @property
-    def frames(self) -> int:
-        """As the file announces them; 0 if it does not."""
-        return int(self.pictures.stream.frames)
-
-    def take(self) -> tuple[Fraction, Tensor] | None:
-        """The next picture and its time; None after the last."""
-        return next(self._rest, None)
-
-    def first(self) -> tuple[Fraction, Tensor] | None:
-        """The picture that was read to begin with, and from then on the others, one by one."""
-        given, self._next = self._next, None
-        return given if given is not None else self.take()
-
-    def at(self, seconds: Fraction) -> Tensor | None:
-        """The picture that is shown at that time, which does not go back; None after the end."""
-        while self._next is not None and self._next[0] <= seconds + self._tolerance:
-            self._now, self._next = self._next, self.take()
-        if self._now is None or (self._next is None and seconds >= self._now[0] + self._interval):
-            return None
-        return self._now[1]
-
-    @property
-    def _interval(self) -> Fraction:
-        rates = self.pictures.rates
-        return 1 / rates[0] if rates else Fraction(1, 25)
-
-    @property
-    def _tolerance(self) -> Fraction:
-        return self._interval / 4  # of clocks that round differently
-
-    def _read(self) -> Iterator[tuple[Fraction, Tensor]]:
-        from av.error import FFmpegError
-
-        count = 0
-        try:
-            for picture in self.pictures:
-                pixels = torch.from_numpy(picture.pixels()).permute(2, 0, 1)
-                size = (pixels.shape[1], pixels.shape[2])
-                self.size = self.size if count else size
-                if size != self.size:
-                    raise ValueError(f"The frame size of {self.name} changes on the way. Re-encode it to one size.")
-                yield picture.time - self.pictures.first, pixels
-                count += 1
-        except FFmpegError as error:
-            raise ValueError(
-                f"{self.name} is damaged after {count} frames ({error.strerror}). Copy or download it again."
-            ) from error
-        if self.pictures.is_cut_short:
-            raise ValueError(
-                f"{self.name} is cut short: {count} of {self.frames} frames can be read. Copy or download it again."
-            )
-
-
 class Frames:
     """The frames of a video beside those of its source and of the true video; iterate once, inside ``with``.
 
     Args:
-        video: a file.
+        video: a file, a part of one, or pictures.
         against: the source: of any size and rate, shown by its times.
         true: what the video should equal: of its size; frame by frame.
+        min_side: pixels that the sides of all have at least.
 
     Attributes:
+        size: (height, width) of the video.
         remarks: what was aligned, in sentences; complete after the last frame.
 
     Raises:
         ValueError: what is no video or damaged; sizes that cannot be held against each other.
     """
 
-    def __init__(self, video: File, against: File | None = None, true: File | None = None) -> None:
-        self._files = {"video": video, "against": against, "true": true}
+    def __init__(
+        self,
+        video: Footage,
+        against: Footage | None = None,
+        true: Footage | None = None,
+        *,
+        min_side: int = MIN_SIDE,
+    ) -> None:
+        self._footage = {"video": video, "against": against, "true": true}
+        self._min_side = min_side
         self.remarks: list[str] = []
 
     def __enter__(self) -> Frames:
         with ExitStack() as stack:
-            opened = {
-                name: _Shown(stack.enter_context(_open(file)), _name(file, name))
-                for name, file in self._files.items()
-                if file is not None
+            shown = {
+                what: stack.enter_context(opened(footage, what, self._min_side))
+                for what, footage in self._footage.items()
+                if footage is not None
             }
-            self._stack = stack.pop_all()
-        self.video, self.against, self.true = opened["video"], opened.get("against"), opened.get("true")
-        self.size = self.video.size
-        try:
+            self.video, self.against, self.true = shown["video"], shown.get("against"), shown.get("true")
+            self.size = self.video.size
             self._check_sizes()
-        except ValueError:
-            self._stack.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -208,8 +135,8 @@ class Frames:
 
     @property
     def total(self) -> int:
-        """Frames of the video as its file announces them; 0 if it does not."""
-        return self.video.frames
+        """Frames of the video, as is known beforehand; 0 if it is not."""
+        return self.video.total
 
     def _check_sizes(self) -> None:
         height, width = self.size
@@ -217,7 +144,7 @@ class Frames:
             h, w = self.true.size
             raise ValueError(
                 f"{self.true.name} is {w}x{h} and {self.video.name} {width}x{height}: the true video has the same "
-                "size, pixel by pixel. Give the source with --against instead."
+                "size, pixel by pixel. Give what it was made from as its source instead (--against)."
             )
         if self.against is not None and stretching(*self.against.size, height, width) > _STRETCHED:
             h, w = self.against.size
@@ -227,48 +154,29 @@ class Frames:
             )
 
     def __iter__(self) -> Iterator[Frame]:
-        index = 0
-        while (taken := self.video.first()) is not None:
-            seconds, pixels = taken
-            source = true = None
-            if self.against is not None and (source := self.against.at(seconds)) is None:
-                self._ended(self.against, index)
-                return
-            if self.true is not None:
-                if (pair := self.true.first()) is None:
-                    self._ended(self.true, index)
-                    return
-                true = pair[1]
-            yield Frame(index, float(seconds), pixels, source, true)
-            index += 1
+        yield from self._laid()
         self.remarks += [
             f"{shown.name}: {remark}"
             for shown in (self.video, self.against, self.true)
             if shown is not None
-            for remark in shown.pictures.remarks
+            for remark in shown.remarks
         ]
 
-    def _ended(self, other: _Shown, count: int) -> None:
+    def _laid(self) -> Iterator[Frame]:
+        index, end = 0, Fraction(0)
+        while (taken := self.video.first()) is not None:
+            seconds, pixels = taken
+            source = true = None
+            if self.against is not None and (source := self.against.at(seconds)) is None:
+                return self._ended(self.against, index)
+            if self.true is not None:
+                if (pair := self.true.first()) is None:
+                    return self._ended(self.true, index)
+                true = pair[1]
+            yield Frame(index, float(seconds), pixels, source, true)
+            index, end = index + 1, seconds + self.video.interval
+        if self.against is not None and self.against.goes_on(end):
+            self.remarks.append(f"{self.against.name} goes on after {float(end):.2f} s, where {self.video.name} ends.")
+
+    def _ended(self, other: Shown, count: int) -> None:
         self.remarks.append(f"{other.name} ends earlier: the first {count} frames of {self.video.name} count.")
-
-
-def _name(file: File, what: str) -> str:
-    return str(file) if isinstance(file, (str, Path)) else f"the {what} video"
-
-
-@contextmanager
-def _open(file: File) -> Iterator[Any]:
-    if isinstance(file, (str, Path)):
-        with open_video(file) as container:
-            if is_cut_short(expanded(file)):  # before any work, not when its end is reached
-                raise ValueError(f"{file} is cut short: it ends before it should. Copy or download it again.")
-            yield container
-        return
-    from av.error import FFmpegError
-
-    try:
-        container = open_input(file)
-    except (FFmpegError, OSError) as error:
-        raise ValueError(f"The given bytes cannot be read as a video ({error.strerror or error}).") from error
-    with container:
-        yield container

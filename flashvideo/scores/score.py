@@ -9,11 +9,12 @@ from typing import Any
 from .borders import Border, BorderMeasure
 from .detail import Detail, DetailMeasure
 from .flicker import Flicker, FlickerMeasure
-from .frames import File, Frames
+from .frames import Frames
 from .likeness import Likeness, LikenessMeasure
 from .periods import Pulse, PulseMeasure
 from .reference import Reference, ReferenceMeasure
 from .series import binned
+from .shown import Footage
 
 Progress = Callable[[str, int, int], None]
 SERIES = ("seconds", "sharpness", "likeness", "colour", "flicker", "change", "psnr", "ssim")
@@ -75,12 +76,13 @@ class Scores:
 
 
 def score_video(
-    video: File, *, against: File | None = None, true: File | None = None, progress: Progress | None = None
+    video: Footage, *, against: Footage | None = None, true: Footage | None = None, progress: Progress | None = None
 ) -> Scores:
     """Score a video of any length, frame by frame; nothing but numbers is kept of a frame.
 
     Args:
-        video: a path, or a binary file.
+        video: a path, a binary file, a part of one (:class:`~flashvideo.scores.shown.Part`), or pictures that no file
+            holds (:class:`~flashvideo.scores.shown.Given`).
         against: the source that it was made from, of any size and rate: likeness, colours, flicker, seams and pulses
             are then what the video has beyond it.
         true: the video that it should equal, of the same size, frame by frame.

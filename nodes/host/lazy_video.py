@@ -169,7 +169,7 @@ class LazyVideo(VideoInput):
 
     # ---- frames
 
-    def _frames(self) -> Generator[Tensor, None, None]:
+    def frames(self) -> Generator[Tensor, None, None]:
         """The frames ``[H, W, 3]``, one by one. Those before the window are made too: they are causal."""
         done = 0
         with contextlib.closing(self._source.stream(self._first + self._count)) as chunks:
@@ -179,7 +179,7 @@ class LazyVideo(VideoInput):
 
     def get_components(self) -> VideoComponents:
         images, index = torch.empty(self._count, *self._source.shape[1:], 3), 0
-        with contextlib.closing(self._frames()) as frames:
+        with contextlib.closing(self.frames()) as frames:
             for frame in frames:
                 images[index] = frame
                 index += 1
@@ -197,7 +197,7 @@ class LazyVideo(VideoInput):
     ) -> None:
         """Encode frame by frame, by core's own encoder. A file appears whole or not at all."""
         shape = (self._count, *self._source.shape[1:])
-        with contextlib.closing(self._frames()) as frames:
+        with contextlib.closing(self.frames()) as frames:
             images: Any = _Sequence(shape, frames)
             parts = VideoComponents(images=images, audio=self.get_audio(), frame_rate=self._rate)
 

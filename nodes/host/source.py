@@ -92,6 +92,12 @@ def read_frames(video: Any) -> tuple[Tensor, Fraction, AudioInput | None, list[s
     return images, rate, _file_audio(video, pictures.first, timing.end, remarks), remarks
 
 
+def trimmed_to(video: Any) -> tuple[Fraction, Fraction | None]:
+    """When the part that a VIDEO is trimmed to begins and ends, on its file's clock; None is the file's end."""
+    start, duration = (Fraction(seconds).limit_denominator(10**6) for seconds in video.get_active_trim_window())
+    return start, start + duration if duration else None
+
+
 def _kept_in_step(
     timing: Timing, frames: int, announced: list[Fraction], remarks: list[str]
 ) -> tuple[Fraction, list[int] | None]:
@@ -117,9 +123,9 @@ def _kept_in_step(
 @contextlib.contextmanager
 def _pictures(video: VideoFromFile) -> Iterator[Pictures]:
     """The pictures of a file, in its trim window."""
-    start, duration = (Fraction(seconds).limit_denominator(10**6) for seconds in video.get_active_trim_window())
+    start, stop = trimmed_to(video)
     with _opened(video) as container:
-        pictures = Pictures(container, start, start + duration if duration else None)
+        pictures = Pictures(container, start, stop)
         try:
             yield pictures
         except av.error.FFmpegError as error:

@@ -17,10 +17,10 @@ def show_on_node(text: str) -> None:
         server.send_progress_text(text, context.node_id)
 
 
-def told(*outputs: Any, remarks: Iterable[str]) -> io.NodeOutput:
+def told(*outputs: Any, remarks: Iterable[str], ui: dict[str, Any] | None = None) -> io.NodeOutput:
     """A node's outputs, with remarks that are shown on it and kept in the history (``flashvideo_told``)."""
-    lines = list(remarks)
-    if not lines:
-        return io.NodeOutput(*outputs)
-    show_on_node("\n".join(lines))
-    return io.NodeOutput(*outputs, ui={"flashvideo_told": lines})
+    lines, ui = list(remarks), ui or {}
+    if lines:
+        show_on_node("\n".join(lines))
+        ui["flashvideo_told"] = lines
+    return io.NodeOutput(*outputs, ui=ui or None)

@@ -45,15 +45,15 @@ def checked(node: type[io.ComfyNode]) -> type[io.ComfyNode]:
 
 
 def _checks(node: type[io.ComfyNode]) -> _Checks:
-    return {entry.id: CHECKS[entry.io_type] for entry in node.define_schema().inputs if entry.io_type in CHECKS}
+    return {entry.id: CHECKS[kind] for entry in node.define_schema().inputs if (kind := entry.get_io_type()) in CHECKS}
 
 
 def _required(node: type[io.ComfyNode]) -> _Names:
     """(name, type) of the sockets that always bring something."""
     return tuple(
-        (entry.id, entry.io_type)
+        (entry.id, entry.get_io_type().replace(",", " or "))
         for entry in node.define_schema().inputs
-        if entry.io_type in _NEVER_NONE and not entry.optional and not getattr(entry, "lazy", False)
+        if entry.get_io_type() in _NEVER_NONE and not entry.optional and not getattr(entry, "lazy", False)
     )
 
 
@@ -146,6 +146,14 @@ def check_video(name: str, video: Any) -> None:
         raise ValueError(f"The {name} is {_kind(video)}; expected a VIDEO. Connect Load Video or Create Video.")
 
 
+def check_frames(name: str, frames: Any) -> None:
+    """Raise ValueError unless this is an IMAGE or a VIDEO, of the form of its type."""
+    if isinstance(frames, Tensor):
+        check_image(name, frames)
+    elif not callable(getattr(frames, "get_components", None)):
+        raise ValueError(f"The {name} is {_kind(frames)}; expected an IMAGE or a VIDEO. Connect frames, or Load Video.")
+
+
 def check_audio(name: str, audio: Any) -> None:
     """Raise ValueError unless an AUDIO is a waveform ``[B, channels, samples]`` with its rate."""
     waveform = audio.get("waveform") if isinstance(audio, dict) else None
@@ -193,6 +201,7 @@ CHECKS: dict[str, Callable[[str, Any], None]] = {  # a VAE is asked for its kind
     "LATENT": check_latent,
     "IMAGE": check_image,
     "VIDEO": check_video,
+    "IMAGE,VIDEO": check_frames,
     "AUDIO": check_audio,
     "MODEL": check_model,
     "CLIP": check_clip,

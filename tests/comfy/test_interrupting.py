@@ -132,12 +132,18 @@ def video_frames(parts: Parts) -> Link:
     return parts.add("FlashVideoVideoFrames", video=parts.add("LoadVideo", file=path.name))
 
 
+def score_video(parts: Parts) -> Link:
+    images = parts.image(65, 256)
+    return parts.add("FlashVideoScoreVideo", video=parts.add("CreateVideo", images=images, fps=8.0))
+
+
 LATENT, IMAGE = ("ProbeSaveLatent", "latent", "samples"), ("ProbeSaveImage", "image", "image")
 CASES: dict[Callable[[Parts], Link], Any] = {
     **dict.fromkeys((stage1_sampler, stage1_in_parts, stage2_refiner, stage2_in_parts), LATENT),
     **dict.fromkeys((upscale_and_encode, core_encode, core_tiled_encode), LATENT),
     **dict.fromkeys((core_decode, core_tiled_decode, tiled_decode, lazy_video_to_frames), IMAGE),
     **dict.fromkeys((parameter_grid, one_frame, video_frames), IMAGE),
+    score_video: ("ProbeSaveImage", "image", "image", 1),
     compare: None,
 }
 IN_PARTS = (upscale_and_encode, parameter_grid, one_frame, compare)  # one kind of work after another
@@ -149,7 +155,10 @@ class Case:
     def __init__(self, bench: Bench, make: Callable[[Parts], Link]) -> None:
         bench.folder.mkdir(exist_ok=True)
         self.bench, self.node, kind = bench, make(Parts(bench)), CASES[make]
-        self.path, self.name = (bench.save(self.node, *kind[:2]), kind[2]) if kind else (None, "")
+        self.path, self.name = None, ""
+        if kind:
+            output = [self.node[0], kind[3] if len(kind) > 3 else 0]
+            self.path, self.name = bench.save(output, *kind[:2]), kind[2]
 
     def result(self, run: Run) -> Tensor:
         if self.path is not None:

@@ -11,7 +11,7 @@ import torch
 from tests.comfy.conftest import Bench
 from tests.comfy.golden_models import STAGE2, VAE
 
-SOCKETS = ("LATENT", "IMAGE", "CONDITIONING", "AUDIO", "VIDEO", "MODEL", "CLIP")
+SOCKETS = ("LATENT", "IMAGE", "IMAGE,VIDEO", "CONDITIONING", "AUDIO", "VIDEO", "MODEL", "CLIP")
 WIDGETS = ("INT", "FLOAT", "COMBO", "STRING")
 ZEROS = torch.zeros(1, 16, 1, 4, 4)
 

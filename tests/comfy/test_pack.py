@@ -178,14 +178,14 @@ def test_the_example_video_is_put_where_load_video_looks(server: ComfyServer, tm
     assert file.read_bytes() == b"mine"
 
 
-PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoVideoFrames"]
+PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoScoreVideo", "FlashVideoVideoFrames"]
 
 
 @pytest.mark.parametrize(
     ("broken", "families", "lost"),
     [
         ("einops", ["loaders"], ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]),
-        ("av", ["compare", "video", "video_frames"], PLAYERS),
+        ("av", ["compare", "score", "video", "video_frames"], PLAYERS),
         ("diffusers peft accelerate", [], []),
     ],
 )

@@ -89,6 +89,7 @@ MALFORMED: dict[str, dict[str, Any]] = {
     "CONDITIONING": {**ANYTHING, **CONDITIONINGS},
     "AUDIO": {**ANYTHING, **AUDIOS},
     "VIDEO": {**ANYTHING, "image": PICTURE},
+    "IMAGE,VIDEO": {**ANYTHING, **IMAGES},
     "MODEL": {**ANYTHING, "image": PICTURE},
     "CLIP": {**ANYTHING, "image": PICTURE},
 }
@@ -122,16 +123,13 @@ class ProbeMalformed(io.ComfyNode):
             if not name.startswith("FlashVideo"):
                 continue
             for entry in node.define_schema().inputs:
-                for what, value in (MALFORMED | WIDGETS).get(entry.io_type, {}).items():
-                    said.append([name, entry.id, entry.io_type, what, *outcome(node, entry.id, value)])
-                if (
-                    entry.io_type in MALFORMED.keys() - {"CLIP"}
-                    and not entry.optional
-                    and not getattr(entry, "lazy", False)
-                ):
-                    said.append([name, entry.id, entry.io_type, "None", *outcome(node, entry.id, None)])
-                if entry.io_type in WIDGETS and not entry.optional:
-                    said.append([name, entry.id, entry.io_type, "nothing", *outcome(node, entry.id, None)])
+                kind = entry.get_io_type()
+                for what, value in (MALFORMED | WIDGETS).get(kind, {}).items():
+                    said.append([name, entry.id, kind, what, *outcome(node, entry.id, value)])
+                if kind in MALFORMED.keys() - {"CLIP"} and not entry.optional and not getattr(entry, "lazy", False):
+                    said.append([name, entry.id, kind, "None", *outcome(node, entry.id, None)])
+                if kind in WIDGETS and not entry.optional:
+                    said.append([name, entry.id, kind, "nothing", *outcome(node, entry.id, None)])
         return io.NodeOutput(ui={"said": [json.dumps(said)]})
 
 

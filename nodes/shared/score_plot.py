@@ -1,0 +1,80 @@
+"""Scores over time as a picture that can be read at the size of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+WIDTH = 960
+_PANEL, _HEAD, _FOOT, _LEFT, _RIGHT = 170, 60, 44, 110, 24  # pixels
+_TITLE, _TICK = 28, 23
+_BACKGROUND, _INK, _FAINT, _GRID, _LINE = (24, 24, 24), (235, 235, 235), (160, 160, 160), (64, 64, 64), (102, 204, 255)
+_INDEX_OF = {"colour": "drift"}  # series -> the index that is made of it, where that is called otherwise
+_UNITS = {"likeness": " dB", "psnr": " dB", "drift": " levels", "flicker": " levels", "seam": " levels"}
+
+Values = Sequence[float | None]
+
+
+def score_plot(scores: dict[str, Any]) -> Tensor:
+    """What ``Scores.to_dict`` gives as ``[1, H, W, 3]`` in 0..1: a panel for each number over time, its index above."""
+    series = dict(scores["series"])
+    seconds = series.pop("seconds")
+    picture = Image.new("RGB", (WIDTH, _HEAD + _PANEL * len(series) + _FOOT), _BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    draw.text((_LEFT, _HEAD / 2), _heading(scores), fill=_INK, font=_font(_TITLE), anchor="lm")
+    for number, (name, values) in enumerate(series.items()):
+        _panel(draw, _HEAD + number * _PANEL, _title(name, scores), seconds, values)
+    bottom = picture.height - _FOOT / 2
+    for x, second, anchor in ((_LEFT, seconds[0], "lm"), (WIDTH - _RIGHT, seconds[-1], "rm")):
+        draw.text((x, bottom), f"{second:.1f} s", fill=_FAINT, font=_font(_TICK), anchor=anchor)
+    pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, picture.height, WIDTH, 3).float() / 255
+
+
+def _font(size: float) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _number(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.3g} %" if name == "pulse" else f"{value:.3g}{_UNITS.get(name, '')}"
+
+
+def _heading(scores: dict[str, Any]) -> str:
+    video = scores["video"]
+    numbers = "   ".join(f"{name} {_number(name, scores[name])}" for name in ("seam", "pulse"))
+    return f"{video['width']}x{video['height']}, {video['frames']} frames   {numbers}"
+
+
+def _title(name: str, scores: dict[str, Any]) -> str:
+    index = _INDEX_OF.get(name, name)
+    return f"{index} {_number(index, scores[index])}" if index in scores else f"{name} between frames"
+
+
+def _panel(draw: ImageDraw.ImageDraw, top: int, title: str, seconds: Sequence[float], values: Values) -> None:
+    """The curve of one series, with its least and its largest value at the side."""
+    left, right, upper, lower = _LEFT, WIDTH - _RIGHT, top + 44, top + _PANEL - 14
+    draw.text((left, top + 20), title, fill=_INK, font=_font(_TITLE), anchor="lm")
+    known = [value for value in values if value is not None]
+    least, most = min(known), max(known)
+    span, length = (most - least) or 1.0, (seconds[-1] - seconds[0]) or 1.0
+    for y, value in ((upper, most), (lower, least)) if most > least else ((lower, least),):
+        draw.line((left, y, right, y), fill=_GRID)
+        draw.text((left - 10, y), f"{value:.3g}", fill=_FAINT, font=_font(_TICK), anchor="rm")
+    run: list[tuple[float, float]] = []
+    for second, value in (*zip(seconds, values, strict=True), (0.0, None)):
+        if value is not None:
+            x = left + (right - left) * (second - seconds[0]) / length
+            run.append((x, lower - (lower - upper) * (value - least) / span))
+            continue
+        if len(run) > 1:
+            draw.line(run, fill=_LINE, width=3, joint="curve")
+        elif run:
+            (x, y) = run[0]
+            draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=_LINE)
+        run = []
