@@ -13,7 +13,15 @@ WIDTH = 960
 _PANEL, _HEAD, _FOOT, _LEFT, _RIGHT = 170, 60, 44, 110, 24  # pixels
 _TITLE, _TICK = 28, 23
 _BACKGROUND, _INK, _FAINT, _GRID, _LINE = (24, 24, 24), (235, 235, 235), (160, 160, 160), (64, 64, 64), (102, 204, 255)
-_INDEX_OF = {"colour": "drift"}  # series -> the index that is made of it, where that is called otherwise
+_TITLES = {  # series -> what is drawn, and the index that is made of it
+    "sharpness": "finest detail in levels: sharpness {sharpness}",
+    "likeness": "likeness {likeness}",
+    "colour": "colour shift in levels: drift {drift}",
+    "flicker": "flicker {flicker}",
+    "change": "change between frames in levels",
+    "psnr": "PSNR {psnr}",
+    "ssim": "SSIM {ssim}",
+}
 _UNITS = {"likeness": " dB", "psnr": " dB", "drift": " levels", "flicker": " levels", "seam": " levels"}
 
 Values = Sequence[float | None]
@@ -26,8 +34,10 @@ def score_plot(scores: dict[str, Any]) -> Tensor:
     picture = Image.new("RGB", (WIDTH, _HEAD + _PANEL * len(series) + _FOOT), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((_LEFT, _HEAD / 2), _heading(scores), fill=_INK, font=_font(_TITLE), anchor="lm")
+    indices = {name: _number(name, value) for name, value in scores.items() if isinstance(value, float | None)}
     for number, (name, values) in enumerate(series.items()):
-        _panel(draw, _HEAD + number * _PANEL, _title(name, scores), seconds, values)
+        title = _TITLES.get(name, f"{name} {{{name}}}").format_map(indices)
+        _panel(draw, _HEAD + number * _PANEL, title, seconds, values)
     bottom = picture.height - _FOOT / 2
     for x, second, anchor in ((_LEFT, seconds[0], "lm"), (WIDTH - _RIGHT, seconds[-1], "rm")):
         draw.text((x, bottom), f"{second:.1f} s", fill=_FAINT, font=_font(_TICK), anchor=anchor)
@@ -49,11 +59,6 @@ def _heading(scores: dict[str, Any]) -> str:
     video = scores["video"]
     numbers = "   ".join(f"{name} {_number(name, scores[name])}" for name in ("seam", "pulse"))
     return f"{video['width']}x{video['height']}, {video['frames']} frames   {numbers}"
-
-
-def _title(name: str, scores: dict[str, Any]) -> str:
-    index = _INDEX_OF.get(name, name)
-    return f"{index} {_number(index, scores[index])}" if index in scores else f"{name} between frames"
 
 
 def _panel(draw: ImageDraw.ImageDraw, top: int, title: str, seconds: Sequence[float], values: Values) -> None:
