@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..runs.settings import Stage2Settings
+from ..scores.frames import MIN_SIDE
+from ..scores.score import score_video
+from ..scores.shown import given
 from ..shapes.judge import Tally, judge_clip
 from ..shapes.metrics import flicker_error, low_passed_psnr, psnr, spectrum_error
 from ..shapes.scenes import Scene
 from ..video.color_match import match_colors
+from ..video.files import DEFAULT_FPS
 from . import upsampling
 from .bench import MIXED, Bench, captions_of, middle_frame, seeds_of, true_clips
 from .models import Extra, VideoModels
@@ -33,6 +37,14 @@ SECTION = "refinement"
 REFINED, BILINEAR, LANCZOS, ROUND_TRIP = "refined", "bilinear", "Lanczos", "VAE round trip"
 UNMATCHED = "refined, colours not matched"
 SPECTRUM, TEXTURE, PSNR, LOW_PSNR, FLICKER = "spectrum error", "texture", "PSNR", "low-passed PSNR", "flicker error"
+SCORES = {  # indices of flashvideo.scores -> units
+    "sharpness": "",
+    "likeness": DECIBEL,
+    "drift": "levels",
+    "flicker": "levels",
+    "seam": "levels",
+    "pulse": "of the mean",
+}
 _EQUAL = 100.0  # dB, given for clips that are equal
 _SHOWN = 4
 
@@ -47,13 +59,14 @@ class Method:
 
 @dataclass(frozen=True)
 class Measured:
-    """One method on one clip; see :mod:`flashvideo.shapes.metrics`."""
+    """One method on one clip; see :mod:`flashvideo.shapes.metrics` and, of ``scores``, :mod:`flashvideo.scores`."""
 
     spectrum: float
     texture: Tally
     psnr: float
     low_psnr: float
     flicker: float
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,8 +87,10 @@ class Comparison:
 def refinement_section(bench: Bench) -> Result:
     """Stage II against bilinear and Lanczos enlargement of the same low-resolution clips."""
     methods = [*plain_methods(bench), *_refiners(bench), round_trip(bench)]
-    comparison = compare_methods(bench, "Refinement", methods, bench.settings.clips)
+    comparison = compare_methods(bench, "Refinement", methods, bench.settings.clips, scored=True)
     tables = [Table("Against the true clips", comparison.rows())]
+    if scores := [row for name, clips in comparison.measured.items() for row in score_rows(name, clips)]:
+        tables.append(Table("Scores against the low-resolution clips, as `flashvideo score` tells them", tuple(scores)))
     tables += [
         Table(f"Refined less {other}, clip by clip", difference_rows(comparison.measured, other))
         for other in (BILINEAR, LANCZOS)
@@ -139,7 +154,14 @@ def refiner_of(extra: Extra, settings: Stage2Settings) -> Method:
 
 
 def compare_methods(
-    bench: Bench, what: str, methods: Sequence[Method], clips: int, scale: int = 1, frames: int | None = None
+    bench: Bench,
+    what: str,
+    methods: Sequence[Method],
+    clips: int,
+    scale: int = 1,
+    frames: int | None = None,
+    *,
+    scored: bool = False,
 ) -> Comparison:
     """Every method on the same held-out clips.
 
@@ -148,6 +170,7 @@ def compare_methods(
         clips: how many.
         scale: of the sizes, see ``true_clips``.
         frames: of the clips, likewise.
+        scored: whether each clip is scored against its low-resolution one too, where that is large enough.
     """
     measured: dict[str, list[Measured]] = {method.name: [] for method in methods}
     pictures: list[Tensor] = []
@@ -159,7 +182,8 @@ def compare_methods(
         for index, (scene, (true, small)) in enumerate(zip(batch, drawn, strict=True)):
             ours = {name: videos[index] for name, videos in enlarged.items()}
             for name, video in ours.items():
-                measured[name].append(measure(video, true, scene, bench.settings.factor))
+                one = measure(video, true, scene, bench.settings.factor)
+                measured[name].append(replace(one, scores=scores_of(video, small)) if scored else one)
             if len(pictures) < _SHOWN * (len(methods) + 2):
                 shown = (small, *ours.values(), true)
                 pictures += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
@@ -175,6 +199,20 @@ def measure(video: Tensor, true: Tensor, scene: Scene, factor: int) -> Measured:
         low_psnr=min(low_passed_psnr(video, true, factor), _EQUAL),
         flicker=flicker_error(video, true),
     )
+
+
+def scores_of(video: Tensor, low: Tensor) -> dict[str, float]:
+    """The indices of ``[3, F, H, W]`` against its low-resolution clip; none where that is too small to tell."""
+    if min(low.shape[2:]) < MIN_SIDE:
+        return {}
+    told = score_video(given(video, DEFAULT_FPS), against=given(low, DEFAULT_FPS)).to_dict()
+    return {name: told[name] for name in SCORES}
+
+
+def score_rows(name: str, clips: Sequence[Measured]) -> list[Row]:
+    """The scores of one method."""
+    scored = [one.scores for one in clips if one.scores]
+    return [mean_row(name, index, [one[index] for one in scored], unit) for index, unit in SCORES.items() if scored]
 
 
 def measured_rows(name: str, clips: Sequence[Measured]) -> tuple[Row, ...]:

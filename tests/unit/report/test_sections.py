@@ -12,6 +12,7 @@ from flashvideo.report import Extra, NetworkSize, Weights, check_floors, floors_
 from flashvideo.report.bench import MORE, ONE, held_out_scenes, true_clips
 from flashvideo.report.cost import evaluation_flops
 from flashvideo.report.fidelity import PROMPT, PROMPT_ATTRIBUTES
+from flashvideo.report.refinement import SCORES, scores_of
 from tests.unit.report.oracle import SETTINGS, USUAL, WEIGHTS, Oracle, value
 
 
@@ -38,6 +39,19 @@ def test_sections_with_a_faultless_model_meet_all_floors(bench):
     gain = value(refined, "refined - Lanczos", "spectrum error")
     assert gain.mean == pytest.approx(-value(refined, "Lanczos", "spectrum error").mean)
     assert gain.high < 0
+    for name in ("refined", "bilinear", "Lanczos", "VAE round trip"):
+        for index in SCORES:
+            row = value(refined, name, index)
+            assert row.n == SETTINGS.clips
+            assert row.low <= row.mean <= row.high
+    for enlarged in ("bilinear", "Lanczos"):  # nothing of the source is lost, nothing is added
+        assert value(refined, "refined", "sharpness").mean > 5 * value(refined, enlarged, "sharpness").mean
+        assert value(refined, enlarged, "likeness").mean > value(refined, "refined", "likeness").mean > 30
+
+
+def test_clips_that_are_too_small_have_no_scores():
+    assert scores_of(torch.rand(3, 5, 64, 64), torch.rand(3, 5, 16, 16)) == {}
+    assert scores_of(torch.rand(3, 5, 64, 64), torch.rand(3, 5, 32, 32)).keys() == SCORES.keys()
 
 
 def test_matched_colours_are_shown_beside_those_of_stage2(bench):
