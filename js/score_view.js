@@ -16,7 +16,7 @@ import { text } from "./texts.js";
 /** @typedef {{ name: Key, form: (value: number) => string }} Row */
 
 const NODE = "FlashVideoScoreVideo";
-const WIDTH = 380;
+const WIDTH = 520; // so that no row is cut off
 const STATE = "flashvideo_score"; // key in node.properties: what was shown last
 const ROW = 22;
 const STYLE = `

@@ -146,7 +146,7 @@ def save_for_wipe(pairs: Pairs, rate: Fraction) -> tuple[dict[str, Any], JoinedF
                         writer.write(_sized(image, (height, width)))
                     report(count, max(count, pairs.total))
     files = ({"filename": path.name, "subfolder": _FOLDER, "type": "temp"} for path in paths)
-    shown = dict(zip(("before", "after"), files, strict=True))
+    shown: dict[str, Any] = dict(zip(("before", "after"), files, strict=True))
     shown |= {"kind": "image" if second is None else "video", "width": width, "height": height}
     shown |= {"fps": float(rate), "frames": count}
     return shown, JoinedFrames(pairs, count, first)

@@ -19,8 +19,8 @@ def show_on_node(text: str) -> None:
 
 def told(*outputs: Any, remarks: Iterable[str], ui: dict[str, Any] | None = None) -> io.NodeOutput:
     """A node's outputs, with remarks that are shown on it and kept in the history (``flashvideo_told``)."""
-    lines, ui = list(remarks), ui or {}
+    lines, shown = list(remarks), dict(ui or {})
     if lines:
         show_on_node("\n".join(lines))
-        ui["flashvideo_told"] = lines
-    return io.NodeOutput(*outputs, ui=ui or None)
+        shown["flashvideo_told"] = lines
+    return io.NodeOutput(*outputs, ui=shown) if shown else io.NodeOutput(*outputs)

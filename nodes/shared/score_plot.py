@@ -22,7 +22,17 @@ _TITLES = {  # series -> what is drawn, and the index that is made of it
     "psnr": "PSNR {psnr}",
     "ssim": "SSIM {ssim}",
 }
-_UNITS = {"likeness": " dB", "psnr": " dB", "drift": " levels", "flicker": " levels", "seam": " levels"}
+_FORMS = {  # as on the node
+    "sharpness": "{:.2f}",
+    "likeness": "{:.1f} dB",
+    "drift": "{:.2f} levels",
+    "flicker": "{:.2f} levels",
+    "seam": "{:.2f} levels",
+    "pulse": "{:.1%}",
+    "psnr": "{:.2f} dB",
+    "ssim": "{:.4f}",
+}
+_SPANS = {"likeness": 3.0, "psnr": 3.0, "ssim": 0.05}  # the least that an axis spans; of others from 0 to 1
 
 Values = Sequence[float | None]
 
@@ -37,7 +47,7 @@ def score_plot(scores: dict[str, Any]) -> Tensor:
     indices = {name: _number(name, value) for name, value in scores.items() if isinstance(value, float | None)}
     for number, (name, values) in enumerate(series.items()):
         title = _TITLES.get(name, f"{name} {{{name}}}").format_map(indices)
-        _panel(draw, _HEAD + number * _PANEL, title, seconds, values)
+        _panel(draw, _HEAD + number * _PANEL, title, seconds, values, _axis(name, values))
     bottom = picture.height - _FOOT / 2
     for x, second, anchor in ((_LEFT, seconds[0], "lm"), (WIDTH - _RIGHT, seconds[-1], "rm")):
         draw.text((x, bottom), f"{second:.1f} s", fill=_FAINT, font=_font(_TICK), anchor=anchor)
@@ -50,32 +60,45 @@ def _font(size: float) -> Any:
 
 
 def _number(name: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{100 * value:.3g} %" if name == "pulse" else f"{value:.3g}{_UNITS.get(name, '')}"
+    return "-" if value is None else _FORMS.get(name, "{:.3g}").format(value).replace("%", " %")
 
 
 def _heading(scores: dict[str, Any]) -> str:
     video = scores["video"]
     numbers = "   ".join(f"{name} {_number(name, scores[name])}" for name in ("seam", "pulse"))
-    return f"{video['width']}x{video['height']}, {video['frames']} frames   {numbers}"
+    return f"{video['width']}x{video['height']}, {video['frames']} frame{'s' * (video['frames'] != 1)}   {numbers}"
 
 
-def _panel(draw: ImageDraw.ImageDraw, top: int, title: str, seconds: Sequence[float], values: Values) -> None:
-    """The curve of one series, with its least and its largest value at the side."""
-    left, right, upper, lower = _LEFT, WIDTH - _RIGHT, top + 44, top + _PANEL - 14
-    draw.text((left, top + 20), title, fill=_INK, font=_font(_TITLE), anchor="lm")
+def _axis(name: str, values: Values) -> tuple[float, float]:
+    """Least and largest value of a panel, so far apart that what does not matter looks like nothing."""
     known = [value for value in values if value is not None]
     least, most = min(known), max(known)
-    span, length = (most - least) or 1.0, (seconds[-1] - seconds[0]) or 1.0
-    for y, value in ((upper, most), (lower, least)) if most > least else ((lower, least),):
-        draw.line((left, y, right, y), fill=_GRID)
-        draw.text((left - 10, y), f"{value:.3g}", fill=_FAINT, font=_font(_TICK), anchor="rm")
+    if name not in _SPANS:
+        return min(least, 0.0), max(most, 1.0)
+    return min(least, most - _SPANS[name]), most
+
+
+def _panel(
+    draw: ImageDraw.ImageDraw,
+    top: int,
+    title: str,
+    seconds: Sequence[float],
+    values: Values,
+    axis: tuple[float, float],
+) -> None:
+    """The curve of one series, with the ends of its axis at the side."""
+    left, right, upper, lower = _LEFT, WIDTH - _RIGHT, top + 44, top + _PANEL - 14
+    draw.text((left, top + 20), title, fill=_INK, font=_font(_TITLE), anchor="lm")
+    least, most = axis
+    length = (seconds[-1] - seconds[0]) or 1.0
+    for edge, end in ((upper, most), (lower, least)):
+        draw.line((left, edge, right, edge), fill=_GRID)
+        draw.text((left - 10, edge), f"{end:.3g}", fill=_FAINT, font=_font(_TICK), anchor="rm")
     run: list[tuple[float, float]] = []
-    for second, value in (*zip(seconds, values, strict=True), (0.0, None)):
+    for second, value in [*zip(seconds, values, strict=True), (0.0, None)]:
         if value is not None:
             x = left + (right - left) * (second - seconds[0]) / length
-            run.append((x, lower - (lower - upper) * (value - least) / span))
+            run.append((x, lower - (lower - upper) * (value - least) / (most - least)))
             continue
         if len(run) > 1:
             draw.line(run, fill=_LINE, width=3, joint="curve")

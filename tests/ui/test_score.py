@@ -21,6 +21,8 @@ _INSIDE = """() => {
     return box.width > 200 && box.height > 100 && box.bottom <= bottom + 1 && box.right <= right + 1;
   });
 }"""
+_CUT_OFF = """() => [...document.querySelectorAll('.flashvideo-score td')]
+  .filter((cell) => cell.scrollWidth > cell.clientWidth).map((cell) => cell.textContent)"""
 
 
 def run_score(page: Editor, name: str, source: bool) -> None:
@@ -59,6 +61,7 @@ def test_numbers_and_their_picture_are_on_the_node(rendered: Editor) -> None:
     assert told["seam"][1] == "levels, at column 64"
     assert told["pulse"][1] == "of the mean, every 4 frames"
     rendered.until(lambda: rendered.page.evaluate(_INSIDE), True)
+    assert rendered.page.evaluate(_CUT_OFF) == []
     assert rendered.page.locator(_PICTURE).evaluate("(picture) => picture.naturalWidth") == 960
 
 
