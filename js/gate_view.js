@@ -19,8 +19,9 @@ import { text } from "./texts.js";
 /** @typedef {{ status?: string, approved?: string, seeds?: string[], page?: Page }} More */
 
 const CARD_HEIGHT = 172;
-const FIXED_HEIGHT = 84; // status and foot
+const FIXED_HEIGHT = 90; // status and foot
 const BAR_HEIGHT = 30;
+const WORDS_HEIGHT = 40; // what was edited since, a longer status: they come without the node growing, which undo would notice
 const MOST_ROWS = 3; // more are reached by scrolling, or by making the node larger
 const ARM_SECONDS = 4;
 /** @type {Record<string, number>} */
@@ -90,6 +91,8 @@ export class GateView {
     this.onResize = () => {};
     /** @type {Map<string, string>} */
     this.notes = new Map(); // on the refinements that were queued, by preview
+    /** @type {Map<string, string>} */
+    this.refused = new Map(); // why the last refinement of a preview was not queued
     this.element = make("div", "flashvideo-gate");
     this.cards = make("div", "cards");
     this.status = make("div", "status", text("waiting"));
@@ -103,15 +106,15 @@ export class GateView {
       this.place,
       iconButton("later", "pi-chevron-right", text("later"), () => this.actions.onPage(1)),
     );
-    const tools = make("div", "tools");
-    tools.append(this.bar.element, this.pages);
+    this.tools = make("div", "tools");
+    this.tools.append(this.bar.element, this.pages);
     this.size = make("span", "size");
     this.many = button("many", "", "", () => this.#refine(this.#previews.filter(({ hash }) => this.#picked.has(hash))));
     this.empty = button("empty", text("emptyStore"), text("emptyStore"), () => this.#pressEmpty());
     this.empty.title = text("emptyTitle");
     const foot = make("div", "foot");
     foot.append(this.size, this.many, this.empty);
-    this.element.append(make("style", "", STYLE), this.cards, tools, this.changed, this.status, foot);
+    this.element.append(make("style", "", STYLE), this.cards, this.tools, this.changed, this.status, foot);
     this.element.addEventListener("keydown", keepKeys);
     // A press on a button must not start dragging or selecting the node below it.
     this.element.addEventListener("pointerdown", (event) => {
@@ -126,7 +129,7 @@ export class GateView {
 
   get minHeight() {
     const rows = Math.min(Math.ceil(this.count / this.columns), MOST_ROWS);
-    return FIXED_HEIGHT + CARD_HEIGHT * rows + (this.count ? BAR_HEIGHT : 0);
+    return FIXED_HEIGHT + CARD_HEIGHT * rows + (this.count ? BAR_HEIGHT + WORDS_HEIGHT : 0);
   }
 
   get columns() {
@@ -148,6 +151,7 @@ export class GateView {
       this.bar.set([...this.cards.querySelectorAll("video")]);
     }
     this.pages.hidden = page.count < 2;
+    this.tools.hidden = !previews.length && this.pages.hidden;
     this.place.textContent = text("page", page);
     this.setApproved(approved);
     this.setChanged([]);

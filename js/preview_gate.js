@@ -192,6 +192,8 @@ function attach(node) {
     const state = { signature, node: id, link, ancestors, approved };
     keep(node, state);
     showBatch(node, view, shown.previews, state, status(shown, view.notes.get(approved) ?? ""));
+    const refused = view.refused.get(approved); // the server may have run the gate before it was told to stop
+    if (refused) view.setStatus(refused, true);
     showStore().catch(complain);
   });
   let forget = () => {};
@@ -221,6 +223,7 @@ function status({ approved, stale, previews }, note) {
 async function press(node, view, chosen) {
   const others = [...gates].filter((gate) => gate.node !== node).map((gate) => ({ node: gate.node, state: stateOf(gate.node) }));
   for (const { preview, number } of chosen) {
+    view.refused.delete(preview.hash);
     view.setStatus(text("queueing", { number }));
     try {
       const state = stateOf(node);
@@ -238,6 +241,7 @@ async function press(node, view, chosen) {
       if (note) toast("warn", note);
       await follow(await queue(job), preview.hash);
     } catch (error) {
+      view.refused.set(preview.hash, message(error));
       refuse(preview.hash, message(error));
       view.setStatus(message(error), true);
       toast("error", message(error));

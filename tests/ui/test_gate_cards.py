@@ -13,12 +13,16 @@ from tests.ui.gate_bench import STAGE1, GateBench
 _VIDEOS = ".flashvideo-gate .card video"
 _TIMES = "(videos) => videos.map((video) => [video.paused, Math.round(100 * video.currentTime)])"
 _STAGE2 = "FlashVideoLoadStage2"
+_CUT_OFF = """() => ['.flashvideo-gate', '.flashvideo-gate .cards'].map((part) => document.querySelector(part))
+  .map((part) => part.scrollHeight - part.clientHeight)"""
 
 
 @pytest.fixture(scope="module")
 def module_bench(rendered: Editor) -> GateBench:
     rendered.server.post("/flashvideo/previews/empty", {})
-    return GateBench(rendered)
+    bench = GateBench(rendered)
+    assert rendered.page.evaluate(_CUT_OFF) == [0, 0], "before the first run"
+    return bench
 
 
 @pytest.fixture
@@ -73,6 +77,13 @@ def test_a_refinement_that_is_refused_or_fails_says_why(bench: GateBench) -> Non
         bench.page.page.locator(".flashvideo-gate .refine").first.click()
         failed.filter(has_text=why).wait_for()
         bench.page.wait_idle()
+        if kind == _STAGE2:
+            bench.expect_status(why)
+            steps = bench.widget(STAGE1, "steps", 3)
+            bench.page.capture()
+            bench.page.until(lambda: marked_old(bench), True)
+            bench.page.until(lambda: bench.page.page.evaluate(_CUT_OFF), [0, 0])
+            bench.widget(STAGE1, "steps", steps)
         bench.widget(kind, name, before)
     bench.press(1)
     bench.page.until(lambda: texts(bench, ".job")[0][:5], "Done:")
