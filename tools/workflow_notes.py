@@ -50,18 +50,24 @@ ITS_FRAMES = Words("Its frames", "它的帧")
 RESULT_FRAMES = Words("Frames of the result", "结果的帧")
 
 # Notes. Without `code`: it is blue on the notes' brown in Vue nodes.
-FILES_NOTE = Words(
-    "**Files.** The editor lists those that are missing, with a download button for each.\n\n"
-    f"- Stage I, Stage II, VAE: [{_STAGES.repository}]({_STAGES.page})\n"
-    f"- T5 v1.1 XXL: [{_TEXT.repository}]({_TEXT.page})\n\n"
-    "Put them into models/diffusion_models, models/vae and models/text_encoders, then press R. "
-    f"[Which card runs what]({_PAGES}/README.md#which-card-runs-what)",
-    "**文件。** 编辑器会列出缺少的文件，每个都有下载按钮。\n\n"
-    f"- 第一阶段、第二阶段、VAE：[{_STAGES.repository}]({_STAGES.page})\n"
-    f"- T5 v1.1 XXL：[{_TEXT.repository}]({_TEXT.page})\n\n"
-    "放入 models/diffusion_models、models/vae 和 models/text_encoders，然后按 R。"
-    f"[各种显卡能做什么]({_PAGES}/README.md#which-card-runs-what)",
-)
+def files_note(stages: Words) -> Words:
+    """Where the files of some stages come from."""
+    return Words(
+        "**Files.** The editor lists those that are missing, with a download button for each.\n\n"
+        f"- {stages}, VAE: [{_STAGES.repository}]({_STAGES.page})\n"
+        f"- T5 v1.1 XXL: [{_TEXT.repository}]({_TEXT.page})\n\n"
+        "Put them into models/diffusion_models, models/vae and models/text_encoders, then press R. "
+        f"[Which card runs what]({_PAGES}/README.md#which-card-runs-what)",
+        "**文件。** 编辑器会列出缺少的文件，每个都有下载按钮。\n\n"
+        f"- {stages.chinese}、VAE：[{_STAGES.repository}]({_STAGES.page})\n"
+        f"- T5 v1.1 XXL：[{_TEXT.repository}]({_TEXT.page})\n\n"
+        "放入 models/diffusion_models、models/vae 和 models/text_encoders，然后按 R。"
+        f"[各种显卡能做什么]({_PAGES}/README.md#which-card-runs-what)",
+    )
+
+
+FILES_NOTE = files_note(Words("Stage I, Stage II", "第一阶段、第二阶段"))
+STAGE2_FILES_NOTE = files_note(Words("Stage II", "第二阶段"))
 TINY_NOTE = Words(
     "**FlashVideo-Tiny, nothing to download.** It comes with the pack, was trained with its training code, and runs on "
     f"any CPU in seconds. It knows [one small world]({_PAGES}/flashvideo/assets/tiny/README.md): shapes that move over "

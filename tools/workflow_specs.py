@@ -212,7 +212,7 @@ REFINE_ANY = Workflow(
     "refine-any-video",
     "FlashVideo refine any video",
     (
-        _models(FULL, "2"),
+        _models(FULL, "2", say.STAGE2_FILES_NOTE),
         Group(
             say.PROMPT,
             {"prompt": _text(EXAMPLE_SCENE.caption), "text2": _encode("Stage II", {}, prompt=("prompt", 0))},
