@@ -49,6 +49,7 @@ SMALL_VIDEO = Words("Decode the small video", "解码小视频")
 ITS_FRAMES = Words("Its frames", "它的帧")
 RESULT_FRAMES = Words("Frames of the result", "结果的帧")
 
+
 # Notes. Without `code`: it is blue on the notes' brown in Vue nodes.
 def files_note(stages: Words) -> Words:
     """Where the files of some stages come from."""
