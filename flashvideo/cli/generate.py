@@ -20,15 +20,17 @@ from ..runs.jobs import (
     alone_with,
     check_count,
     check_jobs,
+    previews_folder,
     prompt_jobs,
-    read_prompts,
+    sample_jobs,
     seed_jobs,
     this_process,
 )
 from ..runs.memory import Load, check_host_memory, check_memory
 from ..runs.offloading import choose_offload
+from ..runs.prompts import is_json, read_prompts, read_sampled
 from ..runs.record import load_record
-from ..runs.resuming import check_same_run, is_begun
+from ..runs.resuming import check_kept, check_same_run, is_begun
 from ..runs.runner import Runner
 from ..runs.settings import Stage1Settings, Stage2Settings
 from ..tensors.sizes import SPATIAL_FACTOR, video_frames
@@ -54,7 +56,23 @@ def add_commands(commands: Any) -> None:
     parser = commands.add_parser("generate", help="a prompt, or a file of prompts, to video")
     parser.add_argument("prompt", nargs="?", help="60 to 130 words work best")
     parser.add_argument(
-        "--prompts", metavar="FILE", type=Path, help="many prompts, one a line; finished ones are skipped"
+        "--prompts",
+        metavar="FILE",
+        type=Path,
+        help="many prompts, one a line, or VBench's JSON; finished ones are skipped",
+    )
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="videos of each prompt, named as VBench does: PROMPT-0.mp4 ... (default with JSON: 5, and 25 of "
+        "temporal_flickering)",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="FILE",
+        type=Path,
+        help="VBench's own prompts, which name the videos where --prompts has longer ones of the same order",
     )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the video, or with --prompts a folder")
     parser.add_argument("--num-previews", type=int, default=1, metavar="K", help="previews of K seeds, from --seed on")
@@ -113,6 +131,8 @@ def run_generate(options: argparse.Namespace) -> None:
     check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
         raise ValueError("Give a prompt, or a file of them with --prompts (one of the two).")
+    if options.prompts is None and (options.samples is not None or options.names is not None):
+        raise ValueError("--samples and --names go with --prompts. Without it, --num-previews takes several seeds.")
     wanted = _wanted(options)
     load = _load(stage1, stage2, wanted)
     check_host_memory(load)
@@ -172,9 +192,17 @@ def _make_fit(options: argparse.Namespace, store: ModelStore, load: Load) -> Non
 
 
 def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> None:
-    prompts = read_prompts(expanded(options.prompts))
-    check_count(options.num_previews, stage1.seed, len(prompts))
-    folder = expanded(options.output)
+    file, folder = expanded(options.prompts), expanded(options.output)
+    sampled = is_json(file) or options.samples is not None or options.names is not None
+    if sampled and options.num_previews > 1:
+        raise ValueError("--num-previews does not go with --samples, --names or JSON: --samples says how many videos.")
+    groups: list[list[Job]] = []
+    if sampled:
+        names = None if options.names is None else expanded(options.names)
+        groups = sample_jobs(read_sampled(file, names, options.samples), stage1, stage2, folder)
+    else:
+        prompts = read_prompts(file)
+        check_count(options.num_previews, stage1.seed, len(prompts))
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; with --prompts the output is a folder.")
     if not folder.parent.is_dir():
@@ -183,12 +211,18 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
     store = _store_for(options, wanted)
     _make_fit(options, store, _load(stage1, stage2, wanted))
     make_folder(folder)
-    identity = {**store.describe(), "fps": f"{options.fps:g}"}
-    every = prompt_jobs(prompts, stage1, stage2, folder, options.num_previews, identity)
-    check_jobs(every, wanted)
-    for position in range(rank, len(prompts), processes):
-        jobs = every[position * options.num_previews : (position + 1) * options.num_previews]
-        output, number = jobs[0].outputs.video, f"[{position + 1}/{len(prompts)}]"
+    if sampled:
+        make_folder(previews_folder(folder))
+    else:
+        count, identity = options.num_previews, {**store.describe(), "fps": f"{options.fps:g}"}
+        every = prompt_jobs(prompts, stage1, stage2, folder, count, identity)
+        groups = [every[start : start + count] for start in range(0, len(every), count)]
+    check_jobs([job for jobs in groups for job in jobs], wanted)
+    if sampled and not options.overwrite:  # names that do not tell the settings
+        _check_kept(groups[rank::processes], wanted, options.fps, store)
+    for position in range(rank, len(groups), processes):
+        jobs = groups[position]
+        output, number = jobs[0].outputs.video, f"[{position + 1}/{len(groups)}]"
         with claimed(output) as mine, Bars() as bars:
             if not mine:
                 say(f"{number} another process is at it: {output.name}")
@@ -197,10 +231,20 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
             if not todo:
                 say(f"{number} finished already: {output.name}")
                 continue
-            say(f"{number} {todo[0].prompt[:70]}")
+            seeds = f"seed {todo[0].stage1.seed}" + (f" to {todo[-1].stage1.seed}" if len(todo) > 1 else "")
+            say(f"{number} {seeds}: {todo[0].prompt[:70]}")
             resume = not options.overwrite
             runner = Runner(store, wanted, overwrite=True, resume=resume, progress=bars, written=_say_written)
             runner.run(todo, options.fps)
+
+
+def _check_kept(groups: list[list[Job]], wanted: Wanted, fps: float, store: ModelStore) -> None:
+    """Refuse files of the videos' names that another run wrote. Those that are being written now are others' care."""
+    models = store.describe()
+    for jobs in groups:
+        with claimed(jobs[0].outputs.video) as mine:
+            for job in jobs if mine else ():
+                check_kept(job, wanted, fps, models)
 
 
 def _say_written(what: str, path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,15 +16,15 @@ from ..checkpoints.checksums import DamagedFileError
 from ..checkpoints.files import open_weights
 from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import check_room, check_writable
-from ..method.checks import check_positive, check_text
+from ..method.checks import check_positive
 from ..tensors.sizes import SPATIAL_FACTOR
 from ..video.files import check_output
 from ..video.whole import is_cut_short
+from .prompts import MAX_SAMPLES, SampledPrompt
 from .record import is_interim
 from .settings import MAX_SEED, Stage1Settings, Stage2Settings
 
 MAX_JOBS = 100_000  # videos of one run: each takes a look at the disk before work, and memory
-MAX_PROMPTS_FILE = 64 << 20  # bytes
 _PIXELS_A_BYTE = 4  # of H.264 at the authors' quality, rather too few
 _RANK_NAMES = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # torchrun, then MPI's kinds
 _SIZE_NAMES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
@@ -32,12 +32,18 @@ _SIZE_NAMES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files of one video, all beside each other."""
+    """Files of one video, all beside each other unless there is a folder for what is not the video.
+
+    Attributes:
+        video: the video.
+        beside: folder of all others; None: the video's.
+    """
 
     video: Path
+    beside: Path | None = None
 
     def _sibling(self, ending: str) -> Path:
-        return self.video.with_name(self.video.stem + ending)
+        return (self.beside or self.video.parent) / (self.video.stem + ending)
 
     @property
     def preview_video(self) -> Path:
@@ -202,28 +208,6 @@ def seed_jobs(prompt: str, stage1: Stage1Settings, stage2: Stage2Settings, outpu
     return jobs
 
 
-def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one a line; blank lines and those that begin with # do not count.
-
-    Raises:
-        ValueError: no such file, or no prompt in it.
-    """
-    try:
-        if (size := path.stat().st_size) > MAX_PROMPTS_FILE:
-            raise ValueError(f"{path} has {size} bytes; expected a text file of at most {MAX_PROMPTS_FILE}. Divide it.")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"The prompts of {path} cannot be read ({error}). Give a UTF-8 text file, one prompt a line."
-        ) from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise ValueError(f"{path} has no prompts in it. Write one a line.")
-    for index, prompt in enumerate(prompts):
-        check_text(f"prompt {index + 1} of {path}", prompt)
-    return prompts
-
-
 def prompt_jobs(
     prompts: list[str], stage1: Stage1Settings, stage2: Stage2Settings, folder: Path, count: int, models: dict[str, str]
 ) -> list[Job]:
@@ -237,6 +221,39 @@ def prompt_jobs(
         slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:40].strip("-") or "prompt"
         jobs += seed_jobs(prompt, stage1, stage2, folder / f"{index:04d}-{slug}-{digest}.mp4", count)
     return jobs
+
+
+def sample_jobs(
+    prompts: Sequence[SampledPrompt], stage1: Stage1Settings, stage2: Stage2Settings, folder: Path
+) -> list[list[Job]]:
+    """Jobs of a benchmark's prompts, all samples of a prompt together: ``{name}-{index}.mp4`` and nothing else in the
+    folder, since the benchmark takes all that lies there; previews are in another, beside it. Sample i of prompt p has
+    the seed ``stage1.seed + 100 p + i``.
+
+    Raises:
+        ValueError: more videos than a run can hold in mind, or more seeds than there are.
+    """
+    if (count := sum(prompt.samples for prompt in prompts)) > MAX_JOBS:
+        raise ValueError(f"The prompts ask for {count} videos; expected at most {MAX_JOBS}. Divide the file.")
+    if stage1.seed + MAX_SAMPLES * len(prompts) - 1 > MAX_SEED:
+        raise ValueError(
+            f"{MAX_SAMPLES} seeds for each of {len(prompts)} prompts from {stage1.seed} on go beyond the last seed, "
+            f"{MAX_SEED}. Begin with a smaller --seed."
+        )
+    beside = previews_folder(folder)
+    return [
+        [
+            Job(prompt.text, replace(stage1, seed=seed), stage2.with_seed(seed), Outputs(folder / name, beside))
+            for index in range(prompt.samples)
+            for seed, name in [(stage1.seed + MAX_SAMPLES * position + index, f"{prompt.name}-{index}.mp4")]
+        ]
+        for position, prompt in enumerate(prompts)
+    ]
+
+
+def previews_folder(folder: Path) -> Path:
+    """Where previews and latents are whose videos have a folder for themselves."""
+    return folder.with_name(f"{folder.name}-previews")
 
 
 def this_process() -> tuple[int, int]:

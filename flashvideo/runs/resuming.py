@@ -63,6 +63,16 @@ def check_same_run(
         )
 
 
+def check_kept(job: Job, wanted: Wanted, fps: float, models: dict[str, str]) -> None:
+    """As :func:`check_same_run`; of a finished job only the video is looked at, so that thousands take seconds."""
+    if not job.finished(wanted):
+        check_same_run(job, wanted, fps, models)
+    elif wanted.final:
+        _Expected(job, fps, models).video(job.outputs.video, "refined")
+    else:
+        _Expected(job, fps, models).video(job.outputs.preview_video, "preview")
+
+
 def _goes_back_to(refined: Path, expected: _Expected, start: Record | None, made_again: bool) -> bool:
     """Whether refined latents were made from ``start``, with the expected settings; a preview that is ``made_again``
     from the same settings and weights will be the same."""

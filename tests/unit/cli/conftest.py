@@ -24,4 +24,5 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = torch.randn(4, 128, generator=generator), torch.randn(128, 4, generator=generator)
     save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors")
     (folder / "prompts.txt").write_text(PROMPT)
+    (folder / "names.txt").write_text("its name")
     return folder

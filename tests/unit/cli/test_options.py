@@ -25,6 +25,7 @@ from tests.conftest import TINY
 from tests.unit.cli.watching import FILES, PROMPT, flat, options_of, watch_models
 from tests.unit.conftest import SMALL, names_of_models, with_one_thread
 
+MANY = "--prompts={files}/prompts.txt"
 KEEP = ("--joint", "--keep-degraded", "--keep-latents")
 BASE = {
     "generate": [*SMALL, "--size=96x64", "--seed=3", *KEEP],  # another shape than the preview's, so that resize matters
@@ -145,7 +146,9 @@ CASES = {
         Case("--fps=12", {"record.fps": 12.0}, VIDEO | {"preview.mp4"}),
         *STAGE2,
         of_stage2("--motion=fast,", REFINED | {"preview stage2_embeds"}, motion="fast,"),
-        Case("--prompts={files}/prompts.txt", {"stems": ANY}),
+        Case(MANY, {"stems": ANY}),
+        Case("--samples=1", {"stems": {f"{PROMPT}-0"}}, beside=(MANY,)),
+        Case("--names={files}/names.txt", {"stems": {"its name-0"}}, beside=(MANY, "--samples=1")),
         Case("--num-previews=2", {}, {f"seed4.{name}" for name in EVERYTHING}),
         Case("--preview-only", {"record.content": "preview"}, DEGRADED),
         *FILE,
@@ -190,7 +193,7 @@ def seen(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
     def subject_of(command: str, case: Case, given: tuple[str, ...]) -> list[str]:
         """What the command works on."""
         if command == "generate":
-            return [] if case.option == "--prompts" and given else [PROMPT]
+            return [] if MANY in (*case.beside, *given) else [PROMPT]
         return [str(made / f"out.{'refined' if command == 'decode' else case.source}.safetensors")]
 
     made = tmp_path_factory.mktemp("made")
