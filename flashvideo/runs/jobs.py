@@ -253,7 +253,8 @@ def sample_jobs(
 
 def previews_folder(folder: Path) -> Path:
     """Where previews and latents are whose videos have a folder for themselves."""
-    return folder.with_name(f"{folder.name}-previews")
+    named = folder.resolve() if folder.name in ("", "..") else folder  # "." has no name to add to
+    return named.with_name(f"{named.name}-previews")
 
 
 def this_process() -> tuple[int, int]:

@@ -9,8 +9,10 @@ import sys
 
 import pytest
 
+from flashvideo.runs import chain
 from flashvideo.video.files import read_metadata
 from tests.unit.cli.test_many_prompts import videos_in
+from tests.unit.conftest import stop
 
 VBENCH = [
     {"prompt_en": "A red ball rolls.", "dimension": ["color", "overall_consistency"]},
@@ -63,6 +65,26 @@ def test_more_samples_later(sample, tmp_path, count):
     sample()
     assert len(stage1) == 2
     assert len(videos_in(tmp_path / "videos")) == 4
+
+
+def test_what_was_stopped_goes_on(sample, tmp_path, names, monkeypatch, count):
+    """While a video is decoded, after the previews of all its prompt's samples."""
+    with monkeypatch.context() as patch:
+        patch.setattr(chain, "decode_stream", stop(KeyboardInterrupt()))
+        sample(code=130)
+    assert [name.partition(".-")[2] for name in names(tmp_path / "videos-previews")] == [
+        "0.preview.mp4",
+        "0.preview.safetensors",
+        "0.refined.safetensors",
+        "1.preview.mp4",
+        "1.preview.safetensors",
+    ]
+    (tmp_path / "videos" / NAMES[1]).write_bytes(b"")  # and one cut short
+    stage1, stage2 = count("sample_stage1"), count("refine_latents")
+    sample()
+    assert (len(stage1), len(stage2)) == (2, 3)
+    assert names(tmp_path / "videos") == sorted(NAMES)
+    assert len(names(tmp_path / "videos-previews")) == 8
 
 
 def test_vbench_numbers(generate, vbench, tmp_path, names):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashvideo.runs.jobs import MAX_JOBS, Wanted, sample_jobs
+from flashvideo.runs.jobs import MAX_JOBS, Wanted, previews_folder, sample_jobs
 from flashvideo.runs.prompts import SampledPrompt, read_prompts, read_sampled
 from flashvideo.runs.settings import MAX_SEED, Stage1Settings, Stage2Settings
 
@@ -150,6 +150,13 @@ def test_jobs_of_samples() -> None:
     assert made(2)[:3] == [("a.-0.mp4", 7, 7), ("a.-1.mp4", 8, 8), ("b-0.mp4", 107, 107)]
     assert len({seed for _, seed, _ in made(100)}) == 125
     assert set(made(2)) < set(made(100))
+
+
+@pytest.mark.parametrize("folder", [".", "sub/..", "sub/../", "../here"])
+def test_previews_lie_beside_any_folder(folder, tmp_path, monkeypatch) -> None:
+    (tmp_path / "here/sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert previews_folder(Path(folder)).resolve() == (tmp_path / "here-previews").resolve()
 
 
 def test_more_samples_than_a_run_can_hold() -> None:
