@@ -126,6 +126,7 @@ def test_numbers_of_samples(written, samples) -> None:
 
 def test_what_windows_cannot_store_is_told(written, caplog, monkeypatch) -> None:
     file = written(["what is it?"])
+    monkeypatch.setattr("flashvideo.runs.prompts._FORBIDDEN", "/")
     assert read_sampled(file)[0].name == "what is it?"
     assert "'what is it?'" in caplog.text
     monkeypatch.setattr("flashvideo.runs.prompts._FORBIDDEN", '/\\:*?"<>|')
