@@ -227,17 +227,18 @@ def sample_jobs(
     prompts: Sequence[SampledPrompt], stage1: Stage1Settings, stage2: Stage2Settings, folder: Path
 ) -> list[list[Job]]:
     """Jobs of a benchmark's prompts, all samples of a prompt together: ``{name}-{index}.mp4`` and nothing else in the
-    folder, since the benchmark takes all that lies there; previews are in another, beside it. Sample i of prompt p has
-    the seed ``stage1.seed + 100 p + i``.
+    folder, since the benchmark takes all that lies there; previews are in another, beside it. Sample i of the prompt at
+    position p of its file has the seed ``stage1.seed + 100 p + i``.
 
     Raises:
         ValueError: more videos than a run can hold in mind, or more seeds than there are.
     """
     if (count := sum(prompt.samples for prompt in prompts)) > MAX_JOBS:
         raise ValueError(f"The prompts ask for {count} videos; expected at most {MAX_JOBS}. Divide the file.")
-    if stage1.seed + MAX_SAMPLES * len(prompts) - 1 > MAX_SEED:
+    entries = max(prompt.position for prompt in prompts) + 1
+    if stage1.seed + MAX_SAMPLES * entries - 1 > MAX_SEED:
         raise ValueError(
-            f"{MAX_SAMPLES} seeds for each of {len(prompts)} prompts from {stage1.seed} on go beyond the last seed, "
+            f"{MAX_SAMPLES} seeds for each of {entries} prompts from {stage1.seed} on go beyond the last seed, "
             f"{MAX_SEED}. Begin with a smaller --seed."
         )
     beside = previews_folder(folder)
@@ -245,9 +246,9 @@ def sample_jobs(
         [
             Job(prompt.text, replace(stage1, seed=seed), stage2.with_seed(seed), Outputs(folder / name, beside))
             for index in range(prompt.samples)
-            for seed, name in [(stage1.seed + MAX_SAMPLES * position + index, f"{prompt.name}-{index}.mp4")]
+            for seed, name in [(stage1.seed + MAX_SAMPLES * prompt.position + index, f"{prompt.name}-{index}.mp4")]
         ]
-        for position, prompt in enumerate(prompts)
+        for prompt in prompts
     ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ _MAX_NAME = 255  # bytes, of Linux' and Windows' file systems
 _LONGEST_ENDING = "-99.degraded.safetensors"
 _NOT_ON_WINDOWS = '\\:*?"<>|'
 _FORBIDDEN = "/" + (_NOT_ON_WINDOWS if os.name == "nt" else "")
+_ONE_CASE = sys.platform in ("win32", "darwin")  # whose disks keep one file of names that differ in case
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class SampledPrompt:
     """A prompt of a benchmark.
 
     Attributes:
+        position: of its entry in the file, the first of several, from 0. Seeds are counted by it.
         text: what the models read.
         name: what its videos are called: the benchmark's own prompt, also where ``text`` is a longer one.
         samples: how many videos it gets.
     """
 
+    position: int
     text: str
     name: str
     samples: int = SAMPLES
@@ -82,11 +86,20 @@ def read_sampled(path: Path, names: Path | None = None, samples: int | None = No
             "belongs to the same line of --prompts."
         )
     merged: dict[str, SampledPrompt] = {}
-    for text, (name, dimensions) in zip(texts, named, strict=True):
+    left_out = []
+    for position, (text, (name, dimensions)) in enumerate(zip(texts, named, strict=True)):
         count = samples or max((SAMPLES_OF.get(one, SAMPLES) for one in dimensions), default=SAMPLES)
-        key = os.path.normcase(name)  # Windows keeps one file of names that differ in case
-        first = merged.get(key, SampledPrompt(text, name, count))
-        merged[key] = SampledPrompt(first.text, first.name, max(first.samples, count))
+        key = name.casefold() if _ONE_CASE else name
+        first = merged.setdefault(key, SampledPrompt(position, text, name, count))
+        merged[key] = replace(first, samples=max(first.samples, count))
+        left_out += [text] if text != first.text else []
+    if left_out:
+        log.warning(
+            "%d prompts of %s have the file name of an earlier one, which is made instead of them: %s.",
+            len(left_out),
+            path,
+            name_list([shortened(text) for text in left_out]),
+        )
     prompts = list(merged.values())
     _check_names(names or path, prompts)
     return prompts

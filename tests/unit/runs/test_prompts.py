@@ -35,9 +35,9 @@ def written(tmp_path: Path):
 
 def test_vbench_file(written) -> None:
     assert read_sampled(written(VBENCH)) == [
-        SampledPrompt("In a still frame, a stop sign", "In a still frame, a stop sign", 25),
-        SampledPrompt("a bird and a cat", "a bird and a cat", 5),
-        SampledPrompt("A panda standing on a surfboard.", "A panda standing on a surfboard.", 5),
+        SampledPrompt(0, "In a still frame, a stop sign", "In a still frame, a stop sign", 25),
+        SampledPrompt(1, "a bird and a cat", "a bird and a cat", 5),
+        SampledPrompt(2, "A panda standing on a surfboard.", "A panda standing on a surfboard.", 5),
     ]
     assert [prompt.samples for prompt in read_sampled(written(VBENCH), samples=2)] == [2, 2, 2]
 
@@ -47,14 +47,33 @@ def test_vbench_file(written) -> None:
 )
 def test_plain_lists(written, content, name) -> None:
     assert read_sampled(written(content, name)) == [
-        SampledPrompt("a ball", "a ball"),
-        SampledPrompt("a cube", "a cube"),
+        SampledPrompt(0, "a ball", "a ball"),
+        SampledPrompt(1, "a cube", "a cube"),
     ]
 
 
-def test_a_prompt_of_several_entries_is_made_once_with_the_largest_number(written) -> None:
-    entries = [{"prompt_en": "a", "dimension": "color"}, "b", {"prompt_en": "a", "dimension": ["temporal_flickering"]}]
-    assert [(prompt.name, prompt.samples) for prompt in read_sampled(written(entries))] == [("a", 25), ("b", 5)]
+def test_a_prompt_of_several_entries_is_made_once_with_the_largest_number(written, caplog) -> None:
+    flickering = {"prompt_en": "a", "dimension": ["temporal_flickering"]}
+    prompts = read_sampled(written([{"prompt_en": "a", "dimension": "color"}, flickering, "b"]))
+    assert prompts == [SampledPrompt(0, "a", "a", 25), SampledPrompt(2, "b", "b", 5)]  # seeds go by the file's entries
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(("one_case", "made"), [(False, ["A bay", "a bay", "b"]), (True, ["A bay", "b"])])
+def test_names_that_differ_in_case(written, caplog, monkeypatch, one_case, made) -> None:
+    """As VBench's own file has them; where a disk keeps one file of both, one is made, and others keep their seeds."""
+    monkeypatch.setattr("flashvideo.runs.prompts._ONE_CASE", one_case)
+    prompts = read_sampled(written(["A bay", "a bay", "b"]))
+    assert [prompt.name for prompt in prompts] == made
+    assert prompts[-1].position == 2
+    assert ("1 prompts of" in caplog.text and "'a bay'" in caplog.text) is one_case
+
+
+def test_prompts_that_share_a_name_are_told(written, caplog) -> None:
+    prompts = read_sampled(written("long one\nlong two\n", "longer.txt"), written(["a", "a"]))
+    assert [prompt.text for prompt in prompts] == ["long one"]
+    assert "have the file name of an earlier one" in caplog.text
+    assert "'long two'" in caplog.text
 
 
 def test_longer_prompts_are_named_by_the_originals(written) -> None:
@@ -139,7 +158,7 @@ def test_jobs_of_samples() -> None:
     stage1, stage2 = Stage1Settings(seed=7), Stage2Settings()
 
     def made(samples: int) -> list[tuple[str, int, int]]:
-        prompts = [SampledPrompt("long a", "a.", samples), SampledPrompt("b", "b", 25)]
+        prompts = [SampledPrompt(0, "long a", "a.", samples), SampledPrompt(1, "b", "b", 25)]
         jobs = [job for jobs in sample_jobs(prompts, stage1, stage2, Path("out")) for job in jobs]
         assert jobs[0].prompt == "long a"
         for job in jobs:
@@ -161,7 +180,7 @@ def test_previews_lie_beside_any_folder(folder, tmp_path, monkeypatch) -> None:
 
 
 def test_more_samples_than_a_run_can_hold() -> None:
-    prompts = [SampledPrompt("a", str(number), 100) for number in range(MAX_JOBS // 100 + 1)]
+    prompts = [SampledPrompt(number, "a", str(number), 100) for number in range(MAX_JOBS // 100 + 1)]
     with pytest.raises(ValueError, match="ask for 100100 videos"):
         sample_jobs(prompts, Stage1Settings(), Stage2Settings(), Path("out"))
     with pytest.raises(ValueError, match="Begin with a smaller --seed"):
