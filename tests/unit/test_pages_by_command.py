@@ -39,6 +39,14 @@ def unrolled(loop: re.Match[str], every: bool) -> str:
     return "\n".join(body.replace(f"${name}", value) for value in chosen)
 
 
+def test_every_table_and_figure_of_the_paper_is_there() -> None:
+    """Ten tables and nine figures, each under one heading."""
+    text = (ROOT / "docs" / "paper.md").read_text(encoding="utf-8")
+    for kind, number in (("Table", 10), ("Figure", 9)):
+        headings = re.findall(rf"^## {kind}s? ([^:\n]+)", text, re.MULTILINE)
+        assert re.findall(r"\d+", " ".join(headings)) == [str(index + 1) for index in range(number)]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_is_understood(page: str) -> None:
     for words in commands(page):

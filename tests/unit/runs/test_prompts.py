@@ -158,7 +158,7 @@ def test_jobs_of_samples() -> None:
     stage1, stage2 = Stage1Settings(seed=7), Stage2Settings()
 
     def made(samples: int) -> list[tuple[str, int, int]]:
-        prompts = [SampledPrompt(0, "long a", "a.", samples), SampledPrompt(1, "b", "b", 25)]
+        prompts = [SampledPrompt(0, "long a", "a.", samples), SampledPrompt(2, "b", "b", 25)]
         jobs = [job for jobs in sample_jobs(prompts, stage1, stage2, Path("out")) for job in jobs]
         assert jobs[0].prompt == "long a"
         for job in jobs:
@@ -167,7 +167,7 @@ def test_jobs_of_samples() -> None:
             assert [file for file in everything if file.parent == Path("out")] == [job.outputs.video]
         return [(job.outputs.video.name, job.stage1.seed, job.stage2.seed) for job in jobs]
 
-    assert made(2)[:3] == [("a.-0.mp4", 7, 7), ("a.-1.mp4", 8, 8), ("b-0.mp4", 107, 107)]
+    assert made(2)[:3] == [("a.-0.mp4", 7, 7), ("a.-1.mp4", 8, 8), ("b-0.mp4", 207, 207)]
     assert len({seed for _, seed, _ in made(100)}) == 125
     assert set(made(2)) < set(made(100))
 
