@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..tensors.sizes import SPATIAL_FACTOR
+from . import fused
 from .attention import AttentionFunction, sdpa_attention
 from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
 
@@ -26,7 +27,7 @@ OUT_NORM_EPS = 1e-6
 # Tokens that a layer works on at a time while sampling, attention aside: on a CPU what its cache holds, elsewhere
 # enough to keep it busy. It bounds what a layer holds beside x, q, k and v, and the elements of every operation.
 TOKENS_ON_CPU = 2048
-TOKENS_ELSEWHERE = 8192
+TOKENS_ELSEWHERE = 16384
 
 
 def sinusoid(values: Tensor, dim: int) -> Tensor:
@@ -105,6 +106,37 @@ class StepEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(sinusoid(values, self.dim).to(dtype))))
 
 
+_ATTENTION, _MLP = 0, 3  # where a branch's shift, scale and gate begin among the chunks of a modulation
+
+
+class _Modulation:
+    """What the time embedding does to a layer's branches: six chunks for video tokens, then six for text tokens.
+
+    Args:
+        whole: ``[B, 12 * dim]``.
+        inplace: overwrite activations, in one pass where a fused kernel runs.
+    """
+
+    def __init__(self, whole: Tensor, inplace: bool) -> None:
+        self.whole, self.inplace = whole, inplace
+        chunks = whole[:, None].chunk(12, dim=-1)
+        self.chunks = tuple(zip(chunks[6:], chunks[:6], strict=True))  # (text, video)
+
+    def normed(self, norm: nn.Module, x: Tensor, text_length: int, branch: int) -> Tensor:
+        """``norm(x) * (1 + scale) + shift``."""
+        if self.inplace:
+            result = fused.norm_modulate(norm, x, self.whole, text_length, branch)
+            if result is not None:
+                return result
+        return _modulate(norm(x), text_length, self.chunks[branch], self.chunks[branch + 1], self.inplace)
+
+    def gated_add(self, x: Tensor, added: Tensor, text_length: int, branch: int) -> Tensor:
+        """``x + gate * added``."""
+        if self.inplace and fused.gated_add(x, added, self.whole, text_length, branch + 2) is not None:
+            return x
+        return _gated_add(x, added, text_length, self.chunks[branch + 2], self.inplace)
+
+
 class FlashVideoLayer(nn.Module):
     """Joint attention over text and video tokens, then an MLP; both modulated by the time embedding."""
 
@@ -137,45 +169,39 @@ class FlashVideoLayer(nn.Module):
 
         ``inplace`` overwrites ``x`` and everything else, some tokens at a time; autograd cannot follow.
         """
-        chunks = self.modulation(embedding)[:, None].chunk(12, dim=-1)
-        video, text = chunks[:6], chunks[6:]
-        shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = zip(text, video, strict=True)
+        modulation = _Modulation(self.modulation(embedding), inplace)
         pieces = _pieces(x, text_length) if inplace else [_Piece(slice(None), text_length, slice(None))]
-        q, k, v = self._project(x, rotary, pieces, shift, scale, inplace)
+        q, k, v = self._project(x, rotary, pieces, modulation)
         attended = self.attention(*(t.transpose(1, 2) for t in (q, k, v)), self.heads, **attention_options)
         del q, k, v
         for piece in pieces:
             here, length = piece.tokens, piece.text_length
-            part = _gated_add(x[:, here], self.attn_out(attended[:, here]), length, gate, inplace)
-            part = _gated_add(part, self._mlp(part, length, mlp_shift, mlp_scale, inplace), length, mlp_gate, inplace)
+            part = modulation.gated_add(x[:, here], self.attn_out(attended[:, here]), length, _ATTENTION)
+            part = modulation.gated_add(part, self._mlp(part, length, modulation), length, _MLP)
         return x if inplace else part
 
-    def _project(
-        self,
-        x: Tensor,
-        rotary: Tensor,
-        pieces: list[_Piece],
-        shift: tuple[Tensor, Tensor],
-        scale: tuple[Tensor, Tensor],
-        inplace: bool,
-    ) -> list[Tensor]:
+    def _project(self, x: Tensor, rotary: Tensor, pieces: list[_Piece], modulation: _Modulation) -> list[Tensor]:
         """q, k and v ``[B, S, heads, head_dim]``, rotated."""
         whole: list[Tensor] = []
         for piece in pieces:
             length, turns = piece.text_length, rotary[:, piece.video]
-            normed = _modulate(self.attn_norm(x[:, piece.tokens]), length, shift, scale, inplace)
-            q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).unbind(2)
-            del normed
+            qkv = self.qkv(modulation.normed(self.attn_norm, x[:, piece.tokens], length, _ATTENTION))
+            if modulation.inplace and (len(pieces) > 1 or fused.positions(qkv)):
+                whole = whole or [x.new_empty(*x.shape[:2], self.heads, qkv.shape[2] // 3 // self.heads) for _ in "qkv"]
+                into = whole[0][:, piece.tokens], whole[1][:, piece.tokens], whole[2][:, piece.tokens]
+                if fused.position(qkv, into, (self.q_norm, self.k_norm), turns, length):
+                    del qkv, into
+                    continue
+            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
+            del qkv
             q, k = (
-                self._positioned(norm(part), turns, length, inplace)
+                self._positioned(norm(part), turns, length, modulation.inplace)
                 for norm, part in ((self.q_norm, q), (self.k_norm, k))
             )
             if len(pieces) == 1:
                 return [q, k, v]
-            if not whole:
-                whole = [x.new_empty(*x.shape[:2], *q.shape[2:]) for _ in range(3)]
-            for all_tokens, part in zip(whole, (q, k, v), strict=True):
-                all_tokens[:, piece.tokens] = part
+            for all_tokens, part in zip(into, (q, k, v), strict=True):
+                all_tokens.copy_(part)
             del q, k, v, part  # or the next piece would be made beside them
         return whole
 
@@ -186,11 +212,9 @@ class FlashVideoLayer(nn.Module):
         rotated = rotate(video, rotary, inplace=inplace)
         return x if inplace else torch.cat((text, rotated), dim=1)
 
-    def _mlp(
-        self, x: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor], inplace: bool
-    ) -> Tensor:
-        hidden = self.mlp_up(_modulate(self.mlp_norm(x), text_length, shift, scale, inplace))
-        if not inplace:
+    def _mlp(self, x: Tensor, text_length: int, modulation: _Modulation) -> Tensor:
+        hidden = self.mlp_up(modulation.normed(self.mlp_norm, x, text_length, _MLP))
+        if not modulation.inplace:
             return self.mlp_down(F.gelu(hidden, approximate="tanh"))
         return self.mlp_down(torch.ops.aten.gelu_(hidden, approximate="tanh"))
 

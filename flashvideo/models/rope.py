@@ -91,7 +91,7 @@ def rotate(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
         turns = torch.view_as_complex(table.movedim(0, -1))[None, :, None, :]
         torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)  # one pass over the memory instead of seven
         return x
-    tokens = max(1, ROTATION_CHUNK // max(1, x[:, 0].numel()))
+    tokens = max(1, ROTATION_CHUNK // max(1, x[:, :1].numel()))
     for start in range(0, x.shape[1], tokens):
         part = x[:, start : start + tokens]
         part.copy_(_rotated(part, cos[:, start : start + tokens], sin[:, start : start + tokens]))

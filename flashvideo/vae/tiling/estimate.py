@@ -9,11 +9,12 @@ channels in and K out, a tile of a by b pixels, T frames and e bytes per number:
     residual block's straight path             a b (C' + K) e                   a frame, if a convolution is in it
     the latents' scale and shift               4 numbers of fp32 per latent and channel, 2 per pixel of one latent row
     tiles on their way from and to the host    2 x what is read, 2 a b C e of cache       if the store is elsewhere
-    the convolution's own scratch memory       as much as its input             on a GPU
+    the convolution's own scratch memory       a quarter of its input           on a GPU
     copies of a small input, and their output  3 (3 (a + 2) (b + 2) C + a b K) e    of 3 frames and 16 rows, on a CPU
     a piece of a large input, and its output   at most 2 x 2^30 e                   where a convolution is cut
 
-The line of the convolution's scratch memory is an allowance: what cuDNN takes depends on the algorithm it picks.
+The line of the convolution's scratch memory is an allowance: what cuDNN takes depends on the algorithm it picks. (On an
+H200, in bf16 and channels-last, it took none.)
 """
 
 from __future__ import annotations
@@ -82,8 +83,12 @@ class Estimate:
     room: Room
 
 
-def working_bytes(job: Job, tile: Size) -> int:
-    """Bytes of the largest tile's working set on the computing device (the sum in the module's docstring)."""
+def working_bytes(job: Job, tile: Size, *, copies: bool = True) -> int:
+    """Bytes of the largest tile's working set on the computing device (the sum in the module's docstring).
+
+    Args:
+        copies: some of what the run reads waits elsewhere than on the device.
+    """
     elsewhere = job.device.type != "cpu"
     buffers, others = [0], [0]
     for index, chunk in enumerate(job.chunks[:2]):
@@ -102,7 +107,8 @@ def working_bytes(job: Job, tile: Size) -> int:
                 buffer, rest, copied = _resampling_bytes(layer, frames, after, rows, columns, job.dtype.itemsize)
                 frames = after
             buffers.append(buffer)
-            others.append(rest + (copied if elsewhere else 0) + (buffer if job.device.type == "cuda" else 0))
+            scratch = buffer // 4 if job.device.type == "cuda" else 0
+            others.append(rest + (copied if elsewhere and copies else 0) + scratch)
     slices = 3 * max(4, job.dtype.itemsize) * (SLICE_ELSEWHERE if elsewhere else SLICE_ON_CPU)
     return max(buffers) + max(others) + slices
 
@@ -130,11 +136,19 @@ def _resampling_bytes(
     """The same for a resampling; a tile of ``rows`` by ``columns`` is read, ``after`` frames come out."""
     channels, out = layer.channels
     copied = 2 * frames * (rows + 2) * (columns + 2) * channels * item
-    if layer.up:
-        shape, written = (frames, 2 * rows + 2, 2 * columns + 2, channels), frames * 4 * rows * columns * out
-    else:
-        shape, written = (after, rows + 1, columns + 1, channels), after * rows * columns // 4 * out
+    shape = _resampling_shape(layer, frames, after, rows, columns)
+    written = (frames * 4 * rows * columns if layer.up else after * rows * columns // 4) * out
     return math.prod(shape) * item, (written + _piece(layer.conv, shape)) * item, copied
+
+
+def _resampling_shape(
+    layer: ResampleLayer, frames: int, after: int, rows: int, columns: int
+) -> tuple[int, int, int, int]:
+    """What its convolution reads."""
+    channels = layer.channels[0]
+    if layer.up:
+        return frames, 2 * rows + 2, 2 * columns + 2, channels
+    return after, rows + 1, columns + 1, channels
 
 
 def _piece(conv: Module, shape: tuple[int, int, int, int]) -> int:
@@ -182,9 +196,10 @@ def stored_bytes(job: Job, room: Room) -> dict[str, int]:
 
 def forecast(job: Job, tile: Size, room: Room) -> Estimate:
     """The estimate for given tiles and places."""
-    working, stored = working_bytes(job, tile), stored_bytes(job, room)
-    copies = job.device.type == "cuda" and stored["host"] + stored["file"] > 0
-    ring = SLOTS * _largest_piece(job, tile) if copies else 0
+    stored = stored_bytes(job, room)
+    copies = stored["host"] + stored["file"] > 0
+    working = working_bytes(job, tile, copies=copies)
+    ring = SLOTS * _largest_piece(job, tile) if copies and job.device.type == "cuda" else 0
     return Estimate(tile, working, working + stored["device"], stored["host"] + ring, stored["file"], room)
 
 
@@ -200,11 +215,10 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, room: Room) -
     Returns:
         The forecast. With ``tile=None`` it fits ``device_budget``, unless a tile of one latent does not.
     """
-    whole = working_bytes(job, job.size)
     on_cpu = job.device.type == "cpu"
     if not on_cpu and tile in (None, False):
         roomy = replace(room, device=1 << 62, cache_share=1.0)
-        everything = forecast(job, job.size, roomy)
+        everything = forecast(job, job.size if tile is False else uncut_tile(job), roomy)
         if everything.device_bytes <= device_budget:
             return everything
     if tile is None:
@@ -214,18 +228,45 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, room: Room) -
             size = largest_tile(job, device_budget) or (1, 1)
     else:
         size = job.size if isinstance(tile, bool) else (min(tile[0], job.size[0]), min(tile[1], job.size[1]))
-    working = whole if size == job.size else working_bytes(job, size)
-    left = 0 if on_cpu else max(0, device_budget - working)
+    left = 0 if on_cpu else max(0, device_budget - working_bytes(job, size))
     return forecast(job, size, replace(room, device=left))
 
 
 def largest_tile(job: Job, budget: int) -> Size | None:
     """The largest tile, by halving the frame's longer side, whose working set fits ``budget``; None if none does."""
-    tiler = Tiler(job.size, job.size)
+    tiler = Tiler(job.size, job.size if job.device.type == "cpu" else uncut_tile(job))
     while working_bytes(job, tiler.tile) > budget:
         if not tiler.halve():
             return None
     return tiler.tile
+
+
+def uncut_tile(job: Job) -> Size:
+    """The tallest tile of whole rows that no convolution is cut in, which would take copies of its input and result.
+
+    Where planes wait on the device, a larger tile gains nothing.
+    """
+    low, high = 0, job.size[0]
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _is_uncut(job, middle) else (low, middle - 1)
+    bands = -(-job.size[0] // max(1, low))
+    return -(-job.size[0] // bands), job.size[1]
+
+
+def _is_uncut(job: Job, tall: int) -> bool:
+    for index, chunk in enumerate(job.chunks[:2]):
+        frames = chunk
+        for layer in job.layers:
+            rows, columns = tall * layer.grid, job.size[1] * layer.grid
+            shape: tuple[int, ...] = (frames + 2, rows + 2, columns + 2, layer.channels[0])
+            if isinstance(layer, ResampleLayer):
+                after = _resampled(frames, layer, index == 0)
+                shape = _resampling_shape(layer, frames, after, rows, columns)
+                frames = after
+            if not Pieces.of(layer.conv, shape).whole:
+                return False
+    return True
 
 
 def stretch(chunks: Sequence[int], limit: int = 4) -> tuple[int, ...]:

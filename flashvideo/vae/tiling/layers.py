@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import fused
 from .modules import Module
 from .plan import Region, latent_frame_of
 from .statistics import math_dtype
@@ -27,18 +29,29 @@ _SMALL_ON_CPU = 20480
 WINDOW_ROWS = 16  # of the result, at a time
 
 
-def convolve_3d(conv: Module, values: Tensor) -> Tensor:
-    """A causal convolution of ``[T + k - 1, h + k - 1, w + k - 1, C]``, halo and frames in front included."""
-    kernel = conv.kernel_size[0]
+def convolve_3d(conv: Module, values: Tensor, bias: bool = True) -> Tensor:
+    """A causal convolution of ``[T + k - 1, h + k - 1, w + k - 1, C]``, halo and frames in front included.
+
+    ``bias=False`` leaves the bias out, of a convolution of torch that has its weights in place.
+    """
+    kernel, call = conv.kernel_size[0], _called(conv, bias)
     if goes_in_windows(values.device, values.shape[0], values.shape[1], values.shape[3], kernel):
-        return _convolve_windows(conv, values, kernel)
+        return _convolve_windows(conv, call, values, kernel)
     # The batch axis goes in front of contiguous frames: only then its stride is that of channels-last.
-    return _convolve_pieces(conv, values, lambda part: conv(part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
+    return _convolve_pieces(conv, values, lambda part: call(part[None].permute(0, 4, 1, 2, 3))[0].permute(1, 2, 3, 0))
 
 
-def convolve_2d(conv: Module, values: Tensor) -> Tensor:
-    """A convolution frame by frame of ``values`` ``[T, h, w, C]``, borders included."""
-    return _convolve_pieces(conv, values, lambda part: conv(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+def convolve_2d(conv: Module, values: Tensor, bias: bool = True) -> Tensor:
+    """A convolution frame by frame of ``values`` ``[T, h, w, C]``, borders included; ``bias`` as above."""
+    call = _called(conv, bias)
+    return _convolve_pieces(conv, values, lambda part: call(part.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+def _called(conv: Module, bias: bool) -> Callable[[Tensor], Tensor]:
+    if bias:
+        return conv
+    convolve: Any = F.conv3d if len(conv.kernel_size) == 3 else F.conv2d
+    return lambda values: convolve(values, conv.weight, None, conv.stride)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,14 @@ def _convolve_pieces(conv: Module, values: Tensor, convolve: Callable[[Tensor], 
     return result
 
 
+def added(result: Tensor, bias: Tensor | None, straight: Tensor | None) -> Tensor:
+    """``result``, which is overwritten, plus a bias ``[C]`` and a residual block's straight path."""
+    for other in (bias, straight):
+        if other is not None:
+            result += other
+    return result
+
+
 def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int, kernel: int = 3) -> bool:
     """Whether a 3D convolution of so small an input is given to oneDNN as a batch, which takes copies of it.
 
@@ -118,7 +139,7 @@ def goes_in_windows(device: torch.device, frames: int, rows: int, channels: int,
     return device.type == "cpu" and frames > kernel and channels * frames * rows <= _SMALL_ON_CPU
 
 
-def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
+def _convolve_windows(conv: Module, call: Callable[[Tensor], Tensor], values: Tensor, kernel: int) -> Tensor:
     """:func:`convolve_3d`, two or three frames at a time: a batch of copies of the frames that each comes from."""
     frames, rows, columns = (size - kernel + 1 for size in values.shape[:3])
     result = values.new_empty((frames, rows, columns, conv.out_channels))
@@ -128,7 +149,7 @@ def _convolve_windows(conv: Module, values: Tensor, kernel: int) -> Tensor:
         for top in range(0, rows, WINDOW_ROWS):
             band = values[start : end + kernel - 1, top : min(top + WINDOW_ROWS, rows) + kernel - 1]
             windows = band.unfold(0, kernel, 1).permute(0, 4, 1, 2, 3).contiguous().permute(0, 4, 1, 2, 3)
-            result[start:end, top : top + WINDOW_ROWS] = conv(windows)[:, :, 0].permute(0, 2, 3, 1)
+            result[start:end, top : top + WINDOW_ROWS] = call(windows)[:, :, 0].permute(0, 2, 3, 1)
     return result
 
 
@@ -158,6 +179,9 @@ class Modulation:
 
     def apply(self, source: Tensor, target: Tensor) -> None:
         """Write ``silu(source * scale + shift)`` into ``target``; both ``[frames, rows, columns, C]``."""
+        offset = self.area.top % self.grid, self.area.left % self.grid
+        if fused.modulate(source, target, self.scale, self.shift, offset, self.grid, self.first_alone):
+            return
         if self.scale.dim() == 1:
             rows = max(1, _slice_limit(source) // source[0, 0].numel())
             for frame in range(source.shape[0]):
@@ -249,15 +273,21 @@ def zero_outside(buffer: Tensor, area: Region, size: tuple[int, int]) -> None:
             line.zero_()
 
 
-def enlarge(source: Tensor, core: Region, wide: Region, buffer: Tensor) -> None:
+def enlarge(source: Tensor, core: Region, wide: Region, buffer: Tensor, size: tuple[int, int]) -> None:
     """Nearest neighbour, twice as many rows and columns, of ``core`` and one enlarged pixel around it.
+
+    What lies outside the plane is zero.
 
     Args:
         source: ``[T, rows, columns, C]`` of ``wide``, which is ``core`` with its halo of one where there is one.
         core: the tile.
         wide: what ``source`` covers.
-        buffer: ``[T, 2 core.height + 2, 2 core.width + 2, C]``, filled but for what lies outside the plane.
+        buffer: ``[T, 2 core.height + 2, 2 core.width + 2, C]``.
+        size: rows and columns of the enlarged plane.
     """
+    if fused.enlarge(source, buffer, (core.top - wide.top, core.left - wide.left)):
+        return
+    zero_outside(buffer, core.scaled(2), size)
     for odd_row in (0, 1):
         rows, from_rows = _enlarged_span(odd_row, core.top, core.height, wide.top, wide.height)
         for odd_column in (0, 1):

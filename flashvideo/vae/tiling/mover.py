@@ -42,6 +42,11 @@ class Mover:
         part = _part(plane, region)
         return part if part.device == self.device else part.contiguous().to(self.device)
 
+    def place(self, plane: Plane, region: Region, frames: slice = ALL_FRAMES) -> Tensor | None:
+        """The part of a plane itself, to write into, if it lies on the computing device."""
+        part = _part(plane, region, frames)
+        return part if part.device == self.device else None
+
     def write(self, plane: Plane, region: Region, values: Tensor, frames: slice = ALL_FRAMES) -> None:
         """Put ``values`` into a plane, which a later ``flush`` completes."""
         _part(plane, region, frames).copy_(values)

@@ -29,14 +29,33 @@ class Statistics:
         self._counts: list[int] = []
         self._means: list[Tensor] = []
         self._squares: list[Tensor] = []
+        self._gathered: list[tuple[int, int, Tensor, Tensor, int]] = []
+
+    def gather(self, count: int, each: int, means: Tensor, squares: Tensor, weight: int = 1) -> None:
+        """Take the statistics of ``count`` voxels in pieces, to be merged when they are asked for.
+
+        Args:
+            each: voxels of every piece but the last.
+            means, squares: of the pieces' channels, ``[pieces, C]``.
+            weight: how often every voxel counts.
+        """
+        self._gathered.append((count, each, means, squares, weight))
+
+    def weighted(self, weight: int) -> Statistics:
+        """The same, every voxel counted ``weight`` times; of what was gathered."""
+        whole = Statistics()
+        whole._gathered = [(*part[:4], weight * part[4]) for part in self._gathered]
+        return whole
 
     def add(self, part: Statistics) -> None:
         self._counts += part._counts
         self._means += part._means
         self._squares += part._squares
+        self._gathered += part._gathered
 
     def group(self, groups: int) -> tuple[Tensor, Tensor]:
         """Mean and biased variance of each group, ``[groups]`` each."""
+        self._take_gathered()
         counts, means, squares = self._merged(_wide(self._means[0]))
         per_group = means.unflatten(0, (groups, -1))
         mean = per_group.mean(1)
@@ -49,10 +68,26 @@ class Statistics:
             counts, means, squares = self._merged(_wide(self._means[0]))
             self._counts, self._means, self._squares = [counts], [means], [squares]
 
+    def _take_gathered(self) -> None:
+        for count, each, means, squares, weight in self._gathered:
+            wide = _wide(means)
+            counts = torch.full((len(means), 1), each, dtype=wide, device=means.device)
+            counts[-1] = count - each * (len(means) - 1)
+            mean = (means * (counts / count)).sum(0)
+            self._counts.append(weight * count)
+            self._means.append(mean)
+            self._squares.append((squares + counts * (means - mean).square()).sum(0) * weight)
+        self._gathered.clear()
+
     def _merged(self, dtype: torch.dtype) -> tuple[int, Tensor, Tensor]:
         device = self._means[0].device
         total = sum(self._counts)
-        weights = torch.tensor(self._counts, dtype=dtype, device=device)[:, None]
+        if len(self._counts) == 1:
+            return total, self._means[0].to(dtype), self._squares[0].to(dtype)
+        weights = torch.tensor(self._counts, dtype=dtype)[:, None]
+        if device.type == "cuda":
+            weights = weights.pin_memory()  # or the copy would wait for all that the device has to do
+        weights = weights.to(device, non_blocking=True)
         means = torch.stack([mean.to(dtype) for mean in self._means])
         mean = (means * (weights / total)).sum(0)
         squares = torch.stack([square.to(dtype) for square in self._squares]).sum(0)

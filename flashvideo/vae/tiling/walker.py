@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ...tensors.failures import is_too_large
+from . import fused
 from . import layers as op
 from .modules import ConvLayer, Layer, Norm, ResampleLayer
 from .mover import Mover, Want, mover_for
 from .plan import Region
-from .statistics import affine, math_dtype, measure
+from .statistics import Statistics, affine, math_dtype, measure
 from .store import Plane, Store
 
 log = logging.getLogger(__name__)
@@ -138,20 +139,10 @@ class Walker:
             else:
                 inner[2:].copy_(values)
             inner[:2].copy_(self._mover.read(old, wide) if old else inner[2:3])
-            result = op.convolve_3d(layer.conv, buffer)
-            if residual:
-                straight = self._mover.read(residual, core)
-                if layer.shortcut is None:
-                    result += straight
-                else:
-                    for frame, onto in zip(straight, result, strict=True):
-                        onto += op.pixelwise(layer.shortcut, frame)
-            measured = measure(result) if layer.measured else None
+            straight = self._mover.read(residual, core) if residual else None
             if new:
                 self._mover.write(new, core, buffer[-2:, 1:-1, 1:-1])
-            self._mover.write(target, core, result)
-            if measured:
-                target.statistics.add(measured)
+            self._finish(layer, buffer, straight, target, core)
 
         try:
             self._over_tiles(wants, compute)
@@ -164,6 +155,30 @@ class Walker:
         if new:
             self._caches[layer.name] = new
         return target
+
+    def _finish(self, layer: ConvLayer, buffer: Tensor, straight: Tensor | None, target: Plane, core: Region) -> None:
+        """Convolve ``buffer``, add the block's straight path, and write the result and its statistics.
+
+        The last thing is the writing: it may overwrite the straight path, which a tile that is done again reads.
+        """
+        bias = fused.bias_of(layer.conv, buffer)
+        result = op.convolve_3d(layer.conv, buffer, bias is None)
+        statistics = Statistics() if layer.measured else None
+        place = self._mover.place(target, core)
+        if layer.shortcut is None and place is not None and fused.finish(result, bias, straight, place, statistics):
+            if statistics:
+                target.statistics.add(statistics)
+            return
+        if straight is not None and layer.shortcut is not None:
+            for through, onto in zip(straight, result, strict=True):
+                onto += op.pixelwise(layer.shortcut, through)
+            straight = None
+        if not fused.finish(result, bias, straight, result, statistics):
+            result = op.added(result, bias, straight)
+            statistics = measure(result) if layer.measured else None
+        self._mover.write(target, core, result)
+        if statistics:
+            target.statistics.add(statistics)
 
     def _target(self, layer: ConvLayer, source: Plane, residual: Plane | None) -> Plane:
         """The plane to write: over the block's own input where that is wide enough, since a tile reads only its own."""
@@ -197,20 +212,12 @@ class Walker:
             wide, into = core.grown(*source.size), core.scaled(2)
             values = self._mover.read(source, wide)
             buffer = self._empty((source.frames, into.height + 2, into.width + 2, layer.channels[0]))
-            op.zero_outside(buffer, into, target.size)
-            op.enlarge(values, core, wide, buffer)
-            result = op.convolve_2d(layer.conv, buffer)
+            op.enlarge(values, core, wide, buffer, target.size)
             # Frames that nearest neighbour repeats are convolved once and written twice.
             alone = source.frames if not layer.time else int(first)
-            once, twice = result[:alone], result[alone:]
-            measured = [measure(part, weight) for part, weight in ((once, 1), (twice, 2)) if len(part)]
-            if len(once):
-                self._mover.write(target, into, once, slice(0, alone))
-            if len(twice):
-                self._mover.write(target, into, twice, slice(alone, None, 2))
-                self._mover.write(target, into, twice, slice(alone + 1, None, 2))
-            for part in measured:
-                target.statistics.add(part)
+            once, twice = slice(0, alone), slice(alone, None)
+            repeated = slice(alone, None, 2), slice(alone + 1, None, 2)
+            self._resampled(layer, buffer, target, into, [(once, (once,)), (twice, repeated)])
 
         return wants, compute
 
@@ -240,12 +247,39 @@ class Walker:
                 op.pool_frames(values, first, inner)
             else:
                 inner.copy_(values)
-            result = op.convolve_2d(layer.conv, buffer)
-            measured = measure(result)
-            self._mover.write(target, core, result)
-            target.statistics.add(measured)
+            self._resampled(layer, buffer, target, core, [(slice(None), (slice(None),))])
 
         return wants, compute
+
+    def _resampled(
+        self,
+        layer: ResampleLayer,
+        buffer: Tensor,
+        target: Plane,
+        area: Region,
+        frames: list[tuple[slice, tuple[slice, ...]]],
+    ) -> None:
+        """Convolve ``buffer`` and write frames of the result, and their statistics, wherever they belong."""
+        bias = fused.bias_of(layer.conv, buffer)
+        result = op.convolve_2d(layer.conv, buffer, bias is None)
+        whole: list[Statistics] = []
+        for part, places in frames:
+            values = result[part]
+            if not len(values):
+                continue
+            statistics = Statistics()
+            first = self._mover.place(target, area, places[0])
+            onto = values if first is None else first
+            if fused.finish(values, bias, None, onto, statistics):
+                values = onto
+                whole.append(statistics.weighted(len(places)))
+            else:
+                values = op.added(values, bias, None)
+                whole.append(measure(values, len(places)))
+            for place in places[0 if values is not first else 1 :]:
+                self._mover.write(target, area, values, place)
+        for statistics in whole:
+            target.statistics.add(statistics)
 
     def _over_tiles(self, wants: Callable[[Region], list[Want]], compute: Callable[[Region], None]) -> None:
         """Every tile once. One that does not fit is halved, with all that are left, and done again."""

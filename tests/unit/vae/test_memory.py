@@ -105,10 +105,14 @@ def test_large_videos_fit(full_vae, estimate, height, width, device_gb, host_gib
     assert (found.file_bytes == 0) == (height == 1072)
 
 
-def test_untiled_on_the_device_when_everything_fits(full_vae):
-    found = estimate_decode(full_vae, 49, 1072, 1920, Limits(memory_budget=130 * GB, device="cuda:0"))
-    assert found.tile == (134, 240)
+@pytest.mark.parametrize(("tile", "chosen", "gigabytes"), [(None, (23, 240), 36), (False, (134, 240), 58)])
+def test_everything_on_the_device_where_it_fits(full_vae, tile, chosen, gigabytes):
+    limits = Limits(tile, memory_budget=130 * GB, device="cuda:0")
+    found = estimate_decode(full_vae, 49, 1072, 1920, limits)
+    assert found.tile == chosen
     assert found.host_bytes == found.file_bytes == 0
+    assert found.device_bytes < gigabytes * GB  # an H200 took 34.3 and 49.9
+    assert estimate_decode(full_vae, 49, 256, 480, limits).tile == (32, 60)
 
 
 def test_places_in_turn():

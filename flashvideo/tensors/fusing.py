@@ -1,0 +1,87 @@
+"""Triton kernels that do in one pass what torch's operations do in several: where they run, and what if one fails.
+
+Every one of them has a plain path beside it, which gives the same numbers to rounding. Triton comes with torch for
+NVIDIA cards on Linux; it compiles a kernel when it is first called, which takes a C compiler. ``FLASHVIDEO_TRITON=0``
+leaves them out.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+import os
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .failures import is_too_large
+
+log = logging.getLogger(__name__)
+
+SWITCH = "FLASHVIDEO_TRITON"
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+_failed: list[str] = []
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def available(values: Tensor) -> bool:
+    """Whether kernels run on ``values``: a dtype and a device that they know, and nothing that traces or records."""
+    return (
+        (values.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+        and values.dtype in DTYPES
+        and torch.version.hip is None
+        and os.environ.get(SWITCH) != "0"
+        and not _failed
+        and not torch.compiler.is_compiling()
+        and not (torch.is_grad_enabled() and values.requires_grad)
+        and _installed()
+    )
+
+
+def run(module: str, kernel: str, *arguments: Any) -> Any:
+    """``kernel(*arguments)`` of a module of kernels; ``None`` if it cannot be built here, now and from now on.
+
+    Raises:
+        RuntimeError: what was too large, as torch says it.
+    """
+    try:
+        return getattr(importlib.import_module(module), kernel)(*arguments)
+    except Exception as error:
+        if is_too_large(error) or (isinstance(error, RuntimeError) and "CUDA error" in str(error)):
+            raise
+        _failed.append(kernel)
+        said = str(error).strip().splitlines()
+        log.warning(
+            "Triton's %s does not run here (%s); torch's own operations do its work, somewhat slower. %s=0 says so "
+            "from the start.",
+            kernel,
+            f"{type(error).__name__}: {said[0] if said else ''}",
+            SWITCH,
+        )
+        return None
+
+
+def weights_of(module: Any, like: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    """Weight and bias of a torch layer that has them in place, beside ``like``.
+
+    ``None`` where somebody else brings, casts or patches them when the layer is called (ComfyUI, accelerate, hooks).
+    """
+    if not isinstance(module, nn.LayerNorm | nn.Conv2d | nn.Conv3d):
+        return None
+    if getattr(module, "comfy_cast_weights", False) or vars(module).get("_hf_hook") is not None:
+        return None
+    if any(getattr(module, name, ()) for name in ("weight_function", "bias_function", "_forward_pre_hooks")):
+        return None
+    if any(getattr(module, name, ()) for name in ("_forward_hooks", "parametrizations")):
+        return None
+    weight, bias = module.weight, module.bias
+    if weight is None or weight.device != like.device or weight.dtype not in DTYPES:
+        return None
+    return weight, bias
