@@ -96,7 +96,7 @@ def _position(
     inside = (head < heads) & (at[None, :] < DIM)
     source = qkv + row * 3 * heads * DIM + head * DIM + at[None, :]
     target = sample * into_sample + token * into_token + head * DIM + at[None, :]
-    video = (token >= text_length) & (pair < DIM)
+    video = pair < tl.where(token >= text_length, DIM, 0)
     turn = (token - text_length) * turn_token + pair * turn_pair
     cosine = tl.load(cosines + turn, mask=video, other=1.0)[None, :]
     sine = tl.load(sines + turn, mask=video, other=0.0)[None, :]

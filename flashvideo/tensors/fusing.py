@@ -2,7 +2,8 @@
 
 Every one of them has a plain path beside it, which gives the same numbers to rounding. Triton comes with torch for
 NVIDIA cards on Linux; it compiles a kernel when it is first called, which takes a C compiler. ``FLASHVIDEO_TRITON=0``
-leaves them out.
+leaves them out; ``FLASHVIDEO_TRITON=interpret`` runs them on a CPU too, in Triton's interpreter, where that is on
+(``TRITON_INTERPRET=1`` when Triton is imported).
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def _installed() -> bool:
 
 def available(values: Tensor) -> bool:
     """Whether kernels run on ``values``: a dtype and a device that they know, and nothing that traces or records."""
+    switch = os.environ.get(SWITCH)
     return (
-        (values.device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+        (values.device.type == "cuda" or switch == "interpret")
         and values.dtype in DTYPES
         and torch.version.hip is None
-        and os.environ.get(SWITCH) != "0"
+        and switch != "0"
         and not _failed
         and not torch.compiler.is_compiling()
         and not (torch.is_grad_enabled() and values.requires_grad)

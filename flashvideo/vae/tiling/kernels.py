@@ -151,7 +151,8 @@ def _enlarge(
     channel = tl.arange(0, CHANNELS)[None, :]
     inside = (column < columns) & (channel < channels)
     from_row, from_column = (row + 1) // 2 - 1 + above, (column + 1) // 2 - 1 + left
-    there = (from_row >= 0) & (from_row < wide_rows) & (from_column >= 0) & (from_column < wide_columns)
+    end = tl.where((from_row >= 0) & (from_row < wide_rows), wide_columns, 0)
+    there = (from_column >= 0) & (from_column < end)
     at = frame * of_frame + from_row * of_row + from_column * of_column + channel
     values = tl.load(source + at, mask=inside & there, other=0.0)
     tl.store(target + frame * to_frame + row * to_row + column * channels + channel, values, mask=inside)
