@@ -33,6 +33,9 @@ from .mover import SLOTS, Mover
 from .store import LENT, DryStore, Plane, Room
 from .walker import DryWalker, Tiler
 
+_CACHE_SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 1.0)
+_SMALLER_TILES = 4
+
 
 @dataclass(frozen=True)
 class Job:
@@ -174,8 +177,8 @@ def _resampled(frames: int, layer: ResampleLayer, first_alone: bool) -> int:
     return 2 * frames - first_alone if layer.up else (frames + first_alone) // 2
 
 
-def stored_bytes(job: Job, room: Room) -> dict[str, int]:
-    """The most bytes that wait in each place (``device``, ``host``, ``file``)."""
+def dry_run(job: Job, room: Room) -> DryStore:
+    """The store after a run with shapes only: what waited in each place, and what was moved."""
     store = DryStore(job.device, job.dtype, room)
     tiler = Tiler(job.size, job.size)
     mover = Mover(torch.device("meta"))
@@ -191,12 +194,12 @@ def stored_bytes(job: Job, room: Room) -> dict[str, int]:
                 latents = torch.empty((frames, *job.size, channels), dtype=job.dtype, device="meta")
                 source = Plane(latents, LENT)
             walker.run(source, latents=latents, first=index == 0, last=index == len(job.chunks) - 1)
-    return store.peak
+    return store
 
 
 def forecast(job: Job, tile: Size, room: Room) -> Estimate:
     """The estimate for given tiles and places."""
-    stored = stored_bytes(job, room)
+    stored = dry_run(job, room).peak
     copies = stored["host"] + stored["file"] > 0
     working = working_bytes(job, tile, copies=copies)
     ring = SLOTS * _largest_piece(job, tile) if copies and job.device.type == "cuda" else 0
@@ -222,14 +225,38 @@ def choose(job: Job, tile: Size | bool | None, device_budget: int, room: Room) -
         if everything.device_bytes <= device_budget:
             return everything
     if tile is None:
-        # On a GPU a tile takes a third at most: what waits on the device need not be copied.
-        size = largest_tile(job, device_budget if on_cpu else device_budget // 3)
-        if size is None:
-            size = largest_tile(job, device_budget) or (1, 1)
+        # Of the budget a quarter at most: pinned buffers on the host are as large as its pieces.
+        size = largest_tile(job, device_budget if on_cpu else device_budget // 4)
+        size = size or largest_tile(job, device_budget) or (1, 1)
     else:
         size = job.size if isinstance(tile, bool) else (min(tile[0], job.size[0]), min(tile[1], job.size[1]))
-    left = 0 if on_cpu else max(0, device_budget - working_bytes(job, size))
-    return forecast(job, size, replace(room, device=left))
+    if on_cpu:
+        return forecast(job, size, replace(room, device=0))
+    return _least_moved(job, size, tile is not None, device_budget, room)
+
+
+def _least_moved(job: Job, size: Size, fixed: bool, device_budget: int, room: Room) -> Estimate:
+    """The tile and the share of caches with which the least is copied between device and host.
+
+    A smaller tile leaves more of the device to what waits; the more of it is caches, the less is planes.
+
+    Args:
+        size: the largest tile, or the only one if it is ``fixed``.
+    """
+    tiler, best = Tiler(job.size, size), None
+    for _ in range(1 if fixed else _SMALLER_TILES):
+        rows, columns = tiler.tile
+        left = max(0, device_budget - working_bytes(job, tiler.tile))
+        halo = (1 + 2 / rows) * (1 + 2 / columns)
+        for share in _CACHE_SHARES:
+            places = replace(room, device=left, cache_share=share)
+            moved = dry_run(job, places).moved * halo
+            if best is None or moved < best[0]:
+                best = moved, tiler.tile, places
+        if not tiler.halve():
+            break
+    assert best is not None
+    return forecast(job, best[1], best[2])
 
 
 def largest_tile(job: Job, budget: int) -> Size | None:

@@ -26,8 +26,7 @@ LENT = "lent"  # the place of a plane whose memory belongs to the caller
 class Room:
     """Bytes that waiting tensors may take: on the device, then on the host, then in a scratch file without limit.
 
-    On a CPU the device is the host, so ``device`` is 0. Caches are touched once a chunk, so of the device they get
-    ``cache_share`` only, unless everything fits there.
+    On a CPU the device is the host, so ``device`` is 0. Of the device, caches get ``cache_share`` at most.
     """
 
     device: int = 0
@@ -73,12 +72,14 @@ class Store:
     Attributes:
         used: bytes by place (``device``, ``host``, ``file``) now.
         peak: the most of each so far.
+        moved: bytes put elsewhere than on the device, and read again from there.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, room: Room) -> None:
         self.device, self.dtype, self.room, self.host = device, dtype, room, torch.device("cpu")
         self.used = {"device": 0, "host": 0, "file": 0}
         self.peak = dict(self.used)
+        self.moved = 0
         self._spare: list[Tensor] = []
         self._spilled = False
         self._device_is_full = False
@@ -158,6 +159,7 @@ class Store:
 
     def _counted(self, plane: Plane) -> Plane:
         self.used[plane.place] += plane.bytes
+        self.moved += 0 if plane.place == "device" else 2 * plane.bytes
         self.peak[plane.place] = max(self.peak[plane.place], self.used[plane.place])
         return plane
 

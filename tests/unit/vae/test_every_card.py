@@ -140,7 +140,8 @@ def check_plan(job: Job, estimate: Estimate) -> None:
     # Without the forecast's allowance for cuDNN's scratch memory, which nobody counts here.
     copies = estimate.host_bytes + estimate.file_bytes > 0
     computed = working_bytes(replace(job, device=torch.device("mps")), estimate.tile, copies=copies)
-    assert 0.3 * computed <= counted.peak["computing"] <= computed <= estimate.working_bytes
+    least = 0.3 * (computed - 12 * op.SLICE_ELSEWHERE)  # what is normalised at a time may be less than a slice
+    assert least <= counted.peak["computing"] <= computed <= estimate.working_bytes
 
 
 def job_of(direction: str, height: int, width: int) -> Job:
