@@ -46,7 +46,7 @@ def whole(size):
     [
         *[(24, 256, "270p", "cpu"), (32, 256, "270p", "none"), (24, 16, "270p", "disk"), (192, 16, "270p", "none")],
         *[(32, 256, "540p", "cpu"), (48, 256, "540p", "none")],
-        *[(16, 64, "1080p", "cpu"), (80, 64, "1080p", "cpu"), (96, 64, "1080p", "none"), (80, 16, "1080p", "disk")],
+        *[(16, 64, "1080p", "cpu"), (48, 64, "1080p", "cpu"), (80, 64, "1080p", "none"), (48, 16, "1080p", "disk")],
         *[(24, 64, "4k", "disk"), (141, 256, "4k", "cpu"), (192, 16, "4k", "none")],
     ],
 )
@@ -75,7 +75,7 @@ def test_where_host_memory_is_the_devices_nothing_waits_in_it(free):
 
 
 def test_processes_of_a_machine_share_its_memory(free, monkeypatch):
-    free(24, 80)
+    free(24, 60)
     assert plan_offload(full_parts(), whole("1080p"), CARD).offload == "cpu"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert plan_offload(full_parts(), whole("1080p"), CARD).offload == "disk"
