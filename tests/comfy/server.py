@@ -202,6 +202,17 @@ class ComfyServer:
         content = self.request(path, data)
         return json.loads(content) if content else None
 
+    def free(self) -> None:
+        """Unload all models and forget all results; returns when it is sure to happen before the next prompt.
+
+        The queue's thread frees when it comes to it, which may be after a prompt that was queued later. So one more
+        goes first: whether before or after it, its thread has freed when it takes the next.
+        """
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        graph = Graph()
+        graph.add("PreviewAny", source=Graph.out(graph.add("PrimitiveInt", value=1)))
+        self.run(graph)
+
     def queue(self, graph: Graph | dict[str, Any], client_id: str = "", **more: Any) -> str:
         """Queue a workflow; gives its prompt id.
 

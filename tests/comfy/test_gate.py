@@ -137,7 +137,7 @@ def test_stage1_does_not_run_again(gated: Gated, tmp_path: Path, between: str) -
     if between != "restart":
         other_workflow(server, other, torch.randn(1, 16, 2, 4, 4))
     if between == "free":
-        server.post("/free", {"unload_models": True, "free_memory": True})
+        server.free()
     if between == "restart":
         server.restart()
     again = gated.run()  # showing them again costs no sampling either
@@ -184,7 +184,7 @@ def test_the_numbers_of_nodes_do_not_matter(gated: Gated) -> None:
         for key, value in node["inputs"].items():
             if isinstance(value, list):
                 node["inputs"][key] = [f"9{value[0]}", value[1]]
-    gated.bench.server.post("/free", {"unload_models": True, "free_memory": True})
+    gated.bench.server.free()
     run = gated.bench.server.run(renamed)
     assert not run.error
     assert f"9{gated.stage1}" not in run.executed
@@ -216,7 +216,7 @@ def test_a_damaged_latent_is_made_anew(gated: Gated) -> None:
     folder = next((server.base / "user").rglob(shown["signature"]))
     file = folder / f"{shown['previews'][0]['hash']}.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + b"\0\0\1\1")
-    server.post("/free", {"unload_models": True, "free_memory": True})
+    server.free()
     run = gated.run(shown["previews"][0]["hash"])
     assert gated.stage1 in run.executed
     assert gated.out.exists()
@@ -303,7 +303,7 @@ def test_a_damaged_entry_is_made_anew(gated: Gated) -> None:
             server.request(address)
         assert (error.value.code, content[:80]) == (404, content[:80])
     assert f"a damaged batch of previews is ignored ({shown['signature']}: " in server.log()
-    server.post("/free", {"unload_models": True, "free_memory": True})
+    server.free()
     again = gated.run()
     assert gated.stage1 in again.executed
     assert gated.shown(again)["previews"] == shown["previews"]

@@ -29,7 +29,7 @@ def test_another_workflow_and_freed_memory(bench: GateBench) -> None:
     bench.page.load(editor_file("two-stage-text-to-video"))
     bench.make_small()
     bench.page.queue()
-    bench.server.post("/free", {"unload_models": True, "free_memory": True})
+    bench.server.free()
     bench.page.page.evaluate("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     bench.page.page.wait_for_selector(".flashvideo-gate video")
     bench.show()

@@ -14,7 +14,7 @@ from tests.ui.gate_bench import EMPTY, GATE, STAGE1, GateBench
 @pytest.fixture
 def bench(rendered: Editor) -> GateBench:
     rendered.server.post("/flashvideo/previews/empty", {})
-    rendered.server.post("/free", {"unload_models": True, "free_memory": True})
+    rendered.server.free()
     bench = GateBench(rendered)
     bench.make()
     return bench

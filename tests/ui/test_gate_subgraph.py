@@ -14,7 +14,7 @@ from tests.ui.gate_bench import EMPTY, GATE, STAGE1, GateBench
 def bench(rendered: Editor) -> GateBench:
     rendered.server.post("/flashvideo/previews/empty", {})
     rendered.page.evaluate("() => app.canvas.setGraph(app.rootGraph)")  # the test before may have left it inside
-    rendered.server.post("/free", {"unload_models": True, "free_memory": True})
+    rendered.server.free()
     return GateBench(rendered)
 
 
