@@ -21,6 +21,7 @@ _EXPORTS = {
     "sample_stage1": "method.stage1",
     "degrade_latents": "method.degradation",
     "refine_latents": "method.stage2",
+    "TimeWindows": "method.windows",
     "match_colors": "video.color_match",
     "encode_video": "vae.codec",
     "decode_latents": "vae.codec",

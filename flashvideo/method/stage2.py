@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from .degradation import STAGE2_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
+from .windows import TimeWindows, join_windows
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
 Rounding = Literal["bf16"] | None
@@ -116,6 +118,7 @@ def refine_latents(
     callback: Callback | None = None,
     rounding: Rounding = None,
     sequential_guidance: bool = False,
+    time_windows: TimeWindows | None = None,
 ) -> Tensor:
     """Follow the flow ODE from degraded latents (time 0) to high resolution (time 1).
 
@@ -135,6 +138,8 @@ def refine_latents(
         rounding: ``None`` is exact; ``"bf16"`` rounds the transformer's times and noise step as the authors' production
             run does (five steps: 1000, 904, 784, 624, 384; 676).
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
+        time_windows: evaluate the transformer on overlapping stretches of so many latents, one at a time, and join the
+            predictions at every evaluation; ``None``: on all at once. Windows that cover everything change nothing.
 
     Returns:
         Refined latents in VAE space, shape, dtype and device of ``latents``.
@@ -162,7 +167,10 @@ def refine_latents(
     scale = latent_scale_of(transformer, latent_scale, STAGE2_LATENT_SCALE)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        return guided(x, float(network_timestep(t)), guidance_scale)
+        predict = partial(guided, timestep=float(network_timestep(t)), guidance_scale=guidance_scale)
+        if time_windows is None:
+            return predict(x)
+        return torch.cat(tuple(join_windows(x.split(1, dim=2), time_windows, predict)), dim=2)
 
     for step, x in flow_steps(rule, velocity, latents.float() * scale, times):
         if callback is not None:
