@@ -14,6 +14,7 @@ _EXPORTS = {
     "load_vae": "loading.load",
     "convert_checkpoint": "loading.convert",
     "FlashVideoTransformer3DModel": "models.transformer",
+    "AttentionWindows": "models.windows",
     "FlashVideoPipeline": "runs.pipeline",
     "zero_snr_table": "method.schedules",
     "flow_times": "method.schedules",

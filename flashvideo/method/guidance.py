@@ -49,6 +49,7 @@ class GuidedTransformer:
         prompt_embeds, negative_prompt_embeds: ``[B, 226, D]`` or ``[1, 226, D]``; no negative means all zeros.
         noise_step: for the transformer, if it takes one.
         sequential: evaluate u and c one after the other (less memory) instead of as one batch.
+        attention_windows: for the transformer; ``None`` tells it nothing.
 
     Raises:
         ValueError: embeddings that do not fit.
@@ -63,6 +64,7 @@ class GuidedTransformer:
         *,
         noise_step: float | None = None,
         sequential: bool = False,
+        attention_windows: Any = None,
     ) -> None:
         batch = shape[0]
         check_prompt_embeds("prompt_embeds", prompt_embeds, batch, transformer)
@@ -73,7 +75,10 @@ class GuidedTransformer:
         self.transformer, self.shape, self.sequential = transformer, shape, sequential
         self.dtype = getattr(transformer, "dtype", None)
         self.device = getattr(transformer, "device", None)
-        self.extra = {} if noise_step is None else {"noise_step": noise_step}
+        self.extra: dict[str, Any] = {} if noise_step is None else {"noise_step": noise_step}
+        if attention_windows is not None:
+            attention_windows.patches(getattr(transformer, "patch_size", 1))  # complains of sizes that do not fit
+            self.extra["attention_windows"] = attention_windows
         self.positive, self.negative = (
             embeds.expand(batch, -1, -1).to(self.device, self.dtype)
             for embeds in (prompt_embeds, negative_prompt_embeds)

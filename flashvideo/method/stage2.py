@@ -118,6 +118,7 @@ def refine_latents(
     callback: Callback | None = None,
     rounding: Rounding = None,
     sequential_guidance: bool = False,
+    attention_windows: Any = None,
     time_windows: TimeWindows | None = None,
 ) -> Tensor:
     """Follow the flow ODE from degraded latents (time 0) to high resolution (time 1).
@@ -138,6 +139,8 @@ def refine_latents(
         rounding: ``None`` is exact; ``"bf16"`` rounds the transformer's times and noise step as the authors' production
             run does (five steps: 1000, 904, 784, 624, 384; 676).
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
+        attention_windows: an :class:`~flashvideo.AttentionWindows` that the transformer's attention is confined to;
+            ``None`` is full attention.
         time_windows: evaluate the transformer on overlapping stretches of so many latents, one at a time, and join the
             predictions at every evaluation; ``None``: on all at once. Windows that cover everything change nothing.
 
@@ -163,6 +166,7 @@ def refine_latents(
         negative_prompt_embeds,
         noise_step=noise_step_for_transformer(noise_step, rounding),
         sequential=sequential_guidance,
+        attention_windows=attention_windows,
     )
     scale = latent_scale_of(transformer, latent_scale, STAGE2_LATENT_SCALE)
 

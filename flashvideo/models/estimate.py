@@ -5,6 +5,7 @@ a layer works on at a time; all, where they are few) and ``r`` elements that are
 
     while q, k and v are made    4 t, and 6 p or 5 p + 12 r      x; q, k, v so far; norm, product and copies of a piece
     in attention                 5 t + 4 bytes a token and head  x, q, k, v, the result, its logarithms
+    in attention in windows      5 t and what is gathered
     in the MLP                   2 t + 5 p                       x, attention's result, the four times wider state
 
 In one piece q, k and v are parts of their product, and q and k are copied: t instead of 4 t at first, then 7 t. Around
@@ -18,18 +19,22 @@ from typing import Any
 
 from .network import TOKENS_ELSEWHERE
 from .rope import ROTATION_CHUNK
+from .windows import AttentionWindows, gathered_tokens
 
 _PROMPT = 226  # tokens
 _FLOAT = 4
 
 
-def evaluation_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: int) -> int:
+def evaluation_bytes(
+    config: Mapping[str, Any], shape: Sequence[int], itemsize: int, windows: AttentionWindows | None = None
+) -> int:
     """The most bytes that one evaluation in place holds on a GPU, with a fused attention.
 
     Args:
         config: of the network, the keywords of its constructor.
         shape: of the latents, ``[B, 16, T, h, w]``.
         itemsize: bytes of a number.
+        windows: that attention is confined to.
     """
     batch, channels, frames, height, width = shape
     patch, heads = config.get("patch_size", 2), config["num_attention_heads"]
@@ -42,9 +47,12 @@ def evaluation_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: 
     piece = batch * tokens_at_once * dim * itemsize
     rotation = 3 * _FLOAT * min(ROTATION_CHUNK, batch * min(tokens_at_once, video) * dim)
     one_piece = tokens_at_once == tokens
+    grid = frames, height // patch, width // patch
+    gathered = 0 if windows is None else gathered_tokens(windows, grid, patch, text, batch)
+    pooled = 0 if windows is None or not gathered or not windows.pooled else 3 * token_tensor // windows.pooled**2
     layer = max(
         (1 if one_piece else 4) * token_tensor + max(6 * piece, 5 * piece + rotation),
-        (7 if one_piece else 5) * token_tensor + _FLOAT * batch * tokens * heads,
+        (7 if one_piece else 5) * token_tensor + _FLOAT * batch * tokens * heads + pooled + gathered * dim * itemsize,
         2 * token_tensor + 5 * piece,
     )
     rotary = _FLOAT * video * config["attention_head_dim"]
@@ -53,11 +61,18 @@ def evaluation_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: 
     return layer + rotary + latents + batch * text * dim * itemsize + modulation
 
 
-def sampling_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: int, *, sequential: bool) -> int:
+def sampling_bytes(
+    config: Mapping[str, Any],
+    shape: Sequence[int],
+    itemsize: int,
+    *,
+    sequential: bool,
+    windows: AttentionWindows | None = None,
+) -> int:
     """The most bytes that a run of either sampler holds: an evaluation, both branches' inputs, and the latents.
 
     Args:
-        config, shape, itemsize: see :func:`evaluation_bytes`.
+        config, shape, itemsize, windows: see :func:`evaluation_bytes`.
         sequential: CFG's branches go one after the other, else as one batch.
     """
     batch, channels, frames, height, width = shape
@@ -66,4 +81,4 @@ def sampling_bytes(config: Mapping[str, Any], shape: Sequence[int], itemsize: in
     patch = config.get("patch_size", 2)
     rotary = _FLOAT * frames * (height // patch) * (width // patch) * config["attention_head_dim"]
     prompts = 4 * batch * config.get("max_text_seq_length", _PROMPT) * config["text_embed_dim"] * itemsize
-    return evaluation_bytes(config, both, itemsize) + latents + (rotary if sequential else 0) + prompts
+    return evaluation_bytes(config, both, itemsize, windows) + latents + (rotary if sequential else 0) + prompts

@@ -21,6 +21,7 @@ from ..tensors.sizes import SPATIAL_FACTOR
 from . import fused
 from .attention import AttentionFunction, sdpa_attention
 from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
+from .windows import AttentionWindows, WindowPattern, window_pattern, windowed_attention
 
 QK_NORM_EPS = 1e-6
 OUT_NORM_EPS = 1e-6
@@ -28,6 +29,9 @@ OUT_NORM_EPS = 1e-6
 # enough to keep it busy. It bounds what a layer holds beside x, q, k and v, and the elements of every operation.
 TOKENS_ON_CPU = 2048
 TOKENS_ELSEWHERE = 16384
+
+
+Patterns = tuple[WindowPattern | None, WindowPattern | None]  # of even and of odd layers
 
 
 def sinusoid(values: Tensor, dim: int) -> Tensor:
@@ -164,15 +168,22 @@ class FlashVideoLayer(nn.Module):
         text_length: int,
         attention_options: dict[str, Any],
         inplace: bool = False,
+        pattern: WindowPattern | None = None,
     ) -> Tensor:
         """``x`` ``[B, text_length + N, dim]``, ``embedding`` ``[B, embed_dim]`` after SiLU -> like ``x``.
 
-        ``inplace`` overwrites ``x`` and everything else, some tokens at a time; autograd cannot follow.
+        ``inplace`` overwrites ``x`` and everything else, some tokens at a time; autograd cannot follow. ``pattern``
+        confines attention to windows.
         """
         modulation = _Modulation(self.modulation(embedding), inplace)
         pieces = _pieces(x, text_length) if inplace else [_Piece(slice(None), text_length, slice(None))]
         q, k, v = self._project(x, rotary, pieces, modulation)
-        attended = self.attention(*(t.transpose(1, 2) for t in (q, k, v)), self.heads, **attention_options)
+        if pattern is None:
+            attended = self.attention(*(t.transpose(1, 2) for t in (q, k, v)), self.heads, **attention_options)
+        else:
+            attended = windowed_attention(
+                self.attention, q, k, v, self.heads, pattern, text_length, **attention_options
+            )
         del q, k, v
         for piece in pieces:
             here, length = piece.tokens, piece.text_length
@@ -330,6 +341,7 @@ class FlashVideoNetwork(nn.Module):
         prepared: PreparedInputs | None = None,
         attention_options: dict[str, Any] | None = None,
         inplace: bool = False,
+        attention_windows: AttentionWindows | None = None,
     ) -> Tensor:
         """One evaluation.
 
@@ -343,17 +355,19 @@ class FlashVideoNetwork(nn.Module):
             attention_options: passed on to the attention function.
             inplace: overwrite activations as a sampler may, which takes a fraction of the memory; autograd cannot
                 follow. The inputs stay as they are.
+            attention_windows: confine attention to windows of the frame; ``None`` is full attention.
 
         Returns:
             The prediction (Stage I: v; Stage II: d latent / d t), like ``hidden_states``.
 
         Raises:
-            ValueError: shapes that do not fit, or a noise step where there should be none or is none.
+            ValueError: shapes or windows that do not fit, or a noise step where there should be none or is none.
         """
         batch, _, frames, height, width = self._check(
             hidden_states, timestep, encoder_hidden_states, noise_step, prepared
         )
         dtype, device, size = hidden_states.dtype, hidden_states.device, self.patch_size
+        patterns = self._patterns(attention_windows, (frames, height // size, width // size), device)
         if prepared is None:
             assert encoder_hidden_states is not None
             prepared = self.prepare(encoder_hidden_states.to(device, dtype), hidden_states.shape)
@@ -367,7 +381,7 @@ class FlashVideoNetwork(nn.Module):
             table = sinusoidal_table(frames, height // size, width // size, self.inner_dim).to(x)
             x = torch.cat((x[:, : self.text_length], x[:, self.text_length :] + table), dim=1)
         del patches
-        x = self.run_layers(x, embedding, prepared.rotary, attention_options or {}, inplace)
+        x = self.run_layers(x, embedding, prepared.rotary, attention_options or {}, inplace, patterns)
         shift, scale = self.out_modulation(embedding)[:, None].chunk(2, dim=-1)
         video = x[:, self.text_length :]
         patches = torch.cat(
@@ -400,12 +414,28 @@ class FlashVideoNetwork(nn.Module):
             x[:, length:][:, piece.tokens] = self.patch_embed(patches[:, piece.tokens])
         return x
 
+    def _patterns(self, windows: AttentionWindows | None, grid: tuple[int, int, int], device: torch.device) -> Patterns:
+        """Of even and of odd layers."""
+        if windows is None:
+            return None, None
+        even = window_pattern(windows, grid, self.patch_size, odd=False, device=device)
+        if even is None or not windows.shift:
+            return even, even
+        return even, window_pattern(windows, grid, self.patch_size, odd=True, device=device)
+
     def run_layers(
-        self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any], inplace: bool
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        rotary: Tensor,
+        attention_options: dict[str, Any],
+        inplace: bool,
+        patterns: Patterns,
     ) -> Tensor:
         """All layers on the token stream ``[B, text + video, dim]``, which ``inplace`` overwrites."""
-        for layer in self.layers:
-            arguments = (x, embedding, rotary, self.text_length, attention_options, inplace)
+        for index, layer in enumerate(self.layers):
+            pattern = patterns[index % 2]
+            arguments = (x, embedding, rotary, self.text_length, attention_options, inplace, pattern)
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 run = self._gradient_checkpointing_func
                 x = run(layer, *arguments) if run else checkpoint(layer, *arguments, use_reentrant=False)

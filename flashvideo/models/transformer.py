@@ -11,6 +11,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
 from .network import AttentionFunction, FlashVideoNetwork, PreparedInputs
+from .windows import AttentionWindows
 
 # Keywords of diffusers' CogVideoXTransformer3DModel that FlashVideo has only one value of.
 _FIXED = {
@@ -132,6 +133,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         prepared: PreparedInputs | None = None,
         attention_options: dict[str, Any] | None = None,
         inplace: bool = False,
+        attention_windows: AttentionWindows | None = None,
     ) -> Tensor:
         """One evaluation, computed in the model's dtype; see :meth:`FlashVideoNetwork.forward` for shapes and errors.
 
@@ -146,5 +148,6 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
             prepared=prepared,
             attention_options=attention_options,
             inplace=inplace,
+            attention_windows=attention_windows,
         )
         return out.to(hidden_states.dtype)

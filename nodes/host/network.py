@@ -11,10 +11,10 @@ import comfy.ldm.modules.attention
 import comfy.model_prefetch
 import torch
 from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...flashvideo.models.attention import in_pieces
-from ...flashvideo.models.network import FlashVideoNetwork, PreparedInputs
+from ...flashvideo.models.network import FlashVideoNetwork, Patterns, PreparedInputs
 
 
 def host_attention(
@@ -42,6 +42,8 @@ def host_attention(
     return out
 
 
+ATTENTION_WINDOWS = "flashvideo_attention_windows"  # in the transformer options of a MODEL
+
 _FOLLOWED = {"patches": {"attn1_patch", "attn1_output_patch"}, "patches_replace": {"dit"}}
 
 
@@ -61,6 +63,11 @@ def require_followed(options: dict[str, Any]) -> None:
                 "A node before this one patches attention as U-Nets have it (HyperTile and TomePatchModel do), which "
                 "FlashVideo's transformer does not follow. Take that node out."
             )
+    if options.get(ATTENTION_WINDOWS) and any(options.get("patches", {}).get(name) for name in _FOLLOWED["patches"]):
+        raise ValueError(
+            "A node before this one patches attention between all tokens, and Attention Windows cuts it into windows. "
+            "Take one of the two out."
+        )
     rope = options.get("rope_options") or {}
     if any(value != (1.0 if name.startswith("scale") else 0.0) for name, value in rope.items()):
         raise ValueError(
@@ -124,6 +131,7 @@ class HostedNetwork(FlashVideoNetwork):
         text = self.text_embed(context)
         prepared = PreparedInputs(text, self._rotary_for(x.shape[2], x.shape[3], x.shape[4]).to(x.device))
         options = {"transformer_options": transformer_options, "text_length": self.text_length}
+        windows = transformer_options.get(ATTENTION_WINDOWS)
         return super().forward(
             x,
             timestep,
@@ -132,6 +140,7 @@ class HostedNetwork(FlashVideoNetwork):
             prepared=prepared,
             attention_options=options,
             inplace=not torch.is_grad_enabled(),  # ComfyUI samples without gradients, and trains with them
+            attention_windows=windows,
         )
 
     @torch.compiler.disable
@@ -145,7 +154,13 @@ class HostedNetwork(FlashVideoNetwork):
         return self._rotary[1]
 
     def run_layers(
-        self, x: Tensor, embedding: Tensor, rotary: Tensor, attention_options: dict[str, Any], inplace: bool
+        self,
+        x: Tensor,
+        embedding: Tensor,
+        rotary: Tensor,
+        attention_options: dict[str, Any],
+        inplace: bool,
+        patterns: Patterns,
     ) -> Tensor:
         """All layers, telling ComfyUI's patches where they are, fetching weights ahead where ComfyUI streams them."""
         options = attention_options["transformer_options"]
@@ -157,32 +172,32 @@ class HostedNetwork(FlashVideoNetwork):
             comfy.model_prefetch.prefetch_queue_pop(queue, x.device, layer)
             if ("double_block", index) in replace:
                 patch = replace[("double_block", index)]
-                x = self._replaced(layer, patch, x, embedding, rotary, attention_options, inplace)
+                run = partial(layer, attention_options=attention_options, inplace=inplace, pattern=patterns[index % 2])
+                x = self._replaced(run, patch, x, embedding, rotary, options)
             else:
-                x = layer(x, embedding, rotary, self.text_length, attention_options, inplace)
+                x = layer(x, embedding, rotary, self.text_length, attention_options, inplace, patterns[index % 2])
         if queue is not None:
             comfy.model_prefetch.prefetch_queue_pop(queue, x.device, None)
         return x
 
     def _replaced(
         self,
-        layer: nn.Module,
+        layer: Callable[..., Tensor],
         patch: Callable[..., dict[str, Any]],
         x: Tensor,
         embedding: Tensor,
         rotary: Tensor,
-        attention_options: dict[str, Any],
-        inplace: bool,
+        options: dict[str, Any],
     ) -> Tensor:
         """A layer through a block replacement (skip layer guidance and its like)."""
         length = self.text_length
 
         def original(arguments: dict[str, Any]) -> dict[str, Any]:
             joined = torch.cat((arguments["txt"], arguments["img"]), dim=1)
-            out = layer(joined, arguments["vec"], arguments["pe"], length, attention_options, inplace)
+            out = layer(joined, arguments["vec"], arguments["pe"], length)
             return {"txt": out[:, :length], "img": out[:, length:]}
 
         given = {"txt": x[:, :length], "img": x[:, length:], "vec": embedding, "pe": rotary}
-        given["transformer_options"] = attention_options["transformer_options"]
+        given["transformer_options"] = options
         out = patch(given, {"original_block": original})
         return torch.cat((out["txt"], out["img"]), dim=1)
