@@ -22,6 +22,7 @@ _EXPORTS = {
     "sample_stage1": "method.stage1",
     "degrade_latents": "method.degradation",
     "refine_latents": "method.stage2",
+    "refine_stream": "method.stream",
     "TimeWindows": "method.windows",
     "match_colors": "video.color_match",
     "encode_video": "vae.codec",

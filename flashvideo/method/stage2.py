@@ -16,9 +16,9 @@ from .degradation import STAGE2_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
-from .windows import TimeWindows, join_windows
+from .windows import Latents, TimeWindows, evaluate_windows
 
-Velocity = Callable[[Tensor, Tensor], Tensor]  # (x, time) -> dx / dt
+Velocity = Callable[[Any, Tensor], Any]  # (x, time) -> dx / dt; x is a tensor or a stream of latents
 Rounding = Literal["bf16"] | None
 ROUNDINGS: tuple[Literal["bf16"], ...] = ("bf16",)  # None beside them is exact
 
@@ -52,7 +52,7 @@ def rk4_step(velocity: Velocity, x: Tensor, t: Tensor, dt: Tensor) -> Tensor:
 class Solver:
     """A rule for one step and the transformer evaluations that it takes."""
 
-    step: Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
+    step: Callable[[Velocity, Any, Tensor, Tensor], Any]
     evaluations: int
 
 
@@ -86,12 +86,12 @@ def noise_step_for_transformer(noise_step: int, rounding: Rounding) -> float:
     return float(torch.tensor(noise_step, dtype=time_dtype(rounding)))
 
 
-def flow_steps(solver: Solver, velocity: Velocity, x: Tensor, times: Tensor) -> Iterator[tuple[int, Tensor]]:
+def flow_steps(solver: Solver, velocity: Velocity, x: Latents, times: Tensor) -> Iterator[tuple[int, Latents]]:
     """The flow ODE from time to time, with the caller's network.
 
     Args:
         velocity: ``velocity(x, time)`` is the guided ``dx / dt``.
-        x: ``[B, 16, T, h, w]`` in model space at the first time.
+        x: ``[B, 16, T, h, w]`` in model space at the first time; or such latents as they come.
         times: ``[n + 1]``, rising.
 
     Yields:
@@ -100,6 +100,73 @@ def flow_steps(solver: Solver, velocity: Velocity, x: Tensor, times: Tensor) -> 
     for i in range(len(times) - 1):
         x = solver.step(velocity, x, times[i], times[i + 1] - times[i])
         yield i, x
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """Stage II with its settings, checked; what they mean is said at :func:`refine_latents`.
+
+    Raises:
+        ValueError: settings that do not fit.
+    """
+
+    transformer: Any
+    prompt_embeds: Tensor
+    noise_step: int = 675
+    num_steps: int = 4
+    shift: float = 2.5
+    guidance_scale: float = 13.0
+    negative_prompt_embeds: Tensor | None = None
+    solver: str = "euler"
+    latent_scale: float | None = None
+    rounding: Rounding = None
+    sequential_guidance: bool = False
+    attention_windows: Any = None
+    time_windows: TimeWindows | None = None
+
+    def __post_init__(self) -> None:
+        check_noise_step(self.noise_step)
+        check_guidance(self.guidance_scale)
+        get_solver(self.solver)
+        flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
+        if not isinstance(self.time_windows, TimeWindows | None):
+            raise ValueError(f"time_windows is {self.time_windows!r}; expected TimeWindows(length, overlap) or None.")
+        if getattr(self.transformer, "noise_step_embedding", self.transformer) is None:
+            raise ValueError(
+                "This transformer has no noise-step embedding: it looks like Stage I's. Load Stage II's for refining."
+            )
+
+    @property
+    def scale(self) -> float:
+        """From VAE space to model space."""
+        return latent_scale_of(self.transformer, self.latent_scale, STAGE2_LATENT_SCALE)
+
+    def steps(self, x: Latents, shape: torch.Size) -> Iterator[tuple[int, Latents]]:
+        """The flow from ``x`` in model space: ``(step, x at the step's end)``.
+
+        Args:
+            x: degraded latents, all of them or as they come.
+            shape: of the latents, or of the first that came.
+
+        Raises:
+            ValueError: embeddings that do not fit, before the first evaluation.
+        """
+        guided = GuidedTransformer(
+            self.transformer,
+            shape,
+            self.prompt_embeds,
+            self.negative_prompt_embeds,
+            noise_step=noise_step_for_transformer(self.noise_step, self.rounding),
+            sequential=self.sequential_guidance,
+            attention_windows=self.attention_windows,
+        )
+
+        def velocity(x: Any, t: Tensor) -> Any:
+            predict = partial(guided, timestep=float(network_timestep(t)), guidance_scale=self.guidance_scale)
+            return predict(x) if self.time_windows is None else evaluate_windows(x, self.time_windows, predict)
+
+        times = flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
+        return flow_steps(get_solver(self.solver), velocity, x, times)
 
 
 @torch.no_grad()
@@ -151,32 +218,23 @@ def refine_latents(
         ValueError: shapes or settings that do not fit, before the first evaluation.
     """
     check_latents("latents", latents)
-    check_noise_step(noise_step)
-    check_guidance(guidance_scale)
-    rule = get_solver(solver)
-    times = flow_times(num_steps, shift, time_dtype(rounding))
-    if getattr(transformer, "noise_step_embedding", transformer) is None:
-        raise ValueError(
-            "This transformer has no noise-step embedding: it looks like Stage I's. Load Stage II's for refining."
-        )
-    guided = GuidedTransformer(
-        transformer,
-        latents.shape,
-        prompt_embeds,
-        negative_prompt_embeds,
-        noise_step=noise_step_for_transformer(noise_step, rounding),
-        sequential=sequential_guidance,
+    refinement = Refinement(
+        transformer=transformer,
+        prompt_embeds=prompt_embeds,
+        noise_step=noise_step,
+        num_steps=num_steps,
+        shift=shift,
+        guidance_scale=guidance_scale,
+        negative_prompt_embeds=negative_prompt_embeds,
+        solver=solver,
+        latent_scale=latent_scale,
+        rounding=rounding,
+        sequential_guidance=sequential_guidance,
         attention_windows=attention_windows,
+        time_windows=time_windows,
     )
-    scale = latent_scale_of(transformer, latent_scale, STAGE2_LATENT_SCALE)
-
-    def velocity(x: Tensor, t: Tensor) -> Tensor:
-        predict = partial(guided, timestep=float(network_timestep(t)), guidance_scale=guidance_scale)
-        if time_windows is None:
-            return predict(x)
-        return torch.cat(tuple(join_windows(x.split(1, dim=2), time_windows, predict)), dim=2)
-
-    for step, x in flow_steps(rule, velocity, latents.float() * scale, times):
+    scale = refinement.scale
+    for step, x in refinement.steps(latents.float() * scale, latents.shape):
         if callback is not None:
             callback(step + 1, num_steps, x / scale)
     return (x / scale).to(latents.dtype)

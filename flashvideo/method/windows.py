@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from operator import add, mul
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+Latents = TypeVar("Latents", Tensor, "LatentStream")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,9 @@ class TimeWindows:
         return self.overlap - self.lead
 
 
+TRAINED_WINDOWS = TimeWindows()
+
+
 def join_windows(
     latents: Iterable[Tensor], windows: TimeWindows, predict: Callable[[Tensor], Tensor]
 ) -> Iterator[Tensor]:
@@ -76,21 +84,77 @@ def join_windows(
     Yields:
         ``[B, C, 1, h, w]``, as many as there are latents.
     """
-    source, blended = iter(latents), windows.blended
+    source = iter(latents)
     window = deque(islice(source, windows.length), maxlen=windows.length)
     waiting: list[Tensor] = []
     fresh = len(window)
     while fresh:
         predicted = predict(torch.cat(tuple(window), dim=2)).split(1, dim=2)
-        shared = predicted[len(window) - fresh - len(waiting) : len(window) - fresh]
-        for index, later in enumerate(shared):
-            share = (index + 1) / (len(shared) + 1)
-            waiting[index] = (1 - share) * waiting[index] + share * later
-        waiting += predicted[len(window) - fresh :]
-        final = max(0, len(waiting) - blended)
-        yield from waiting[:final]
-        del waiting[:final], predicted, shared
+        waiting = [*_blend(waiting, predicted[: len(window) - fresh]), *predicted[len(window) - fresh :]]
+        del predicted
+        while len(waiting) > windows.blended:
+            yield waiting.pop(0)
         news = list(islice(source, windows.length - windows.overlap))
         window.extend(news)
         fresh = len(news)
     yield from waiting
+
+
+def _blend(earlier: list[Tensor], later: Sequence[Tensor]) -> list[Tensor]:
+    """``earlier`` with the shares of a window that predicts the same latents ``later``, at its end."""
+    shares = [(index + 1) / (len(earlier) + 1) for index in range(len(earlier))]
+    later = later[len(later) - len(earlier) :]
+    return [(1 - share) * old + share * new for share, old, new in zip(shares, earlier, later, strict=True)]
+
+
+class LatentStream:
+    """Latents that come one after another, with the arithmetic of a solver's step.
+
+    It may be read several times, at different paces; what every reader has read is let go. All readers are there
+    before the first of them reads.
+
+    Args:
+        latents: ``[B, C, 1, h, w]`` each, in order.
+    """
+
+    def __init__(self, latents: Iterable[Tensor]) -> None:
+        self._source = iter(latents)
+        self._unread: list[deque[Tensor]] = []
+
+    def __iter__(self) -> Iterator[Tensor]:
+        unread: deque[Tensor] = deque()
+        self._unread.append(unread)
+        return self._read(unread)
+
+    def _read(self, unread: deque[Tensor]) -> Iterator[Tensor]:
+        while True:
+            if not unread:
+                for latent in islice(self._source, 1):
+                    for reader in self._unread:
+                        reader.append(latent)
+                    del latent  # or it would be held until the next one is read
+            if not unread:
+                return
+            yield unread.popleft()
+
+    def __add__(self, other: LatentStream) -> LatentStream:
+        return LatentStream(map(add, self, other))
+
+    def __rmul__(self, factor: Tensor | float) -> LatentStream:
+        return LatentStream(map(partial(mul, factor), self))
+
+    def watch(self, told: Callable[[Tensor], None]) -> None:
+        """Have a function called with each latent as it comes."""
+
+        def passed_on(latent: Tensor) -> Tensor:
+            told(latent)
+            return latent
+
+        self._source = map(passed_on, self._source)
+
+
+def evaluate_windows(x: Latents, windows: TimeWindows, predict: Callable[[Tensor], Tensor]) -> Latents:
+    """The joined prediction of latents that are all there, ``[B, C, T, h, w]``, or of a stream; see `join_windows`."""
+    if isinstance(x, LatentStream):
+        return LatentStream(join_windows(iter(x), windows, predict))
+    return torch.cat(tuple(join_windows(x.split(1, dim=2), windows, predict)), dim=2)

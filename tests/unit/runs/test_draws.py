@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from flashvideo.method.seeds import mixed_seed
 from flashvideo.runs import chain
-from flashvideo.runs.seeds import generator_for
+from flashvideo.runs.seeds import frame_noise, generator_for
 from flashvideo.runs.settings import Stage1Settings, Stage2Settings
 
 SEED = 11
@@ -67,3 +68,15 @@ def test_large_latents_are_guided_one_branch_after_the_other(given, side, sequen
     calls = given("refine_latents")
     chain.refine(NoModels(), torch.zeros(1, 1, 1, side, side), torch.zeros(1), STAGE2)
     assert calls[0][1]["sequential_guidance"] is sequential
+
+
+def test_a_latent_frames_noise_is_that_of_its_place():
+    shape = (1, 16, 1, 8, 8)
+    noise = frame_noise(SEED, "degradation", 3, shape)
+    assert torch.equal(
+        noise, torch.randn(shape, generator=torch.Generator().manual_seed(mixed_seed(SEED, "degradation", 3)))
+    )
+    others = [(SEED + 1, "degradation", 3), (SEED, "posterior", 3), (SEED, "degradation", 4)]
+    drawn = torch.stack([noise, *(frame_noise(*place, shape) for place in others)]).flatten(1)
+    alike = torch.corrcoef(drawn) - torch.eye(len(drawn))
+    assert alike.abs().max() < 0.15, "five standard deviations of what independent draws have"

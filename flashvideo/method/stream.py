@@ -1,0 +1,105 @@
+"""Stage II as a stream: latents come and go one after another, whatever the length of the video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..tensors.checks import check_latents
+from .stage1 import Callback
+from .stage2 import Refinement, get_solver
+from .windows import TRAINED_WINDOWS, LatentStream, TimeWindows
+
+MAX_EVALUATIONS = 64  # each holds a window, and waits within the next one
+
+
+def refine_stream(
+    transformer: Any,
+    latents: Iterable[Tensor],
+    prompt_embeds: Tensor,
+    *,
+    time_windows: TimeWindows = TRAINED_WINDOWS,
+    callback: Callback | None = None,
+    **settings: Any,
+) -> Iterator[Tensor]:
+    """:func:`~flashvideo.refine_latents` with windows in time, of latents that come one after another.
+
+    The result is the same, byte for byte: a step of a window needs the step before of the windows around it alone, and
+    is made as soon as these are. So each of Euler's evaluations holds about three windows of latents, however long the
+    video is; its length need not be known.
+
+    Args:
+        latents: ``[B, 16, t, h, w]`` each, any number of frames at a time, degraded; read as they are needed.
+        time_windows: as there.
+        callback: ``callback(steps done, num_steps, a latent in VAE space)`` for every latent after each of its steps:
+            ``num_steps`` calls for each latent. What it raises ends the stream.
+        settings: the keywords of :func:`~flashvideo.refine_latents`.
+
+    Yields:
+        Refined latents ``[B, 16, 1, h, w]`` in VAE space, in order, as soon as nothing that comes can change them.
+
+    Raises:
+        ValueError: settings that do not fit, at once; latents that do not, as they come.
+    """
+    refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, time_windows=time_windows, **settings)
+    if refinement.time_windows is None:
+        raise ValueError("time_windows is None; a stream has no end to wait for. Give TimeWindows(length, overlap).")
+    evaluations = refinement.num_steps * get_solver(refinement.solver).evaluations
+    if evaluations > MAX_EVALUATIONS:
+        raise ValueError(
+            f"{refinement.num_steps} steps of {refinement.solver} are {evaluations} evaluations; a stream has at most "
+            f"{MAX_EVALUATIONS}. Use fewer steps; Stage II was made for 4."
+        )
+    return _refined(refinement, iter(latents), callback)
+
+
+@torch.no_grad()
+def _refined(refinement: Refinement, pieces: Iterator[Tensor], callback: Callback | None) -> Iterator[Tensor]:
+    for first in islice(pieces, 1):
+        check_latents("latents", first)
+        scale, shape, dtype = refinement.scale, first.shape, first.dtype
+        start = LatentStream(latent.float() * scale for latent in _singly(first, pieces))
+        del first
+        for latent in _flow(refinement, start, shape, callback):
+            yield (latent / scale).to(dtype)
+
+
+def _flow(refinement: Refinement, start: LatentStream, shape: torch.Size, callback: Callback | None) -> LatentStream:
+    """The flow's end as a stream; nothing has been read yet."""
+    for step, stream in refinement.steps(start, shape):
+        if callback is not None:
+            stream.watch(partial(_tell, callback, step + 1, refinement))
+    return stream
+
+
+def _tell(callback: Callback, done: int, refinement: Refinement, latent: Tensor) -> None:
+    callback(done, refinement.num_steps, latent / refinement.scale)
+
+
+def _singly(first: Tensor, others: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Latents one by one, ``[B, 16, 1, h, w]``.
+
+    Raises:
+        ValueError: some that differ from the first ones in more than their number.
+    """
+    expected = _form(first)
+    yield from first.split(1, dim=2)
+    del first
+    for latents in others:
+        check_latents("latents", latents)
+        if (form := _form(latents)) != expected:
+            raise ValueError(
+                f"latents come as {form}, those before came as {expected}; expected one video: equal batch, size, "
+                "dtype and device."
+            )
+        yield from latents.split(1, dim=2)
+
+
+def _form(latents: Tensor) -> str:
+    batch, channels, _, height, width = latents.shape
+    return f"{latents.dtype} of shape [{batch}, {channels}, t, {height}, {width}] on {latents.device}"
