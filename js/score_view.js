@@ -43,6 +43,7 @@ const ROWS = [
   { name: "pulse", form: (value) => `${(100 * value).toFixed(1)} %` },
   { name: "psnr", form: fixed(2, " dB") },
   { name: "ssim", form: fixed(4) },
+  { name: "piqe", form: fixed(1) },
 ];
 
 /**

@@ -8,21 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..scores.measures import measures_of
 from ..scores.score import Scores, score_video
 from .progress import Bars, say
-
-_MEANINGS = {  # index -> its number's form, and what it means
-    "sharpness": ("{:.2f}", "finest detail by coarser detail: 0 an enlargement, 1 the sharpest; noise counts too"),
-    "likeness": ("{:.1f} dB", "to the source, of what the source can show; more than 40 is hardly told apart"),
-    "drift": ("{:.2f}", "levels of 255 by which colours leave their beginning; 0 is none"),
-    "flicker": ("{:.2f}", "levels of 255 of change that neither source nor motion explains; 0 is none"),
-    "seam": ("{:.2f}", "levels of 255 of steps that stand along whole rows or columns; 0 is none"),
-    "pulse": ("{:.1%}", "of what comes and goes in an even beat, by its mean; 0 is none"),
-    "psnr": ("{:.2f} dB", "to the true video, pixel by pixel; more is closer"),
-    "ssim": ("{:.4f}", "to the true video, of its structure; 1 is equal"),
-    "piqe": ("{:.1f}", "of blocks and noise, without a reference; 0 is best, 100 worst"),
-}
-_OTHER = ("{:.4g}", "")
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -66,11 +54,11 @@ def _table(scores: Scores) -> Iterator[str]:
     told = scores.to_dict()
     details, video = told["details"], told["video"]
     yield f"{video['width']}x{video['height']}, {video['frames']} frames"
-    for name, value in told.items():
-        if isinstance(value, int | float) or value is None:
-            form, meaning = _MEANINGS.get(name, _OTHER)
-            number = "-" if value is None else form.format(value)
-            yield f"  {name:<10} {number:>9}  {meaning}{_behind(name, details)}".rstrip()
+    for measure in measures_of([told]):
+        if measure.id in told:
+            value = told[measure.id]
+            number = "-" if value is None else f"{value:.{measure.digits}f}"
+            yield f"  {measure.id:<10} {number:>7}  {measure.help}{_behind(measure.id, details)}".rstrip()
     yield "  spectrum   " + ", ".join(f"{band}: {power:.1f}" for band, power in details["bands"].items())
     yield "             dB of levels squared, by octaves in cycles a pixel"
     if shift := details["colour_shift"]:
@@ -85,7 +73,7 @@ def _behind(name: str, details: dict[str, Any]) -> str:
     if name == "seam":
         where = "column" if found["axis"] == "x" else "row"
         every = f", every {found['period']} pixels" if found["period"] else ""
-        return f" (from {where} {found['place']} on{every})" if every else f" (at {where} {found['place']})"
+        return f" From {where} {found['place']} on{every}." if every else f" At {where} {found['place']}."
     if name == "pulse":
-        return f" (of {found['of']}, every {found['period']} frames)"
+        return f" Of {found['of']}, every {found['period']} frames."
     return ""

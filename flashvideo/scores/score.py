@@ -12,6 +12,7 @@ from .flicker import Flicker, FlickerMeasure
 from .frames import Frames
 from .likeness import Likeness, LikenessMeasure
 from .periods import Pulse, PulseMeasure
+from .piqe import PiqeMeasure
 from .reference import Reference, ReferenceMeasure
 from .series import binned
 from .shown import Footage
@@ -30,6 +31,7 @@ class Scores:
         detail, likeness, flicker: measures; their fields say what they are.
         border: the highest standing step, None without one.
         pulse: the strongest periodic change, None without one.
+        piqe: None where no frame has anything in it.
         reference: None without a true video.
         series: numbers over time, at most 2000 of each: means of as many neighbouring frames as that takes.
         remarks: what was aligned or left out, in sentences.
@@ -42,6 +44,7 @@ class Scores:
     flicker: Flicker
     border: Border | None
     pulse: Pulse | None
+    piqe: float | None
     reference: Reference | None
     series: dict[str, list[float | None]] = field(repr=False)
     remarks: tuple[str, ...] = ()
@@ -55,6 +58,7 @@ class Scores:
             "flicker": self.flicker.flicker,
             "seam": self.border.levels if self.border else 0.0,
             "pulse": self.pulse.share if self.pulse else 0.0,
+            "piqe": self.piqe,
         }
         if self.reference is not None:
             indices |= asdict(self.reference)
@@ -95,10 +99,12 @@ def score_video(
     borders, pulse, reference = BorderMeasure(), PulseMeasure(), ReferenceMeasure()
     series: dict[str, list[float | None]] = {name: [] for name in SERIES}
     with Frames(video, against, true) as frames:
+        piqe = PiqeMeasure(frames.total)
         for frame in frames:
             sharp = detail.add(frame.luma)
             alike, colour = likeness.add(frame)
             borders.add(frame)
+            piqe.add(frame)
             now: dict[str, float | None] = {"seconds": frame.seconds, "sharpness": sharp, "likeness": alike}
             now |= {"colour": colour, "flicker": flicker.add(frame), "change": pulse.add(frame)}
             if frame.true is not None and frame.true_luma is not None:
@@ -116,6 +122,7 @@ def score_video(
         flicker.result(),
         borders.result(),
         pulse.result(),
+        piqe.result(),
         reference.result(),
         {name: binned(values) for name, values in series.items() if any(v is not None for v in values)},
         remarks,

@@ -13,6 +13,7 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...flashvideo.checkpoints.outputs import make_folder
+from ...flashvideo.scores.measures import BY_ID
 from ...flashvideo.scores.score import score_video
 from ...flashvideo.video.files import write_image
 from ..host.footage import footage_of
@@ -25,13 +26,8 @@ _NO_LIKENESS = (
     "FlashVideo Score Video has no likeness without a source. Connect the video's source, or nothing to the likeness."
 )
 INDICES = {
-    "sharpness": "Finest detail by coarser detail: 0 is an enlargement, sharp footage 0.2 to 1. Noise counts too.",
-    "likeness": "To the source, in dB, of what the source can show; above 40 hardly told apart. Needs the source.",
-    "drift": "Levels of 255 by which colours leave their beginning; 0 is none.",
-    "flicker": "Levels of 255 of change that neither source nor motion explains; 0 is none.",
-    "seam": "Levels of 255 of steps that stand along whole rows or columns; 0 is none.",
-    "pulse": "Share of the mean that comes and goes in an even beat; 0 is none.",
-}
+    name: BY_ID[name].help for name in ("sharpness", "likeness", "drift", "flicker", "seam", "pulse")
+}  # outputs and their tooltips
 
 
 class ScoreVideo(io.ComfyNode):

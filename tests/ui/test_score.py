@@ -56,10 +56,11 @@ def rows(page: Editor) -> dict[str, list[str]]:
 def test_numbers_and_their_picture_are_on_the_node(rendered: Editor) -> None:
     run_score(rendered, "both", source=True)
     told = rows(rendered)
-    assert list(told) == ["sharpness", "likeness", "drift", "flicker", "seam", "pulse", "PSNR", "SSIM"]
+    assert list(told) == ["sharpness", "likeness", "drift", "flicker", "seam", "pulse", "PSNR", "SSIM", "PIQE"]
     assert told["likeness"][0].endswith(" dB")
     assert told["seam"][1] == "levels, at column 64"
     assert told["pulse"][1] == "of the mean, every 4 frames"
+    assert 0 < float(told["PIQE"][0]) <= 100
     rendered.until(lambda: rendered.page.evaluate(_INSIDE), True)
     assert rendered.page.evaluate(_CUT_OFF) == []
     assert rendered.page.locator(_PICTURE).evaluate("(picture) => picture.naturalWidth") == 960

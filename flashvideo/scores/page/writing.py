@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 
 from ...checkpoints.outputs import check_room, check_writable, make_folder, naming_disk_errors, replacing
 from ...checkpoints.paths import expanded
+from ..measures import measures_of
 from .clips import Clip, Entry, encode, open_clips, shown_seconds, shown_size, stepped
-from .measures import measures_of
 from .votes import Tally, as_table, tally
 
 EMBED_UP_TO = 64 * 1000 * 1000  # bytes of videos in the page itself
