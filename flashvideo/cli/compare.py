@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints.paths import expanded
 from ..scores.frames import Frames
+from ..scores.learned import Learned, load_learned
 from ..scores.page import EMBED_UP_TO, Entry, write_page
 from ..scores.score import score_video
+from .options import pick_device
 from .progress import Bars, say
+from .score import add_metrics_options
 
 _MEGABYTE = 1_000_000
 
@@ -28,6 +32,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     compare.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of the page")
     compare.add_argument("--against", type=Path, metavar="VIDEO", help="the source that they were made from")
     compare.add_argument("--true", type=Path, metavar="VIDEO", help="what they should equal, of their size")
+    add_metrics_options(compare)
     compare.add_argument("--names", nargs="+", metavar="NAME", help="of the videos, in order (default: the files')")
     compare.add_argument("--votes", nargs="+", type=Path, default=[], metavar="FILE", help="of blind tests, counted")
     compare.add_argument("--no-scores", action="store_true", help="pictures only: no measuring, which takes the time")
@@ -54,12 +59,18 @@ def _compare(options: argparse.Namespace) -> int:
         with Frames(expanded(path), against, true):  # before the first of them is scored
             pass
     with Bars() as bars:
+        learned = Learned({})
+        if not options.no_scores:
+            device = pick_device(options.device)
+            learned = load_learned(options.metrics, with_true=true is not None, device=device, progress=bars)
 
         def score(path: Path) -> Mapping[str, Any]:
             def show(what: str, done: int, total: int) -> None:
                 bars(f"{what} {path.name}", done, total)
 
-            return score_video(path, against=against, true=true, progress=show).to_dict()
+            return score_video(
+                path, against=against, true=true, learned=replace(learned, remarks=()), progress=show
+            ).to_dict()
 
         page, tally = write_page(
             options.output,
@@ -76,5 +87,7 @@ def _compare(options: argparse.Namespace) -> int:
         say(tally.words)
         for line in (*tally.pairs, *tally.notes):
             say(f"  {line}")
+    for remark in learned.remarks:
+        say(f"* {remark}")
     say(f"{page}: open it in a browser")
     return 0

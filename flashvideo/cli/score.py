@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..scores.measures import measures_of
+from ..scores.learned import KINDS
+from ..scores.measures import BY_ID, measures_of
 from ..scores.score import Scores, score_video
+from .options import pick_device
 from .progress import Bars, say
 
 
@@ -33,15 +35,36 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="what it should look like, of its size, for PSNR and SSIM",
     )
+    add_metrics_options(score)
     score.add_argument(
         "--json", action="store_true", help="print one JSON object, with details and all numbers over time"
     )
     score.set_defaults(run=_score)
 
 
+def add_metrics_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--metrics",
+        default="auto",
+        metavar="NAMES",
+        help=f"learned measures: {', '.join(KINDS)}; auto for those whose package and weights are here (default), or "
+        "none; nothing is downloaded",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="of learned measures: auto, cuda, cuda:1, mps or cpu (default: auto)"
+    )
+
+
 def _score(options: argparse.Namespace) -> int:
     with Bars() as bars:
-        scores = score_video(options.video, against=options.against, true=options.true, progress=bars)
+        scores = score_video(
+            options.video,
+            against=options.against,
+            true=options.true,
+            learned=options.metrics,
+            device=pick_device(options.device),
+            progress=bars,
+        )
     if options.json:
         say(json.dumps(scores.to_dict(), allow_nan=False, ensure_ascii=False))
     else:
@@ -64,6 +87,19 @@ def _table(scores: Scores) -> Iterator[str]:
     if shift := details["colour_shift"]:
         yield f"  colours    {', '.join(f'{one:+.2f}' for one in shift)} levels of red, green, blue off the source's"
     yield from (f"* {remark}" for remark in scores.remarks)
+    if paper := told.get("paper"):
+        yield from _paper(paper)
+
+
+def _paper(paper: dict[str, Any]) -> Iterator[str]:
+    """The paper's rows under the same measures."""
+    shown = [name for name in paper["rows"][0] if name in BY_ID]
+    title = "  The paper's rows"
+    yield f"{title:<47} " + " ".join(f"{BY_ID[name].label:>9}" for name in shown)
+    for row in paper["rows"]:
+        numbers = " ".join(f"{row[name]:>9.{BY_ID[name].digits}f}" for name in shown)
+        yield f"  Table {row['table']:<2} {row['row']:<35} {numbers}"
+    yield f"* {paper['caution']}"
 
 
 def _behind(name: str, details: dict[str, Any]) -> str:
