@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,8 @@ def _runner(options: argparse.Namespace, store: ModelStore, wanted: Wanted, bars
 
 def _load(stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> Load:
     refined = (stage2.height, stage2.width) if wanted.final else None
-    return Load(stage1.num_frames, (stage1.height, stage1.width), refined, encodes=wanted.final)
+    load = Load(stage1.num_frames, (stage1.height, stage1.width), refined, encodes=wanted.final)
+    return replace(load, time_windows=stage2.windows_in_time)
 
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:

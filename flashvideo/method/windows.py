@@ -69,6 +69,11 @@ class TimeWindows:
 TRAINED_WINDOWS = TimeWindows()
 
 
+def frames_at_once(windows: TimeWindows | None, frames: int) -> int:
+    """Of so many latent frames, those that the network sees at once."""
+    return frames if windows is None else min(frames, windows.length)
+
+
 def join_windows(
     latents: Iterable[Tensor], windows: TimeWindows, predict: Callable[[Tensor], Tensor]
 ) -> Iterator[Tensor]:

@@ -18,6 +18,7 @@ from ..loading.text import check_prompt, encode_prompts, stage2_prompt
 from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..method.stage1 import sample_stage1
 from ..method.stage2 import refine_latents
+from ..method.windows import TimeWindows, frames_at_once
 from ..tensors.noise import standard_normal
 from ..tensors.sizes import SPATIAL_FACTOR
 from ..vae.codec import decode_latents, decode_stream, encode_video
@@ -57,10 +58,14 @@ def _steps(progress: Progress, what: str) -> Callable[[int, int, Any], None]:
     return lambda done, total, _tensor: progress(what, done, total)
 
 
-def sequential_guidance(latent_shape: tuple[int, ...] | torch.Size) -> bool:
-    """Whether CFG's branches run one after the other: a matter of size alone, so that results do not vary."""
+def sequential_guidance(latent_shape: tuple[int, ...] | torch.Size, windows: TimeWindows | None = None) -> bool:
+    """Whether CFG's branches run one after the other: a matter of size alone, so that results do not vary.
+
+    Args:
+        windows: that evaluations run on.
+    """
     _, _, frames, height, width = latent_shape
-    return frames * height * width // 4 > _SEQUENTIAL_TOKENS
+    return frames_at_once(windows, frames) * height * width // 4 > _SEQUENTIAL_TOKENS
 
 
 def stage2_scale(models: Models) -> float:
@@ -183,6 +188,7 @@ def refine(
     Args:
         prompt_embeds: ``[B, 226, D]`` of the prompts with the motion prefix.
     """
+    windows = settings.windows_in_time
     with models.use("stage2") as transformer:
         return refine_latents(
             transformer,
@@ -195,7 +201,8 @@ def refine(
             solver=settings.solver,
             rounding=settings.rounding,  # type: ignore[arg-type]
             latent_scale=stage2_scale(models),
-            sequential_guidance=sequential_guidance(latents.shape),
+            sequential_guidance=sequential_guidance(latents.shape, windows),
+            time_windows=windows,
             callback=_steps(progress, "Stage II"),
         ).cpu()
 

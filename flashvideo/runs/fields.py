@@ -32,6 +32,8 @@ class Setting:
         above: bound of the numbers that run, itself not included.
         off: a value outside of bounds and choices that means "not at all".
         choices: the words that run, if not all.
+        words: the same in words, where they cannot be listed.
+        read: raises ValueError for a value that cannot run, where that takes more than the above.
         reason: why the range is what it is, for messages.
         step: of the editor's widget.
         offered: least and greatest number of the editor's widget, where they are closer than the bounds.
@@ -51,6 +53,8 @@ class Setting:
     above: float | None = None
     off: Any = _UNSET
     choices: tuple[str, ...] = ()
+    words: str = ""
+    read: Callable[[Any], None] | None = None
     reason: str = ""
     step: float | None = None
     offered: tuple[float, float] | None = None
@@ -65,6 +69,8 @@ class Setting:
         if not self._runs(value):
             reason = f" ({self.reason})" if self.reason else ""
             raise ValueError(f"{label or self.label} is {shortened(value)}; expected {self.expected}{reason}.")
+        if self.read is not None:
+            self.read(value)
 
     def _runs(self, value: Any) -> bool:
         if self.off is not _UNSET and value == self.off:
@@ -94,8 +100,8 @@ class Setting:
     @property
     def range(self) -> str:
         """The values that run, in words; "" if all of its kind do."""
-        if self.choices:
-            words = ", ".join(self.choices)
+        if self.choices or self.words:
+            words = self.words or ", ".join(self.choices)
         elif self.low is not None:
             words = f"{self.low} or more" if self.high is None else f"{self.low} to {self.high}"
         else:

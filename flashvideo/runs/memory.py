@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..checkpoints.files import open_weights
+from ..method.windows import TimeWindows, frames_at_once
 from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from ..vae.codec import estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
@@ -39,12 +40,14 @@ class Load:
         preview: rows and columns in pixels of the preview that is decoded as a whole; ``None`` if none is.
         refined: of Stage II's video; ``None`` if there is no Stage II.
         encodes: whether the preview is encoded at Stage II's size.
+        time_windows: that Stage II's evaluations run on.
     """
 
     frames: int
     preview: Size | None = None
     refined: Size | None = None
     encodes: bool = False
+    time_windows: TimeWindows | None = None
 
     @classmethod
     def of_refining(cls, record: Record, stage2: Stage2Settings) -> Load:
@@ -52,7 +55,18 @@ class Load:
         frames, *size = record.latents.shape[2:]
         of_preview = record.content == "preview"
         preview = (SPATIAL_FACTOR * size[0], SPATIAL_FACTOR * size[1]) if of_preview else None
-        return cls(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
+        load = cls(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
+        return replace(load, time_windows=stage2.windows_in_time)
+
+    @property
+    def latent_frames(self) -> int:
+        """Of the videos."""
+        return latent_frames(self.frames)
+
+    @property
+    def frames_at_once(self) -> int:
+        """Latent frames that Stage II's transformer sees at once."""
+        return frames_at_once(self.time_windows, self.latent_frames)
 
     @property
     def preview_bytes(self) -> int:
@@ -92,9 +106,10 @@ def check_memory(models: ModelStore, load: Load) -> None:
     device, free = models.device, _free_on_host()
     on_cpu = device.type == "cpu"
     place, room = ("host memory", free) if on_cpu else (f"memory on {device}", _free_on(device))
-    for name, size in (("stage1", load.preview), ("stage2", load.refined)):
+    at_once = video_frames(load.frames_at_once)
+    for name, frames, size in (("stage1", load.frames, load.preview), ("stage2", at_once, load.refined)):
         if size is not None and getattr(models.paths, name) is not None:
-            _check(place, load, _transformer_bytes(models, name, load.frames, size), room)
+            _check(place, load, _transformer_bytes(models, name, frames, size), room)
     assert models.paths.vae is not None, "every run has a VAE"
     _, vae, _ = open_vae(models.paths.vae)
     dtype = models.vae_dtype or open_weights(models.paths.vae, "vae").main_dtype()

@@ -20,7 +20,7 @@ from torch import nn
 from ..loading.model_store import ModelStore
 from ..loading.text import encoding_bytes
 from ..models.estimate import sampling_bytes
-from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
+from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR
 from ..vae.codec import Estimate, estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
 from ..vae.tiling import memory
@@ -29,6 +29,7 @@ from .jobs import this_process
 from .memory import Load, gigabytes
 
 Choice = Literal["none", "cpu", "disk"]
+_LATENTS_HELD = 6  # at once by a sampler, in fp32: given, before and after a step, predictions
 _PLENTY = 1e15  # bytes of host memory: what the VAE would keep there if it could
 
 
@@ -159,7 +160,7 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
         work = encoding_bytes(parts["text"].config, parts["text"].itemsize)
         yield Step("text", "the text encoder", work, work <= left)
     if "stage1" in parts and load.preview is not None:
-        work = _sampler(parts["stage1"], load.frames, load.preview)
+        work = _sampler(parts["stage1"], load.latent_frames, load.preview)
         yield Step("stage1", "Stage I", work, work <= left)
     if load.preview is not None:
         yield vae("decoding the preview", load.preview, load.preview_bytes)
@@ -167,14 +168,20 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
         if load.encodes:
             yield vae("encoding", load.refined, load.host_bytes)
         if "stage2" in parts:
-            work = _sampler(parts["stage2"], load.frames, load.refined)
+            work = _sampler(parts["stage2"], load.frames_at_once, load.refined)
+            work += _waiting(load.latent_frames - load.frames_at_once, load.refined)
             yield Step("stage2", "Stage II", work, work <= left, load.preview_bytes)
         yield vae("decoding", load.refined, load.preview_bytes + load.refined_bytes(streamed=True))
 
 
 def _sampler(part: Part, frames: int, size: Size) -> int:
-    shape = (1, LATENT_CHANNELS, latent_frames(frames), *(side // SPATIAL_FACTOR for side in size))
+    shape = (1, LATENT_CHANNELS, frames, *(side // SPATIAL_FACTOR for side in size))
     return sampling_bytes(part.config, shape, part.itemsize, sequential=sequential_guidance(shape))
+
+
+def _waiting(frames: int, size: Size) -> int:
+    """Bytes of so many latent frames outside of the window that is evaluated."""
+    return _LATENTS_HELD * 4 * LATENT_CHANNELS * frames * (size[0] // SPATIAL_FACTOR) * (size[1] // SPATIAL_FACTOR)
 
 
 def _shortage(step: Step, part: Part, free: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ..method.checks import NOISE_STEPS, check_noise_step, check_size, shortened
 from ..method.stage1 import GUIDANCE_CURVES, stage1_guidance
 from ..method.stage2 import ROUNDINGS, SOLVERS
+from ..method.windows import TimeWindows
 from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
 from ..video.files import DEFAULT_FPS, MAX_FPS
 from ..video.resize import RESIZE_MODES
@@ -15,6 +16,7 @@ from .fields import check_fields, from_dict, setting
 from .sizes import MAX_SIDE, SIZES
 from .sizes import parse_size as parse_size
 from .sizes import size_name as size_name
+from .time_windows import OFF, TIME_WINDOWS, check_time_windows, time_windows
 
 _SIDE = {"low": SIZE_MULTIPLE, "step": SIZE_MULTIPLE, "offered": (SIZE_MULTIPLE, MAX_SIDE)}
 MAX_SEED = 2**64 - 1
@@ -110,6 +112,7 @@ class Stage2Settings:
         motion: put in front of the prompt.
         resize: how the preview is brought to the target's shape: ``stretch`` (as trained), ``crop`` or ``pad``.
         sample_posterior: draw from the VAE's posterior, as the authors do; else take its mean.
+        time_windows: see :func:`~flashvideo.runs.time_windows.time_windows`.
         match_colors: keep the preview's colours at this coarseness, in its pixels (:func:`~flashvideo.match_colors`);
             0, as the authors do, leaves them to Stage II.
         seed: of the posterior and the degradation.
@@ -192,6 +195,15 @@ class Stage2Settings:
         option="posterior-mean",
         of_models=False,
     )
+    time_windows: str = setting(
+        OFF,
+        "Refine longer videos on overlapping stretches of so many latent frames, joined at every evaluation: the "
+        "memory of one stretch for any length. Stage II was trained on 13 latent frames, which are 49 frames.",
+        option="time-windows",
+        off=OFF,
+        words=TIME_WINDOWS,
+        read=check_time_windows,
+    )
     match_colors: float = setting(
         0.0,
         "Keep the preview's colours and light, in cells of so many of its pixels; Stage II's detail stays.",
@@ -209,6 +221,11 @@ class Stage2Settings:
         check_noise_step(self.noise_step)
         check_seed(self.seed)
         check_fields(self)
+
+    @property
+    def windows_in_time(self) -> TimeWindows | None:
+        """The stretches that are evaluated; ``None``: everything at once."""
+        return time_windows(self.time_windows)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -63,10 +64,14 @@ def test_stage2_draws_from_the_posterior_and_degrades(given):
     assert is_fresh(degradations[0][1]["generator"], "degradation")
 
 
-@pytest.mark.parametrize(("side", "sequential"), [(32, False), (512, True)])
-def test_large_latents_are_guided_one_branch_after_the_other(given, side, sequential):
+@pytest.mark.parametrize(
+    ("frames", "side", "windows", "sequential"),
+    [(1, 32, "0", False), (1, 512, "0", True), (16, 128, "0", True), (16, 128, "4,2", False), (16, 512, "4,2", True)],
+)
+def test_large_latents_are_guided_one_branch_after_the_other(given, frames, side, windows, sequential):
     calls = given("refine_latents")
-    chain.refine(NoModels(), torch.zeros(1, 1, 1, side, side), torch.zeros(1), STAGE2)
+    settings = replace(STAGE2, time_windows=windows)
+    chain.refine(NoModels(), torch.zeros(1, 1, frames, side, side), torch.zeros(1), settings)
     assert calls[0][1]["sequential_guidance"] is sequential
 
 

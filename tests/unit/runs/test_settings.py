@@ -78,6 +78,7 @@ def test_a_widget_offers_what_runs(kind, name, described):
         (Stage2Settings, "match_colors", "a number: 0 (off) or 1 to 1024"),
         (Stage2Settings, "sample_posterior", "True or False"),
         (Stage2Settings, "motion", "words"),
+        (Stage2Settings, "time_windows", "words: 0 (off) or LENGTH or LENGTH,OVERLAP in latent frames (13,3)"),
         (VideoSettings, "fps", "a number: more than 0 and at most 1000"),
     ],
 )
