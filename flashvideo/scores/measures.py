@@ -71,8 +71,9 @@ MEASURES = (
     Measure("musiq", "MUSIQ", 1, 2, "", "Learned, without a reference, 0 to 100."),
     Measure("maniqa", "MANIQA", 1, 3, "", "Learned, without a reference, 0 to 1."),
     Measure("clipiqa", "CLIP-IQA", 1, 3, "", "Learned, without a reference, 0 to 1."),
-    Measure("dover", "DOVER", 1, 3, "", "Learned, without a reference."),
-    Measure("fastervqa", "FasterVQA", 1, 3, "", "Learned, without a reference."),
+    Measure("dover_technical", "technical", 1, 2, "%", "DOVER's, of compression, noise and blur; learned."),
+    Measure("dover_aesthetic", "aesthetic", 1, 2, "%", "DOVER's, of content and composition; learned."),
+    Measure("fastervqa", "FasterVQA", 1, 3, "", "Learned, of the whole video, 0 to 1."),
 )
 BY_ID = {measure.id: measure for measure in MEASURES}
 

@@ -137,7 +137,8 @@ def score_video(
                 values.append(now.get(name))
             if progress is not None:
                 progress("Score", frame.index + 1, frames.total)
-        size, remarks = frames.size, (*frames.remarks, *others.remarks)
+        size, found = frames.size, others.result()
+        remarks = (*frames.remarks, *others.remarks)
     return Scores(
         len(series["seconds"]),
         size,
@@ -150,5 +151,5 @@ def score_video(
         reference.result(),
         {name: binned(values) for name, values in series.items() if any(v is not None for v in values)},
         remarks,
-        others.result(),
+        found,
     )

@@ -39,14 +39,15 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    for package in ("pyiqa", "dover", "fastvqa"):
+        monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.mark.usefixtures("not_installed")
 def test_without_the_package_auto_says_so_once(clip: Path) -> None:
     told = score_video(clip, learned="auto").to_dict()
     (remark,) = told["remarks"]
-    assert "NIQE, MUSIQ, MANIQA, CLIP-IQA (pyiqa is not installed)" in remark
+    assert "NIQE, MUSIQ, MANIQA, CLIP-IQA (pyiqa is not installed); DOVER (dover is not installed)" in remark
     assert "musiq" not in told
     assert "paper" not in told
     for silent in ("none", ()):
@@ -85,9 +86,9 @@ def test_every_file_of_a_measure_is_looked_for_where_its_package_does(stub: Stub
             path.unlink()
         with pytest.raises(ValueError, match=re.escape(weights.name)) as refused:
             load_learned([name], with_true=True)
-        assert f"`pyiqa {name} -t" in str(refused.value)
+        assert (f"`pyiqa {name} -t" in str(refused.value)) == (KINDS[name].package == "pyiqa")
         assert weights.repository or str(path.parent) in str(refused.value)
-    assert "pyiqa" not in sys.modules, "it was imported though it cannot be used"
+    assert KINDS[name].package not in sys.modules, "it was imported though it cannot be used"
 
 
 def test_a_file_that_would_be_fetched_again_counts_as_damaged(stub: Stub) -> None:
@@ -141,7 +142,7 @@ def test_one_that_fails_in_the_middle_loses_nothing(stub: Stub) -> None:
     assert told["musiq"] is None
     assert told["niqe"] > 0
     assert told["sharpness"] > 0
-    assert told["remarks"][-1] == "MUSIQ failed at frame 2: RuntimeError: no kernel for this."
+    assert told["remarks"][-1] == "MUSIQ was left out: RuntimeError: no kernel for this."
     assert len(stub.calls("musiq")) == 3
     assert all("niqe" in row and "musiq" not in row for row in told["paper"]["rows"])
 
@@ -157,7 +158,7 @@ def test_what_is_no_number_is_none(stub: Stub) -> None:
 def test_one_that_cannot_be_loaded(stub: Stub) -> None:
     stub.put("niqe", "musiq")
     stub.module.FAILING["create"] = lambda name: fails() if name == "musiq" else None
-    assert load_learned("auto").nets.keys() == {"niqe"}
+    assert load_learned("auto").meters.keys() == {"niqe"}
     assert "MUSIQ (pyiqa could not load it (RuntimeError: no kernel for this))" in load_learned("auto").remarks[0]
     with pytest.raises(ValueError, match="MUSIQ cannot be measured: pyiqa could not load it"):
         load_learned("musiq")
