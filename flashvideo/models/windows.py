@@ -173,6 +173,7 @@ def windowed_attention(
     heads: int,
     pattern: WindowPattern,
     text_length: int,
+    /,
     **options: Any,
 ) -> Tensor:
     """Attention in windows; text tokens come first.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...flashvideo.models.attention import in_pieces
 from ...flashvideo.models.network import FlashVideoNetwork, Patterns, PreparedInputs
+from ...flashvideo.models.windows import AttentionWindows
 
 
 def host_attention(
@@ -43,6 +44,14 @@ def host_attention(
 
 
 ATTENTION_WINDOWS = "flashvideo_attention_windows"  # in the transformer options of a MODEL
+
+
+def with_attention_windows(model: Any, windows: AttentionWindows) -> Any:
+    """A clone of a FlashVideo MODEL whose attention is confined to windows, these instead of others."""
+    patched = model.clone()
+    patched.model_options["transformer_options"][ATTENTION_WINDOWS] = windows
+    return patched
+
 
 _FOLLOWED = {"patches": {"attn1_patch", "attn1_output_patch"}, "patches_replace": {"dit"}}
 

@@ -178,13 +178,14 @@ def test_the_example_video_is_put_where_load_video_looks(server: ComfyServer, tm
     assert file.read_bytes() == b"mine"
 
 
+LOADERS = ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]
 PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoScoreVideo", "FlashVideoVideoFrames"]
 
 
 @pytest.mark.parametrize(
     ("broken", "families", "lost"),
     [
-        ("einops", ["loaders"], ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]),
+        ("einops", ["loaders", "windows"], ["FlashVideoAttentionWindows", *LOADERS]),
         ("av", ["compare", "score", "video", "video_frames"], PLAYERS),
         ("diffusers peft accelerate", [], []),
     ],

@@ -68,6 +68,7 @@ def test_an_empty_menu_says_where_files_go(server: ComfyServer, bench: Bench, tm
     [
         ("FlashVideoEmptyLatent", {"size": "custom", "width": 1081}, "width 1081"),
         ("FlashVideoEmptyLatent", {"length": 50}, "50 frames"),
+        ("FlashVideoAttentionWindows", {"width": 545, "height": 545}, "height 545"),
         ("FlashVideoUpscaleEncode", {"size": "custom", "height": 1081}, "height 1081"),
         ("FlashVideoRefineOneFrame", {"size": "custom", "height": 1081}, "height 1081"),
         ("FlashVideoStage1Sampler", {"exponent": 4.5}, "whole number"),

@@ -163,6 +163,25 @@ class ProbeAttention(io.ComfyNode):
         return io.NodeOutput(patched)
 
 
+def _passed(arguments: dict[str, Any], more: dict[str, Any]) -> Any:
+    return more["original_block"](arguments)
+
+
+class ProbeBlocks(io.ComfyNode):
+    """Every layer replaced by one that runs the original."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeBlocks", [io.Model.Input("model")], [io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any) -> io.NodeOutput:
+        patched = model.clone()
+        for index in range(len(model.model.diffusion_model.layers)):
+            patched.set_model_patch_replace(_passed, "dit", "double_block", index)
+        return io.NodeOutput(patched)
+
+
 class ProbeCoreClip(io.ComfyNode):
     """What core's CLIPLoader (type cogvideox) makes of a T5 that is narrower than XXL."""
 
@@ -197,6 +216,25 @@ class ProbeOtherClip(io.ComfyNode):
     @classmethod
     def execute(cls) -> io.NodeOutput:
         return io.NodeOutput(_OtherClip())
+
+
+class _OtherModel:
+    """A MODEL of another family, as far as it is asked."""
+
+    model = object()
+
+    def clone(self) -> _OtherModel:
+        return self
+
+
+class ProbeOtherModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeOtherModel", [], [io.Model.Output()])
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(_OtherModel())
 
 
 class ProbeSame(io.ComfyNode):
@@ -324,8 +362,10 @@ class ProbeExtension(ComfyExtension):
             ProbeModel,
             ProbePatchedWeights,
             ProbeAttention,
+            ProbeBlocks,
             ProbeCoreClip,
             ProbeOtherClip,
+            ProbeOtherModel,
             ProbeSame,
             ProbeVae,
             ProbeColours,
