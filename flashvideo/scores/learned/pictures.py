@@ -15,7 +15,7 @@ from ..frames import Frame
 from ..sampling import Evenly
 from .weights import Weights
 
-FRAMES = 16  # of a video, at most
+FRAMES = 8  # of a video, at most: a frame of 1080p takes some of these measures a minute on a CPU
 
 
 class PictureMeter:
