@@ -49,13 +49,17 @@ def refine_stream(
     refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, time_windows=time_windows, **settings)
     if refinement.time_windows is None:
         raise ValueError("time_windows is None; a stream has no end to wait for. Give TimeWindows(length, overlap).")
-    evaluations = refinement.num_steps * get_solver(refinement.solver).evaluations
-    if evaluations > MAX_EVALUATIONS:
-        raise ValueError(
-            f"{refinement.num_steps} steps of {refinement.solver} are {evaluations} evaluations; a stream has at most "
-            f"{MAX_EVALUATIONS}. Use fewer steps; Stage II was made for 4."
-        )
+    check_evaluations(refinement.num_steps, refinement.solver)
     return _refined(refinement, iter(latents), callback)
+
+
+def check_evaluations(num_steps: int, solver: str) -> None:
+    """Raise ValueError for a solve that is too long to be a stream."""
+    if (evaluations := num_steps * get_solver(solver).evaluations) > MAX_EVALUATIONS:
+        raise ValueError(
+            f"{num_steps} steps of {solver} are {evaluations} evaluations; with windows in time there are at most "
+            f"{MAX_EVALUATIONS}, since each holds windows of its own. Use fewer steps; Stage II was made for 4."
+        )
 
 
 @torch.no_grad()

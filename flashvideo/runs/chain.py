@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
+from itertools import count
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from ..loading.text import check_prompt, encode_prompts, stage2_prompt
 from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
 from ..method.stage1 import sample_stage1
 from ..method.stage2 import refine_latents
+from ..method.stream import refine_stream
 from ..method.windows import TimeWindows, frames_at_once
 from ..tensors.noise import standard_normal
 from ..tensors.sizes import SPATIAL_FACTOR
@@ -56,6 +58,12 @@ def no_progress(_what: str, _done: int, _total: int) -> None:
 
 def _steps(progress: Progress, what: str) -> Callable[[int, int, Any], None]:
     return lambda done, total, _tensor: progress(what, done, total)
+
+
+def _calls(progress: Progress, what: str, total: int) -> Callable[[int, int, Any], None]:
+    """A callback that counts how often it is called."""
+    done = count(1)
+    return lambda _done, _total, _tensor: progress(what, next(done), total)
 
 
 def sequential_guidance(latent_shape: tuple[int, ...] | torch.Size, windows: TimeWindows | None = None) -> bool:
@@ -189,22 +197,24 @@ def refine(
         prompt_embeds: ``[B, 226, D]`` of the prompts with the motion prefix.
     """
     windows = settings.windows_in_time
+    how: dict[str, Any] = {
+        "noise_step": settings.noise_step,
+        "num_steps": settings.num_steps,
+        "shift": settings.shift,
+        "guidance_scale": settings.guidance_scale,
+        "solver": settings.solver,
+        "rounding": settings.rounding,
+        "latent_scale": stage2_scale(models),
+        "sequential_guidance": sequential_guidance(latents.shape, windows),
+    }
     with models.use("stage2") as transformer:
-        return refine_latents(
-            transformer,
-            latents.to(transformer.device),
-            prompt_embeds,
-            noise_step=settings.noise_step,
-            num_steps=settings.num_steps,
-            shift=settings.shift,
-            guidance_scale=settings.guidance_scale,
-            solver=settings.solver,
-            rounding=settings.rounding,  # type: ignore[arg-type]
-            latent_scale=stage2_scale(models),
-            sequential_guidance=sequential_guidance(latents.shape, windows),
-            time_windows=windows,
-            callback=_steps(progress, "Stage II"),
-        ).cpu()
+        if windows is None:
+            start, steps = latents.to(transformer.device), _steps(progress, "Stage II")
+            return refine_latents(transformer, start, prompt_embeds, **how, callback=steps).cpu()
+        # The device has the latents of one window alone, and progress is told latent by latent.
+        done = _calls(progress, "Stage II", settings.num_steps * latents.shape[2])
+        stream = refine_stream(transformer, [latents.cpu()], prompt_embeds, **how, time_windows=windows, callback=done)
+        return torch.cat(list(stream), dim=2)
 
 
 def decode_frames(

@@ -29,7 +29,6 @@ from .jobs import this_process
 from .memory import Load, gigabytes
 
 Choice = Literal["none", "cpu", "disk"]
-_LATENTS_HELD = 6  # at once by a sampler, in fp32: given, before and after a step, predictions
 _PLENTY = 1e15  # bytes of host memory: what the VAE would keep there if it could
 
 
@@ -169,7 +168,6 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
             yield vae("encoding", load.refined, load.host_bytes)
         if "stage2" in parts:
             work = _sampler(parts["stage2"], load.frames_at_once, load.refined)
-            work += _waiting(load.latent_frames - load.frames_at_once, load.refined)
             yield Step("stage2", "Stage II", work, work <= left, load.preview_bytes)
         yield vae("decoding", load.refined, load.preview_bytes + load.refined_bytes(streamed=True))
 
@@ -177,11 +175,6 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
 def _sampler(part: Part, frames: int, size: Size) -> int:
     shape = (1, LATENT_CHANNELS, frames, *(side // SPATIAL_FACTOR for side in size))
     return sampling_bytes(part.config, shape, part.itemsize, sequential=sequential_guidance(shape))
-
-
-def _waiting(frames: int, size: Size) -> int:
-    """Bytes of so many latent frames outside of the window that is evaluated."""
-    return _LATENTS_HELD * 4 * LATENT_CHANNELS * frames * (size[0] // SPATIAL_FACTOR) * (size[1] // SPATIAL_FACTOR)
 
 
 def _shortage(step: Step, part: Part, free: int) -> str:

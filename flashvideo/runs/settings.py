@@ -8,6 +8,7 @@ from typing import Any
 from ..method.checks import NOISE_STEPS, check_noise_step, check_size, shortened
 from ..method.stage1 import GUIDANCE_CURVES, stage1_guidance
 from ..method.stage2 import ROUNDINGS, SOLVERS
+from ..method.stream import check_evaluations
 from ..method.windows import TimeWindows
 from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
 from ..video.files import DEFAULT_FPS, MAX_FPS
@@ -221,6 +222,8 @@ class Stage2Settings:
         check_noise_step(self.noise_step)
         check_seed(self.seed)
         check_fields(self)
+        if self.windows_in_time is not None:
+            check_evaluations(self.num_steps, self.solver)
 
     @property
     def windows_in_time(self) -> TimeWindows | None:

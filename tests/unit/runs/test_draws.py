@@ -34,9 +34,9 @@ class NoModels:
 def given(monkeypatch):
     """``given(name)``: the chain's function of this name is not called; gives its arguments, once there are some."""
 
-    def watch(name):
-        calls = []
-        monkeypatch.setattr(chain, name, lambda *args, **more: calls.append((args, more)) or torch.zeros(1))
+    def watch(name, result=None):
+        calls, result = [], torch.zeros(1) if result is None else result
+        monkeypatch.setattr(chain, name, lambda *args, **more: calls.append((args, more)) or result)
         return calls
 
     return watch
@@ -69,9 +69,9 @@ def test_stage2_draws_from_the_posterior_and_degrades(given):
     [(1, 32, "0", False), (1, 512, "0", True), (16, 128, "0", True), (16, 128, "4,2", False), (16, 512, "4,2", True)],
 )
 def test_large_latents_are_guided_one_branch_after_the_other(given, frames, side, windows, sequential):
-    calls = given("refine_latents")
-    settings = replace(STAGE2, time_windows=windows)
-    chain.refine(NoModels(), torch.zeros(1, 1, frames, side, side), torch.zeros(1), settings)
+    name, latents = "refine_latents" if windows == "0" else "refine_stream", torch.zeros(1, 1, frames, side, side)
+    calls = given(name, [latents] if name == "refine_stream" else latents)
+    chain.refine(NoModels(), latents, torch.zeros(1), replace(STAGE2, time_windows=windows))
     assert calls[0][1]["sequential_guidance"] is sequential
 
 

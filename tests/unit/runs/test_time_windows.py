@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
-from flashvideo import TimeWindows
+from flashvideo import TimeWindows, refine_latents
 from flashvideo.loading.model_store import ModelStore, find_models
 from flashvideo.method.windows import frames_at_once
 from flashvideo.runs import chain
@@ -57,15 +59,34 @@ def test_other_words_are_refused(text, said):
         Stage2Settings(time_windows=text).check()
 
 
+def test_more_evaluations_than_a_stream_has_are_refused():
+    settings = Stage2Settings(num_steps=65, time_windows="13")
+    with pytest.raises(ValueError, match=r"65 steps of euler are 65 evaluations; .* at most 64"):
+        settings.check()
+    replace(settings, time_windows="0").check()
+
+
 def test_a_run_is_made_with_them():
     models = ModelStore(find_models(str(TINY), {}, ("stage2",)))
     latents, embeds = torch.randn(1, 16, 5, 4, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(1, 226, 32)
-    settings = Stage2Settings(num_steps=1, guidance_scale=1.0)
+    settings = Stage2Settings(num_steps=2, guidance_scale=1.0)
+
+    def note(seen: list[tuple[str, int, int]], *told: Any) -> None:
+        seen.append(told)
+
+    told: dict[str, list[tuple[str, int, int]]] = {"0": [], "5": [], "3,1": []}
     results = {
-        text: chain.refine(models, latents, embeds, replace(settings, time_windows=text)) for text in ("0", "5", "3,1")
+        text: chain.refine(models, latents, embeds, replace(settings, time_windows=text), partial(note, seen))
+        for text, seen in told.items()
     }
     assert torch.equal(results["0"], results["5"])
+    with models.use("stage2") as transformer:
+        options = {"num_steps": 2, "guidance_scale": 1.0, "latent_scale": chain.stage2_scale(models)}
+        expected = refine_latents(transformer, latents, embeds, **options, time_windows=TimeWindows(3, 1))
+    assert torch.equal(results["3,1"], expected)
     assert not torch.allclose(results["0"], results["3,1"], atol=1e-3)
+    assert told["0"] == [("Stage II", step, 2) for step in (1, 2)]
+    assert told["3,1"] == [("Stage II", done, 10) for done in range(1, 11)], "each latent's steps"
 
 
 @pytest.mark.parametrize(
@@ -76,16 +97,15 @@ def test_what_the_network_sees_at_once(windows, frames, seen):
 
 
 def test_stage2_is_expected_to_take_what_its_windows_take():
-    """Of 401 frames as much as of 49, and the latents of the others."""
+    """Of 401 frames as much as of 49."""
 
     def work(frames: int, windows: TimeWindows | None) -> int:
         load = Load(frames, refined=SIZES["1080p"], time_windows=windows)
         steps = steps_of(full_parts(), load, torch.device("cuda", 0), 141 * 10**9)
         return next(step.work for step in steps if step.part == "stage2")
 
-    one_window, latent = work(49, None), 4 * 16 * 134 * 240
-    assert work(49, TimeWindows(13, 3)) == one_window
-    assert work(401, TimeWindows(13, 3)) == one_window + 6 * (101 - 13) * latent
+    one_window = work(49, None)
+    assert work(49, TimeWindows(13, 3)) == work(401, TimeWindows(13, 3)) == one_window
     assert work(401, None) > 5 * one_window
 
 
