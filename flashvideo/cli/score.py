@@ -77,15 +77,18 @@ def _table(scores: Scores) -> Iterator[str]:
     told = scores.to_dict()
     details, video = told["details"], told["video"]
     yield f"{video['width']}x{video['height']}, {video['frames']} frames"
-    for measure in measures_of([told]):
-        if measure.id in told:
-            value = told[measure.id]
-            number = "-" if value is None else f"{value:.{measure.digits}f}"
-            yield f"  {measure.id:<10} {number:>7}  {measure.help}{_behind(measure.id, details)}".rstrip()
-    yield "  spectrum   " + ", ".join(f"{band}: {power:.1f}" for band, power in details["bands"].items())
-    yield "             dB of levels squared, by octaves in cycles a pixel"
+    shown = [measure for measure in measures_of([told]) if measure.id in told]
+    width = max(10, *(len(measure.id) for measure in shown))
+    for measure in shown:
+        value = told[measure.id]
+        number = "-" if value is None else f"{value:.{measure.digits}f}"
+        yield f"  {measure.id:<{width}} {number:>7}  {measure.help}{_behind(measure.id, details)}".rstrip()
+    bands = ", ".join(f"{band}: {power:.1f}" for band, power in details["bands"].items())
+    yield f"  {'spectrum':<{width}} {bands}"
+    yield f"  {'':<{width}} dB of levels squared, by octaves in cycles a pixel"
     if shift := details["colour_shift"]:
-        yield f"  colours    {', '.join(f'{one:+.2f}' for one in shift)} levels of red, green, blue off the source's"
+        levels = ", ".join(f"{one:+.2f}" for one in shift)
+        yield f"  {'colours':<{width}} {levels} levels of red, green, blue off the source's"
     yield from (f"* {remark}" for remark in scores.remarks)
     if paper := told.get("paper"):
         yield from _paper(paper)
@@ -93,12 +96,13 @@ def _table(scores: Scores) -> Iterator[str]:
 
 def _paper(paper: dict[str, Any]) -> Iterator[str]:
     """The paper's rows under the same measures."""
-    shown = [name for name in paper["rows"][0] if name in BY_ID]
-    title = "  The paper's rows"
-    yield f"{title:<47} " + " ".join(f"{BY_ID[name].label:>9}" for name in shown)
+    shown = [BY_ID[name] for name in paper["rows"][0] if name in BY_ID]
+    widths = [max(8, len(measure.label)) for measure in shown]
+    heads = " ".join(f"{measure.label:>{width}}" for measure, width in zip(shown, widths, strict=True))
+    yield f"  {'The paper, table and row':<43} {heads}"
     for row in paper["rows"]:
-        numbers = " ".join(f"{row[name]:>9.{BY_ID[name].digits}f}" for name in shown)
-        yield f"  Table {row['table']:<2} {row['row']:<35} {numbers}"
+        numbers = (f"{row[each.id]:>{width}.{each.digits}f}" for each, width in zip(shown, widths, strict=True))
+        yield f"  {row['table']:>2}  {row['row']:<39} {' '.join(numbers)}"
     yield f"* {paper['caution']}"
 
 

@@ -71,8 +71,8 @@ MEASURES = (
     Measure("musiq", "MUSIQ", 1, 2, "", "Learned, without a reference, 0 to 100."),
     Measure("maniqa", "MANIQA", 1, 3, "", "Learned, without a reference, 0 to 1."),
     Measure("clipiqa", "CLIP-IQA", 1, 3, "", "Learned, without a reference, 0 to 1."),
-    Measure("dover_technical", "technical", 1, 2, "%", "DOVER's, of compression, noise and blur; learned."),
-    Measure("dover_aesthetic", "aesthetic", 1, 2, "%", "DOVER's, of content and composition; learned."),
+    Measure("dover_technical", "DOVER technical", 1, 2, "%", "Learned, of compression, noise and blur, 0 to 100."),
+    Measure("dover_aesthetic", "DOVER aesthetic", 1, 2, "%", "Learned, of content and composition, 0 to 100."),
     Measure("fastervqa", "FasterVQA", 1, 3, "", "Learned, of the whole video, 0 to 1."),
 )
 BY_ID = {measure.id: measure for measure in MEASURES}
