@@ -21,10 +21,11 @@ from ...flashvideo.loading.load import open_stage
 from ...flashvideo.loading.source import NETWORK_KEYWORDS, TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ...flashvideo.models.estimate import evaluation_bytes
+from ...flashvideo.models.windows import AttentionWindows
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from ..shared.wiring import STAGES, require_embeds
 from .misfits import refuse_misfits, require_own_sampling
-from .network import HostedNetwork
+from .network import ATTENTION_WINDOWS, HostedNetwork
 from .sampling import Stage1Sampling, Stage2Sampling
 from .streaming import streamed_state
 
@@ -87,6 +88,7 @@ class FlashVideoModel(comfy.model_base.BaseModel):
     """What both stages share. ``flashvideo_stage`` tells nodes which one a MODEL is."""
 
     flashvideo_stage = ""
+    attention_windows: AttentionWindows | None = None  # of the sampling that runs
     sampling_class: type[torch.nn.Module]
     model_sampling: Any  # of that class, until a node replaces it
     model_kind: comfy.model_base.ModelType
@@ -100,7 +102,7 @@ class FlashVideoModel(comfy.model_base.BaseModel):
         management = comfy.model_management
         if management.xformers_enabled() or management.pytorch_attention_flash_attention():
             itemsize = management.dtype_size(self.get_dtype_inference())
-            return evaluation_bytes(self.model_config.unet_config, input_shape, itemsize)
+            return evaluation_bytes(self.model_config.unet_config, input_shape, itemsize, self.attention_windows)
         return super().memory_required(input_shape, cond_shapes or {})
 
     def state_dict_for_saving(self, unet_state_dict: dict[str, Tensor], *others: Any, **more: Any) -> dict[str, Tensor]:
@@ -147,6 +149,17 @@ class Stage2Model(FlashVideoModel):
             )
         sigma = sigma.reshape([sigma.shape[0]] + [1] * (noise.ndim - 1))
         return sigma * self.model_sampling.degrade(latent_image, noise) + (1 - sigma) * latent_image
+
+
+def estimate_with_windows(executor: Any, *args: Any, **kwargs: Any) -> Any:
+    """Around sampling: ComfyUI asks the model what an evaluation takes, without the options that windows are in."""
+    guider = executor.class_obj
+    model = guider.model_patcher.model
+    model.attention_windows = guider.model_options["transformer_options"].get(ATTENTION_WINDOWS)
+    try:
+        return executor(*args, **kwargs)
+    finally:
+        model.attention_windows = None
 
 
 def _read_weights(
@@ -205,4 +218,5 @@ def load_stage(path: str, stage: str, weight_dtype: str = "default", disable_dyn
     model.load_model_weights(state, "", assign=patcher.is_dynamic())
     patcher.cached_patcher_init = (load_stage, (path, stage, weight_dtype))
     patcher.add_wrapper(WrappersMP.OUTER_SAMPLE, refuse_misfits)
+    patcher.add_wrapper(WrappersMP.OUTER_SAMPLE, estimate_with_windows)
     return patcher

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from flashvideo import AttentionWindows, TimeWindows, degrade_latents, load_stage2, refine_latents, sample_stage1
 from flashvideo.models.attention import sdpa_attention
+from flashvideo.models.estimate import evaluation_bytes
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.comfy.server import RejectedError
@@ -129,26 +131,31 @@ def test_stage1_too(bench: Bench, context: Tensor, tiny_stage1: Any) -> None:
 
 
 def test_a_window_that_covers_the_frame_changes_nothing(refining: Refining) -> None:
-    """Not a byte. The MODEL before a node stays as it was, and of two nodes the last counts."""
-    covered = refining.windows(width=96, height=64)
-    paths = [refining.refined(model) for model in (refining.windows(), refining.model, covered)]
-    paths += [
-        refining.refined(refining.windows(covered)),
-        refining.refined(refining.windows(refining.windows(), width=960, height=544)),
-    ]
+    """Not a byte. Of two nodes the last counts."""
+    half, covered = refining.windows(), refining.windows(width=96, height=64)
+    models = (refining.model, covered, refining.windows(half, width=960, height=544), half, refining.windows(covered))
+    paths = [refining.refined(model) for model in models]
     refining.bench.run()
-    half, plain, whole, last_half, last_whole = (saved(path) for path in paths)
+    plain, whole, last_whole, cut, last_cut = (saved(path) for path in paths)
     assert torch.equal(plain, whole)
     assert torch.equal(plain, last_whole)
-    assert torch.equal(half, last_half)
-    assert differ(half, plain)
+    assert torch.equal(cut, last_cut)
+    assert differ(plain, cut)
+
+
+def test_the_model_before_the_node_stays_as_it_was(refining: Refining) -> None:
+    cut = refining.refined(refining.windows())
+    refining.bench.run()
+    plain = refining.refined(refining.model)
+    assert refining.model[0] in refining.bench.run().cached
+    assert differ(saved(plain), saved(cut))
 
 
 def test_clones_and_files(refining: Refining) -> None:
     """Clones have the windows; a file of the MODEL has its weights alone."""
     windowed = refining.windows()
-    lora_like = refining.add("ModelMergeSimple", model1=windowed, model2=refining.model, ratio=1.0)
-    paths = [refining.refined(model) for model in (windowed, refining.add("ProbeSame", model=windowed), lora_like)]
+    merge = refining.add("ModelMergeSimple", model1=windowed, model2=refining.model, ratio=1.0)
+    paths = [refining.refined(model) for model in (windowed, refining.add("ProbeSame", model=windowed), merge)]
     for name, model in (("windowed", windowed), ("plain", refining.model)):
         refining.add("ModelSave", model=model, filename_prefix=f"saved/{name}")
     refining.bench.run()
@@ -212,6 +219,21 @@ def test_windows_in_time_as_well(refining: Refining, latents: Any, context: Tens
     expected = refine_latents(tiny_stage2, given, context, **SOLVE, **windows)
     for path in paths:
         assert_within(saved(path), expected, 2e-4)
+
+
+def test_comfyui_is_told_what_they_take(refining: Refining, tmp_path: Path, tiny_stage2: Any) -> None:
+    """While the MODEL with windows samples, and not of the one without that samples next."""
+    models = {"windowed": refining.windows(width=960, height=544, pooled=4), "plain": refining.model}
+    for name, model in models.items():
+        refining.refined(refining.add("ProbeEstimate", model=model, path=str(tmp_path / name)))
+    refining.bench.run()
+    shape = (1, 16, 13, 134, 240)
+    windowed, plain = (
+        evaluation_bytes(tiny_stage2.config, shape, 4, windows)
+        for windows in (AttentionWindows(68, 120, pooled=4), None)
+    )
+    assert windowed > plain
+    assert [json.loads((tmp_path / name).read_text()) for name in models] == [windowed, plain]
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,21 @@ def test_the_numbers_of_nodes_do_not_matter(gated: Gated) -> None:
     assert run.outputs[f"9{gated.gate}"]["flashvideo_gate"][0]["signature"] == gated.shown(first)["signature"]
 
 
+def test_other_attention_windows_are_other_previews(gated: Gated) -> None:
+    """The store has those of each, which come back without Stage I."""
+    windows = gated.bench.add("FlashVideoAttentionWindows", model=[gated.model, 0], height=16)
+    gated.nodes[gated.stage1]["inputs"]["model"] = windows
+    shown = []
+    for width in (16, 32, 16):
+        gated.nodes[windows[0]]["inputs"]["width"] = width
+        run = gated.run()
+        shown.append({gated.shown(run)["signature"], *gated.hashes(run)})
+    first, other, again = shown
+    assert first == again
+    assert not first & other
+    assert gated.stage1 not in run.executed
+
+
 def test_partial_run_of_the_gate_runs_nothing_else(gated: Gated) -> None:
     run = gated.bench.run(partial_execution_targets=[gated.gate])
     assert len(gated.hashes(run)) == 2

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import comfy.lora
 import comfy.utils
 import torch
 from comfy.ldm.cogvideo.vae import AutoencoderKLCogVideoX
+from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
 
@@ -336,6 +339,25 @@ class ProbeModel(io.ComfyNode):
         return io.NodeOutput(ui={"facts": [json.dumps(facts)]})
 
 
+class ProbeEstimate(io.ComfyNode):
+    """What a MODEL that samples 1080p says on a GPU that it takes, into a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return _schema("ProbeEstimate", [io.Model.Input("model"), io.String.Input("path")], [io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, path: str) -> io.NodeOutput:
+        def estimating(executor: Any, sampled: Any, *args: Any, **kwargs: Any) -> Any:
+            with mock.patch("comfy.model_management.pytorch_attention_flash_attention", return_value=True):
+                Path(path).write_text(json.dumps(sampled.model.memory_required([1, 16, 13, 134, 240])))
+            return executor(sampled, *args, **kwargs)
+
+        patched = model.clone()
+        patched.add_wrapper(WrappersMP.PREPARE_SAMPLING, estimating)
+        return io.NodeOutput(patched)
+
+
 def _pairs(a: torch.nn.Module, b: torch.nn.Module) -> Any:
     others = dict(b.named_parameters())
     for name, parameter in a.named_parameters():
@@ -360,6 +382,7 @@ class ProbeExtension(ComfyExtension):
             ProbeModules,
             ProbeCompiled,
             ProbeModel,
+            ProbeEstimate,
             ProbePatchedWeights,
             ProbeAttention,
             ProbeBlocks,
