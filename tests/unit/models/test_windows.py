@@ -165,6 +165,12 @@ def test_layers_take_turns(monkeypatch, within, inplace):
     within(moved, evaluate(made, attention_windows=AttentionWindows(8, 8), inplace=not inplace), 1e-4)
 
 
+def test_options_of_the_attention_function_may_have_any_name():
+    """ComfyUI's has the text's length."""
+    made, given = network(), {"attention_windows": AttentionWindows(8, 8)}
+    assert torch.equal(evaluate(made, **given, attention_options={"text_length": 1}), evaluate(made, **given))
+
+
 def test_a_refinement_in_windows():
     made, generator = network(), torch.Generator().manual_seed(0)
     latents, prompt = (torch.randn(shape, generator=generator) for shape in ((1, 16, 3, 12, 20), (1, 226, 32)))
