@@ -206,7 +206,7 @@ class HostedNetwork(FlashVideoNetwork):
             out = layer(joined, arguments["vec"], arguments["pe"], length)
             return {"txt": out[:, :length], "img": out[:, length:]}
 
-        given = {"txt": x[:, :length], "img": x[:, length:], "vec": embedding, "pe": rotary}
+        given: dict[str, Any] = {"txt": x[:, :length], "img": x[:, length:], "vec": embedding, "pe": rotary}
         given["transformer_options"] = options
         out = patch(given, {"original_block": original})
         return torch.cat((out["txt"], out["img"]), dim=1)
