@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -130,7 +130,7 @@ def _decoded(
             part = latents[:, :, start : start + count]
             start += count
             with computing(job.device):
-                frames = _decode_chunk(part, sessions, panels, index)
+                frames = decode_chunk(part, sessions, panels, first=index == 0, last=index == len(job.chunks) - 1)
             if callback is not None:
                 callback(index + 1, len(job.chunks), frames)
             yield frames
@@ -139,16 +139,20 @@ def _decoded(
             session.close()
 
 
-def _decode_chunk(latents: Tensor, sessions: list[Session], panels: list[Panel], index: int) -> Tensor:
-    """One chunk ``[B, 16, t, h, w]`` of all videos and panels as finished frames ``[B, 3, f, H, W]``."""
+def decode_chunk(latents: Tensor, sessions: list[Session], panels: list[Panel], *, first: bool, last: bool) -> Tensor:
+    """One chunk ``[B, 16, t, h, w]`` of all videos and panels as finished frames ``[B, 3, f, H, W]``.
+
+    Args:
+        first: the video begins with it.
+        last: no chunk follows.
+    """
     video: Tensor | None = None
     for session, panel in zip(sessions, panels, strict=True):
         job, grid = session.job, session.job.grid
         for sample, walker in enumerate(session.walkers):
             part = latents[sample, :, :, :, panel.left : panel.right]
             values = channels_last(part.detach(), session.store, job.device)
-            last = index == len(job.chunks) - 1
-            pixels = walker.run(Plane(values, LENT), latents=values, first=index == 0, last=last)
+            pixels = walker.run(Plane(values, LENT), latents=values, first=first, last=last)
             keep = pixels[:, :, (panel.keep[0] - panel.left) * grid : (panel.keep[1] - panel.left) * grid]
             frames = keep.cpu().float().permute(3, 0, 1, 2)
             if video is None:
@@ -198,7 +202,7 @@ def encode_video(
     check_video("the video", video)
     times = latent_frames(video.shape[2])
     place_offloaded(vae)
-    job = _encode_job(vae, video, plan.encode_chunks(video.shape[2]), limits.device)
+    job = video_job(vae, video, plan.encode_chunks(video.shape[2]), limits.device)
     channels = job.layers[-1].channels[1] // 2
     shape = (len(video), channels, times, *job.size)
     if sample and noise is None:
@@ -211,11 +215,7 @@ def encode_video(
         for index, moments in enumerate(parts):
             here = slice(start, start + moments.shape[2])
             start = here.stop
-            mean, log_variance = moments.float().chunk(2, dim=1)
-            if sample and noise is not None:
-                deviation = log_variance.clamp(-30, 20).mul(0.5).exp()
-                mean = mean + deviation * noise[:, :, here].to(mean)
-            latents[:, :, here] = mean
+            latents[:, :, here] = drawn(moments, noise[:, :, here] if sample and noise is not None else None)
             if callback is not None:
                 callback(index + 1, len(job.chunks), latents[:, :, here])
     return latents
@@ -231,30 +231,48 @@ def encode_moments(vae: Any, video: Tensor, chunks: list[int] | None = None, lim
         limits: what it may use.
     """
     check_video("the video", video)
-    job = _encode_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), limits.device)
+    job = video_job(vae, video, chunks or plan.encode_chunks(video.shape[2]), limits.device)
     return torch.cat(list(_encoded(video, Session(job, limits, Counter([job], None)))), dim=2)
 
 
 def _encoded(video: Tensor, session: Session) -> Generator[Tensor, None, None]:
     """Moments ``[B, 32, t, h, w]`` of each chunk, in the VAE's precision on its device."""
     job, start = session.job, 0
-    size = (video.shape[3], video.shape[4])
     try:
         for index, count in enumerate(job.chunks):
-            part, moments = video[:, :, start : start + count].detach(), []
+            frames = video[:, :, start : start + count].detach().split(1, dim=2)
             start += count
             with computing(job.device):
-                for sample, walker in enumerate(session.walkers):
-                    source = session.store.allocate(count, size, video.shape[1])
-                    for frame in range(count):
-                        pixels = part[sample, :, frame].permute(1, 2, 0)
-                        source.data[frame].copy_(pixels.float() * 2 - 1)
-                    last = index == len(job.chunks) - 1
-                    values = walker.run(source, latents=None, first=index == 0, last=last)
-                    moments.append(values.to(job.device).permute(3, 0, 1, 2))
-            yield torch.stack(moments)
+                moments = encode_chunk(frames, session, first=index == 0, last=index == len(job.chunks) - 1)
+            yield moments
     finally:
         session.close()
+
+
+def encode_chunk(frames: Sequence[Tensor], session: Session, *, first: bool, last: bool) -> Tensor:
+    """Moments ``[B, 32, t, h, w]`` of a chunk's frames, ``[B, 3, 1, H, W]`` each.
+
+    Args:
+        first: the video begins with it.
+        last: no chunk follows.
+    """
+    moments = []
+    _, channels, _, *size = frames[0].shape
+    for sample, walker in enumerate(session.walkers):
+        source = session.store.allocate(len(frames), (size[0], size[1]), channels)
+        for index, frame in enumerate(frames):  # no view of the plane outlives the loop: the walker lets it go
+            source.data[index].copy_(frame[sample, :, 0].permute(1, 2, 0).float() * 2 - 1)
+        values = walker.run(source, latents=None, first=first, last=last)
+        moments.append(values.to(session.job.device).permute(3, 0, 1, 2))
+    return torch.stack(moments)
+
+
+def drawn(moments: Tensor, noise: Tensor | None) -> Tensor:
+    """Latents in fp32 from the posterior's moments, ``[B, 32, t, h, w]``; the mean if there is no noise."""
+    mean, log_variance = moments.float().chunk(2, dim=1)
+    if noise is None:
+        return mean
+    return mean + log_variance.clamp(-30, 20).mul(0.5).exp() * noise.to(mean)
 
 
 def estimate_decode(
@@ -301,7 +319,12 @@ def _kept_frames(latents: Tensor, method: str) -> int:
     return authors_frames(latents.shape[2]) if method == "authors" else latents.shape[2]
 
 
-def _encode_job(vae: Any, video: Tensor, chunks: list[int], device: Device) -> Job:
+def video_job(vae: Any, video: Tensor, chunks: list[int], device: Device) -> Job:
+    """The job of encoding chunks of a video, ``[B, 3, f, H, W]``, or of one that is as large.
+
+    Raises:
+        ValueError: sides that are no multiples of 8.
+    """
     height, width = video.shape[3:]
     job = encode_job(vae, chunks, (1, 1), len(video), device)
     if height % job.grid or width % job.grid:
