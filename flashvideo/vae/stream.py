@@ -10,7 +10,8 @@ on as many chunks before it as there are causal convolutions. A stream that begi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -30,9 +31,11 @@ DECODED_LATENTS = 2  # of a chunk that is not the first
 ENCODED_FRAMES = plan.ENCODE_CHUNK
 _CHUNKS = 4  # that a forecast looks at: memory does not grow after them
 
+Using = Callable[[], AbstractContextManager[Any]]  # inside, the VAE's weights are where it computes
+
 
 def encode_pieces(
-    vae: Any, frames: Iterable[Tensor], limits: Limits = UNLIMITED, *, first: bool = True
+    vae: Any, frames: Iterable[Tensor], limits: Limits = UNLIMITED, *, first: bool = True, using: Using = nullcontext
 ) -> Generator[Tensor, None, None]:
     """Encode frames as they come; :func:`posterior` makes latents of what is yielded.
 
@@ -41,6 +44,7 @@ def encode_pieces(
         limits: what the encoding may use.
         first: the video begins with them. False for 16 n + 1 frames later, and then 4n in all: the first
             :func:`encoder_reach` chunks of 16 frames yield something else than they would have.
+        using: entered for every chunk, and left before the next frames are read.
 
     Yields:
         Moments ``[B, 32, t, H/8, W/8]``, 5 or less first, then 4 or less at a time.
@@ -59,14 +63,10 @@ def encode_pieces(
                     f"the stream ends with {len(chunk)} frames that make no whole number of latents; expected 4n + 1 "
                     "in all. Repeat the last one."
                 )
-            if session is None:
-                check_video("the frames", chunk[0])
-                place_offloaded(vae)
-                sizes = [plan.ENCODE_FIRST_CHUNK, *[ENCODED_FRAMES] * (_CHUNKS - 1)]
-                job = video_job(vae, chunk[0], sizes, limits.device)
-                session = Session(job, limits, Counter([job], None))
-            with computing(session.job.device):
-                moments = encode_chunk(chunk, session, first=alone, last=False)
+            with using():
+                session = session or _encoding(vae, chunk[0], limits)
+                with computing(session.job.device):
+                    moments = encode_chunk(chunk, session, first=alone, last=False)
             yield moments
     finally:
         if session is not None:
@@ -79,7 +79,7 @@ def posterior(moments: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def decode_pieces(
-    vae: Any, latents: Iterable[Tensor], limits: Limits = UNLIMITED, *, first: bool = True
+    vae: Any, latents: Iterable[Tensor], limits: Limits = UNLIMITED, *, first: bool = True, using: Using = nullcontext
 ) -> Generator[Tensor, None, None]:
     """Decode latents as they come.
 
@@ -91,6 +91,7 @@ def decode_pieces(
         limits: what the decoding may use.
         first: the video begins with them. False for an odd number of latents later, and then an even number in all: the
             first :func:`decoder_reach` chunks of 2 latents become something else than they would have.
+        using: entered for every chunk, and left before the next latents are read.
 
     Yields:
         ``[B, 3, f, 8h, 8w]`` fp32 on the CPU, in 0..1: 9 frames first (1 if that is all), then 8 at a time.
@@ -99,25 +100,37 @@ def decode_pieces(
         ValueError: latents that differ in size or kind, or an even number of them; that is known at the end.
     """
     session: Session | None = None
-    channels = decoder_layers(vae)[0].channels[0]
     try:
         for index, chunk in enumerate(_chunks(latents, 3 if first else DECODED_LATENTS, DECODED_LATENTS, "latents")):
             alone = first and index == 0
             if len(chunk) not in ((1, 3) if alone else (DECODED_LATENTS,)):
                 raise ValueError("the stream ends after an even number of latents; expected an odd one.")
-            if session is None:
-                check_latents("the latents", chunk[0], even=False, channels=channels)
-                place_offloaded(vae)
-                _, _, _, height, width = chunk[0].shape
-                sizes = [3, *[DECODED_LATENTS] * (_CHUNKS - 1)]
-                job = decode_job(vae, sizes, (height, width), len(chunk[0]), limits.device)
-                session, panels = Session(job, limits, Counter([job], None)), whole_frame(width)
-            with computing(session.job.device):
-                frames = decode_chunk(torch.cat(chunk, dim=2), [session], panels, first=alone, last=False)
+            with using():
+                session, panels = session or _decoding(vae, chunk[0], limits), whole_frame(chunk[0].shape[4])
+                with computing(session.job.device):
+                    frames = decode_chunk(torch.cat(chunk, dim=2), [session], panels, first=alone, last=False)
             yield frames
     finally:
         if session is not None:
             session.close()
+
+
+def _encoding(vae: Any, frame: Tensor, limits: Limits) -> Session:
+    """For videos of frames like this one, ``[B, 3, 1, H, W]``."""
+    check_video("the frames", frame)
+    place_offloaded(vae)
+    chunks = [plan.ENCODE_FIRST_CHUNK, *[ENCODED_FRAMES] * (_CHUNKS - 1)]
+    job = video_job(vae, frame, chunks, limits.device)
+    return Session(job, limits, Counter([job], None))
+
+
+def _decoding(vae: Any, latent: Tensor, limits: Limits) -> Session:
+    """For videos of latents like this one, ``[B, 16, 1, h, w]``."""
+    check_latents("the latents", latent, even=False, channels=decoder_layers(vae)[0].channels[0])
+    place_offloaded(vae)
+    batch, _, _, height, width = latent.shape
+    job = decode_job(vae, [3, *[DECODED_LATENTS] * (_CHUNKS - 1)], (height, width), batch, limits.device)
+    return Session(job, limits, Counter([job], None))
 
 
 def encoder_reach(vae: Any) -> int:

@@ -1,0 +1,268 @@
+"""Stage II of a video of any length: frames in, frames out, in the memory of a few windows.
+
+Frames are brought to size, encoded, degraded, refined in windows of time and decoded, each as soon as it can be, one
+model after the other on the device. There are no segments that could show.
+
+Draws belong to a latent's place in the video: (seed, purpose, index), so that they are the same for long and short
+clips, and wherever a run goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..method.checks import check_prompt_embeds
+from ..method.degradation import degrade_latents
+from ..method.stream import refine_stream
+from ..method.windows import TimeWindows
+from ..models.estimate import sampling_bytes
+from ..tensors.checks import check_video
+from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames
+from ..vae.limits import Limits
+from ..vae.stream import decode_pieces, encode_pieces, posterior
+from ..vae.tiling import memory
+from ..video.color_match import match_colors
+from ..video.resize import resize_video
+from .chain import Models, Progress, no_progress, sequential_guidance, stage2_scale
+from .seeds import Purpose, frame_noise
+from .settings import Stage2Settings
+
+DRAWS = "frame"  # how records of streams call their draws; those of previews are of a whole clip
+_WHOLE = TimeWindows(length=1 << 40, overlap=0)  # one window that holds everything
+_PERIOD = 2 * TEMPORAL_FACTOR  # frames of two latents: streams of latents have an odd length
+
+
+def padded_frames(frames: int) -> int:
+    """Frames that so many are filled up to, by repeating the last one: 8n + 1.
+
+    The VAE takes 4n + 1; an even number of latents would be decoded in other chunks from the beginning on, which a
+    stream cannot know.
+    """
+    return frames + (1 - frames) % _PERIOD
+
+
+def refine_frames(
+    models: Models,
+    frames: Iterable[Tensor],
+    prompt_embeds: Tensor,
+    settings: Stage2Settings,
+    progress: Progress = no_progress,
+    *,
+    total: int | None = None,
+    first_latent: int = 0,
+    swap: bool = False,
+) -> Generator[Tensor, None, None]:
+    """Refine frames as they come.
+
+    Args:
+        models: Stage II and the VAE.
+        frames: ``[1, 3, f, h, w]`` in 0..1 each, any number at a time, any number in all; read as they are needed.
+        prompt_embeds: ``[1, 226, D]`` of the prompt with the motion prefix.
+        settings: Stage II's. Without windows in time everything is one window, and held.
+        progress: called after each step of a latent. What it raises ends the stream.
+        total: how many frames come, if that is known, for ``progress``.
+        first_latent: number in the video of the first latent, for its draws.
+        swap: have one model at a time on its device; else both stay there.
+
+    Yields:
+        ``[1, 3, f, H, W]`` fp32 on the CPU, in 0..1: as many frames as came. Closing the stream frees everything.
+
+    Raises:
+        ValueError: settings that cannot run, at once; frames that are none, or change their size, as they come.
+    """
+    settings.check()
+    stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap)
+    return stream.run(frames)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    models: Models
+    prompt_embeds: Tensor
+    settings: Stage2Settings
+    progress: Progress
+    total: int | None
+    first_latent: int
+    swap: bool
+
+    def run(self, frames: Iterable[Tensor]) -> Generator[Tensor, None, None]:
+        counted = _Padded(frames, keep=bool(self.settings.match_colors))
+        with ExitStack() as stack:
+            vae, using_vae = self._part("vae", stack)
+            transformer = self._transformer(stack)
+            limits = self._limits(transformer)
+            moments = stack.enter_context(
+                closing(encode_pieces(vae, map(self._at_size, counted), limits, using=using_vae))
+            )
+            refined = self._refined(transformer, self._degraded(moments))
+            decoded = stack.enter_context(closing(decode_pieces(vae, refined, limits, using=using_vae)))
+            done = 0
+            for part in decoded:
+                part = self._colored(part, counted)
+                part = part[:, :, : max(0, counted.frames - done)] if counted.ended else part
+                done += part.shape[2]
+                if part.shape[2]:
+                    yield part
+
+    def _part(self, name: str, stack: ExitStack) -> tuple[Any, Callable[[], AbstractContextManager[Any]]]:
+        """A model, and what to enter while it computes."""
+        if not self.swap:
+            return stack.enter_context(self.models.use(name)), nullcontext
+        with self.models.use(name) as model:
+            return model, partial(self.models.use, name)
+
+    def _transformer(self, stack: ExitStack) -> Any:
+        model, using = self._part("stage2", stack)
+        with using():
+            check_prompt_embeds("prompt_embeds", self.prompt_embeds, 1, model)
+            return _Placed(model, using) if self.swap else model
+
+    def _limits(self, transformer: Any) -> Limits:
+        """What encoding and decoding may take each beside Stage II's evaluations, with what waits between chunks."""
+        device = torch.device(getattr(transformer, "device", "cpu"))
+        host = memory.free_on_host()
+        if device.type == "cpu":
+            return Limits(memory_budget=max(1, host // 8), host_budget=max(1, host * 3 // 8))
+        size = self.settings.height // SPATIAL_FACTOR, self.settings.width // SPATIAL_FACTOR
+        shape = (1, LATENT_CHANNELS, min(self._windows.length, self._latents or 1 << 20), *size)
+        work = sampling_bytes(transformer.config, shape, transformer.dtype.itemsize, sequential=self._sequential(shape))
+        if self.swap:
+            work += sum(each.numel() * each.element_size() for each in transformer.parameters())
+        left = max(1, (memory.free_on(device) - work) // 2)
+        return Limits(memory_budget=left, host_budget=max(1, host // 2), device=device)
+
+    @property
+    def _windows(self) -> TimeWindows:
+        return self.settings.windows_in_time or _WHOLE
+
+    @property
+    def _latents(self) -> int | None:
+        """How many there will be."""
+        return None if self.total is None else latent_frames(padded_frames(self.total))
+
+    def _sequential(self, shape: tuple[int, ...]) -> bool:
+        # Of a window: how long the video is changes nothing.
+        return sequential_guidance((*shape[:2], self._windows.length, *shape[3:]), self._windows)
+
+    def _at_size(self, frame: Tensor) -> Tensor:
+        return resize_video(frame, self.settings.height, self.settings.width, mode=self.settings.resize)
+
+    def _noise(self, purpose: Purpose, index: int, latent: Tensor) -> Tensor:
+        shape = (1, LATENT_CHANNELS, 1, *latent.shape[3:])
+        return frame_noise(self.settings.seed, purpose, index, shape)
+
+    def _degraded(self, moments: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Stage II's start, ``[1, 16, 1, h, w]`` fp32 on the CPU, latent by latent."""
+        indices = count(self.first_latent)
+        for chunk in moments:
+            for moment in chunk.split(1, dim=2):
+                index = next(indices)
+                drawn = self._noise("posterior", index, moment) if self.settings.sample_posterior else None
+                noise = self._noise("degradation", index, moment)
+                latent = posterior(moment, drawn).cpu()
+                yield degrade_latents(
+                    latent, self.settings.noise_step, noise=noise, latent_scale=stage2_scale(self.models)
+                )
+
+    def _refined(self, transformer: Any, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        settings, steps = self.settings, count(1)
+        size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
+        in_all = settings.num_steps * (self._latents or 0)
+
+        def told(_done: int, _total: int, _latent: Tensor) -> None:
+            self.progress("Stage II", next(steps), in_all)
+
+        return refine_stream(
+            transformer,
+            latents,
+            self.prompt_embeds,
+            noise_step=settings.noise_step,
+            num_steps=settings.num_steps,
+            shift=settings.shift,
+            guidance_scale=settings.guidance_scale,
+            solver=settings.solver,
+            rounding=settings.rounding,
+            latent_scale=stage2_scale(self.models),
+            sequential_guidance=self._sequential((1, LATENT_CHANNELS, 1, *size)),
+            time_windows=self._windows,
+            callback=told,
+        )
+
+    def _colored(self, frames: Tensor, source: _Padded) -> Tensor:
+        if not self.settings.match_colors:
+            return frames
+        small = source.take(frames.shape[2])
+        return match_colors(frames, small, self.settings.match_colors, resize=self.settings.resize)
+
+
+class _Padded:
+    """Frames one by one, ``[1, 3, 1, h, w]``, the last one repeated up to 8n + 1.
+
+    Args:
+        keep: hold them for :meth:`take`.
+
+    Attributes:
+        frames: that came so far.
+        ended: whether all have come.
+    """
+
+    def __init__(self, source: Iterable[Tensor], *, keep: bool) -> None:
+        self.frames, self.ended = 0, False
+        self._source, self._kept = source, deque[Tensor]() if keep else None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        last = None
+        for piece in self._source:
+            check_video("the frames", piece, "[1, 3, F, H, W]")
+            for frame in piece.split(1, dim=2):
+                if last is not None and last.shape != frame.shape:
+                    raise ValueError(
+                        f"frame {self.frames} has shape {list(frame.shape)}, those before it {list(last.shape)}; "
+                        "expected frames of one size. Resize them first."
+                    )
+                self.frames, last = self.frames + 1, frame
+                yield self._noted(frame)
+        self.ended = True
+        if last is None:
+            raise ValueError("there are no frames; expected at least one.")
+        for _ in range(padded_frames(self.frames) - self.frames):
+            yield self._noted(last)
+
+    def take(self, number: int) -> Tensor:
+        """The next frames of those that came, ``[1, 3, f, h, w]``; held no longer."""
+        assert self._kept is not None
+        return torch.cat([self._kept.popleft() for _ in range(number)], dim=2)
+
+    def _noted(self, frame: Tensor) -> Tensor:
+        if self._kept is not None:
+            self._kept.append(frame)
+        return frame
+
+
+class _Placed:
+    """A transformer that is brought to its device for each call; its other attributes are as it has them there."""
+
+    def __init__(self, model: Any, using: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._model, self._using = model, using
+        self.device, self.dtype = getattr(model, "device", None), getattr(model, "dtype", None)
+
+    def __call__(self, *inputs: Any, **more: Any) -> Tensor:
+        with self._using():
+            result: Tensor = self._model(*inputs, **more)
+        return result
+
+    def prepare(self, *inputs: Any) -> Any:
+        with self._using():
+            return self._model.prepare(*inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
