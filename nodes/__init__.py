@@ -28,7 +28,7 @@ FAMILIES = (
         "blocks.score",
         "blocks.grid",
     ),
-    *("blocks.choose", "gate.preview_gate", "blocks.pixel_degradation", "blocks.windows"),
+    *("blocks.choose", "gate.preview_gate", "blocks.pixel_degradation", "blocks.windows", "blocks.refine_video"),
 )
 
 

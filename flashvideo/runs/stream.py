@@ -60,6 +60,7 @@ def refine_frames(
     total: int | None = None,
     first_latent: int = 0,
     swap: bool = False,
+    limits: Limits | None = None,
 ) -> Generator[Tensor, None, None]:
     """Refine frames as they come.
 
@@ -72,6 +73,7 @@ def refine_frames(
         total: how many frames come, if that is known, for ``progress``.
         first_latent: number in the video of the first latent, for its draws.
         swap: have one model at a time on its device; else both stay there.
+        limits: what encoding and decoding may take each; None takes what is free beside Stage II's evaluations.
 
     Yields:
         ``[1, 3, f, H, W]`` fp32 on the CPU, in 0..1: as many frames as came. Closing the stream frees everything.
@@ -80,7 +82,7 @@ def refine_frames(
         ValueError: settings that cannot run, at once; frames that are none, or change their size, as they come.
     """
     settings.check()
-    stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap)
+    stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, limits)
     return stream.run(frames)
 
 
@@ -93,13 +95,14 @@ class _Stream:
     total: int | None
     first_latent: int
     swap: bool
+    limits: Limits | None
 
     def run(self, frames: Iterable[Tensor]) -> Generator[Tensor, None, None]:
         counted = _Padded(frames, keep=bool(self.settings.match_colors))
         with ExitStack() as stack:
             vae, using_vae = self._part("vae", stack)
             transformer = self._transformer(stack)
-            limits = self._limits(transformer)
+            limits = self.limits or self._limits(transformer)
             moments = stack.enter_context(
                 closing(encode_pieces(vae, map(self._at_size, counted), limits, using=using_vae))
             )

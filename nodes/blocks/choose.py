@@ -146,7 +146,7 @@ class RefineOneFrame(io.ComfyNode):
         conditionings(model, positive, negative)
         count = image_to_video(image).shape[2]
         frame = require_index("frame", frame, count, "frames")
-        limits, target = VaeLimits(), chosen_target(size, width, height, short_side, image)
+        limits, target = VaeLimits(), chosen_target(size, width, height, short_side, (image.shape[1], image.shape[2]))
         latent = upscaled_latent(vae, image[frame][None], target, resize, limits, seed)
         degraded = degraded_latent(latent, noise_step, seed, model)
         refined = refined_latent(model, positive, degraded, steps, shift, cfg, solver=solver, negative=negative)

@@ -13,14 +13,13 @@ from ..shared.widgets import (
     OF_INPUT,
     check_chosen_size,
     chosen_target,
+    posterior_input,
     seed_input,
     short_side_input,
     target_inputs,
     vae_input,
 )
 from ..shared.wiring import require_frames
-
-POSTERIORS = ["sample", "mean"]
 
 
 class UpscaleEncode(io.ComfyNode):
@@ -40,14 +39,7 @@ class UpscaleEncode(io.ComfyNode):
                 vae_input(),
                 *target_inputs(),
                 seed_input("Seed of the draw from the VAE's posterior. The mean needs none."),
-                io.Combo.Input(
-                    "posterior",
-                    options=POSTERIORS,
-                    default="sample",
-                    tooltip="sample: as the authors encode. mean: without the VAE's small noise.",
-                    advanced=True,
-                    optional=True,
-                ),
+                posterior_input(),
                 *limit_inputs(),
                 short_side_input(),
             ],
@@ -81,7 +73,7 @@ class UpscaleEncode(io.ComfyNode):
         require_frames(image)
         limits = VaeLimits(tile_size, memory_gb)
         noise_seed = seed if posterior == "sample" else None
-        target = chosen_target(size, width, height, short_side, image)
+        target = chosen_target(size, width, height, short_side, (image.shape[1], image.shape[2]))
         latent = upscaled_latent(vae, image, target, resize, limits, noise_seed)
         return told(latent, remarks=resize_remarks(image, target, resize))
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
 from ..host.codec import VaeLimits, limit_inputs, require_vae
 from ..host.colors import MATCH_COLORS, color_finish, color_inputs
-from ..host.lazy_video import FrameSource, HeldFrames, LatentFrames, LazyVideo
+from ..host.lazy_video import FrameSource, HeldFrames, KeptFrames, LatentFrames, LazyVideo
 from ..host.source import Taken, taken_over
 from ..shared.node_text import told
-from ..shared.widgets import VIDEO, fps_input, frame_rate, vae_input
+from ..shared.widgets import VIDEO, bit_depth_input, fps_input, frame_rate, vae_input
 from ..shared.wiring import require_latents, require_single, true_frames
 
 
@@ -33,16 +33,7 @@ class DecodeVideo(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="One video's latent in VAE space; pick one of a batch first."),
                 vae_input(),
                 fps_input(f"{VIDEO['fps'].help} Not used where a source is connected."),
-                io.Int.Input(
-                    "bit_depth",
-                    default=8,
-                    min=8,
-                    max=10,
-                    step=2,
-                    tooltip="Of the file: 10 keeps gradients smoother, but some players cannot show it.",
-                    advanced=True,
-                    optional=True,
-                ),
+                bit_depth_input(),
                 *limit_inputs(),
                 *color_inputs(),
                 io.Video.Input(
@@ -81,7 +72,7 @@ class DecodeVideo(io.ComfyNode):
         shape = (true_frames(latent), height, width)
         finish = color_finish(latent, colors_of, match_colors, shape[0])
         limits = VaeLimits(tile_size, memory_gb)
-        frames: FrameSource = LatentFrames(vae, samples, shape, limits, finish[0] if finish else None)
+        frames: FrameSource = KeptFrames(LatentFrames(vae, samples, shape, limits, finish[0] if finish else None))
         if taken.numbers is not None:
             frames = HeldFrames(frames, taken.numbers)
         audio = taken.audio if audio is None else audio

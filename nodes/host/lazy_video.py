@@ -24,13 +24,12 @@ from .codec import Finish, VaeLimits, decoded_chunks
 
 
 class FrameSource(Protocol):
-    """Where a video's frames come from.
+    """Where a video's frames come from."""
 
-    Attributes:
-        shape: frames, height, width.
-    """
-
-    shape: tuple[int, int, int]
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Frames, height, width."""
+        ...
 
     def stream(self, stop: int) -> Generator[Tensor, None, None]:
         """Frames ``[f, H, W, 3]`` in 0..1 from the first to before ``stop``."""
@@ -38,7 +37,7 @@ class FrameSource(Protocol):
 
 
 class LatentFrames:
-    """Frames of latents ``[1, 16, T, h, w]``, decoded when they are first read; from then on they wait on disk.
+    """Frames of latents ``[1, 16, T, h, w]``, decoded as they are read.
 
     Args:
         shape: frames (without padding), height, width.
@@ -49,6 +48,23 @@ class LatentFrames:
         self, vae: Any, samples: Tensor, shape: tuple[int, int, int], limits: VaeLimits, finish: Finish | None = None
     ) -> None:
         self.vae, self.samples, self.shape, self.limits, self.finish = vae, samples, shape, limits, finish
+
+    def stream(self, stop: int) -> Generator[Tensor, None, None]:
+        done = 0
+        with contextlib.closing(decoded_chunks(self.vae, self.samples, self.limits)) as chunks:
+            for chunk in chunks:
+                chunk = chunk[:, :, : stop - done]
+                yield (chunk if self.finish is None else self.finish(chunk, done))[0].movedim(0, -1)
+                done += chunk.shape[2]
+                if done == stop:
+                    return
+
+
+class KeptFrames:
+    """Frames of another source, made when they are first read; from then on they wait on disk."""
+
+    def __init__(self, source: FrameSource) -> None:
+        self.source, self.shape = source, source.shape
         self._spool: FrameSpool | None = None
 
     def stream(self, stop: int) -> Generator[Tensor, None, None]:
@@ -57,18 +73,14 @@ class LatentFrames:
             return
         folder = Path(folder_paths.get_temp_directory())
         spool, done = FrameSpool.where_there_is_room(folder, stop, (*self.shape[1:], 3)), 0
-        with contextlib.closing(decoded_chunks(self.vae, self.samples, self.limits)) as chunks:
-            for chunk in chunks:
-                chunk = chunk[:, :, : stop - done]
-                frames = (chunk if self.finish is None else self.finish(chunk, done))[0].movedim(0, -1)
+        with contextlib.closing(self.source.stream(stop)) as chunks:
+            for frames in chunks:
                 if spool is not None and not spool.add(frames):
                     spool = None
                 done += len(frames)
                 if done == stop:  # before the last frames are given away: their reader may not come back
                     self._spool = spool
                 yield frames
-                if done == stop:
-                    return
 
 
 class HeldFrames:

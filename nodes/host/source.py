@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -56,6 +56,60 @@ def taken_over(video: Any, frames: int, with_audio: bool = True) -> Taken:
     rate, numbers = _kept_in_step(timing, frames, pictures.rates, remarks)
     audio = _file_audio(video, pictures.first, timing.end, remarks) if with_audio else None
     return Taken(rate, audio, numbers, tuple(remarks))
+
+
+@dataclass(frozen=True)
+class Described:
+    """A VIDEO, looked through but not held.
+
+    Attributes:
+        shape: frames, height, width, as they are shown.
+        taken: what a refined video takes over.
+    """
+
+    shape: tuple[int, int, int]
+    taken: Taken
+
+
+def described(video: Any, with_audio: bool = True) -> Described:
+    """What there is to know of a VIDEO before its frames are asked for with :func:`streamed_frames`.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    if not isinstance(video, VideoFromFile):
+        width, height = video.get_dimensions()
+        taken = Taken(Fraction(video.get_frame_rate()), _made_audio(video) if with_audio else None)
+        return Described((video.get_frame_count(), height, width), taken)
+    size: tuple[int, int] | None = None
+    with _pictures(video) as pictures:
+        for picture in pictures:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            size = size or picture.pixels().shape[:2]
+    assert size is not None
+    timing, remarks = pictures.timing(), list(pictures.remarks)
+    rate, numbers = _kept_in_step(timing, len(timing), pictures.rates, remarks)
+    audio = _file_audio(video, pictures.first, timing.end, remarks) if with_audio else None
+    return Described((len(timing), *size), Taken(rate, audio, numbers, tuple(remarks)))
+
+
+def streamed_frames(video: Any) -> Generator[Tensor, None, None]:
+    """A VIDEO's frames ``[1, 3, 1, h, w]`` in 0..1, read one by one.
+
+    Raises:
+        ValueError: a file that cannot be read.
+    """
+    if isinstance(video, VideoFromFile):
+        with _pictures(video) as pictures:
+            for picture in pictures:
+                yield as_video(picture.pixels())[None, :, None]
+    elif isinstance(video, LazyVideo):
+        with contextlib.closing(video.frames()) as frames:
+            for frame in frames:
+                yield frame.movedim(-1, 0)[None, :, None]
+    else:
+        for frame in video.get_components().images:
+            yield frame[..., :3].movedim(-1, 0)[None, :, None]
 
 
 def read_frames(video: Any) -> tuple[Tensor, Fraction, AudioInput | None, list[str]]:

@@ -7,7 +7,6 @@ from fractions import Fraction
 from typing import Any
 
 from comfy_api.latest import io
-from torch import Tensor
 
 from ...flashvideo.method import stage2
 from ...flashvideo.method.checks import check_size
@@ -19,6 +18,7 @@ from .wiring import STAGES
 
 STAGE1, STAGE2, VIDEO = settings_of(Stage1Settings), settings_of(Stage2Settings), settings_of(VideoSettings)
 ROUNDINGS: dict[str, Rounding] = {"exact": None, **{name: name for name in stage2.ROUNDINGS}}
+POSTERIORS = ["sample", "mean"]
 CUSTOM = "custom"
 _SHORT_SIDE = "short side"
 OF_INPUT = {"x2": "x2", "x4": "x4", _SHORT_SIDE: "short={}", "as input": "input"}  # -> as the library names them
@@ -191,9 +191,8 @@ def chosen_size(size: str, width: int, height: int) -> tuple[int, int]:
     return (height, width) if size == CUSTOM else PRESETS[size]
 
 
-def chosen_target(size: str, width: int, height: int, short_side: int, image: Tensor) -> tuple[int, int]:
-    """(height, width) that an IMAGE ``[F, h, w, C]`` is to be brought to."""
-    shape = image.shape[1], image.shape[2]
+def chosen_target(size: str, width: int, height: int, short_side: int, shape: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) that frames of a shape (height, width) are to be brought to."""
     if size in OF_INPUT:
         return target_size(OF_INPUT[size].format(short_side), *shape)
     chosen = chosen_size(size, width, height)
@@ -215,6 +214,30 @@ def check_chosen_size(size: Any, width: Any, height: Any, more: Iterable[str] = 
     _, most = STAGE2["height"].offered or (0, 0)
     if max(height, width) > most:
         raise ValueError(f"width {width}, height {height}: at most {most} pixels a side.")
+
+
+def posterior_input() -> io.Input:
+    return io.Combo.Input(
+        "posterior",
+        options=POSTERIORS,
+        default=POSTERIORS[0],
+        tooltip="sample: as the authors encode. mean: without the VAE's small noise.",
+        advanced=True,
+        optional=True,
+    )
+
+
+def bit_depth_input() -> io.Input:
+    return io.Int.Input(
+        "bit_depth",
+        default=8,
+        min=8,
+        max=10,
+        step=2,
+        tooltip="Of the file: 10 keeps gradients smoother, but some players cannot show it.",
+        advanced=True,
+        optional=True,
+    )
 
 
 def fps_input(tooltip: str) -> io.Input:

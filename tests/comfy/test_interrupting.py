@@ -126,6 +126,13 @@ def lazy_video_to_frames(parts: Parts) -> Link:
     return parts.add("GetVideoComponents", video=video)
 
 
+def refined_video_to_frames(parts: Parts) -> Link:
+    video = parts.add("CreateVideo", images=parts.image(33, 48), fps=8.0)
+    widgets = {"size": "custom", "width": 96, "height": 96, "steps": 12, "window": 3, "overlap": 1}
+    video = parts.add("FlashVideoRefineVideo", **parts.stage2(), vae=parts.vae, video=video, **widgets)
+    return parts.add("GetVideoComponents", video=video)
+
+
 def video_frames(parts: Parts) -> Link:
     path = parts.bench.server.base / "input" / f"{parts.bench.folder.name}.mp4"
     make(path, [corners().repeat(8, 0).repeat(8, 1)] * 120)
@@ -142,7 +149,7 @@ CASES: dict[Callable[[Parts], Link], Any] = {
     **dict.fromkeys((stage1_sampler, stage1_in_parts, stage2_refiner, stage2_in_parts), LATENT),
     **dict.fromkeys((upscale_and_encode, core_encode, core_tiled_encode), LATENT),
     **dict.fromkeys((core_decode, core_tiled_decode, tiled_decode, lazy_video_to_frames), IMAGE),
-    **dict.fromkeys((parameter_grid, one_frame, video_frames), IMAGE),
+    **dict.fromkeys((parameter_grid, one_frame, video_frames, refined_video_to_frames), IMAGE),
     score_video: ("ProbeSaveImage", "image", "image", 1),
     compare: None,
 }

@@ -178,15 +178,16 @@ def test_the_example_video_is_put_where_load_video_looks(server: ComfyServer, tm
     assert file.read_bytes() == b"mine"
 
 
-LOADERS = ["FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"]
-PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoScoreVideo", "FlashVideoVideoFrames"]
+REFINE = "FlashVideoRefineVideo"
+MODELS = ["FlashVideoAttentionWindows", "FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2", REFINE]
+PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoScoreVideo", "FlashVideoVideoFrames", REFINE]
 
 
 @pytest.mark.parametrize(
     ("broken", "families", "lost"),
     [
-        ("einops", ["loaders", "windows"], ["FlashVideoAttentionWindows", *LOADERS]),
-        ("av", ["compare", "score", "video", "video_frames"], PLAYERS),
+        ("einops", ["loaders", "refine_video", "windows"], MODELS),
+        ("av", ["compare", "refine_video", "score", "video", "video_frames"], PLAYERS),
         ("diffusers peft accelerate", [], []),
     ],
 )

@@ -71,6 +71,7 @@ def test_an_empty_menu_says_where_files_go(server: ComfyServer, bench: Bench, tm
         ("FlashVideoAttentionWindows", {"width": 545, "height": 545}, "height 545"),
         ("FlashVideoUpscaleEncode", {"size": "custom", "height": 1081}, "height 1081"),
         ("FlashVideoRefineOneFrame", {"size": "custom", "height": 1081}, "height 1081"),
+        ("FlashVideoRefineVideo", {"size": "custom", "height": 1081}, "height 1081"),
         ("FlashVideoStage1Sampler", {"exponent": 4.5}, "whole number"),
         ("FlashVideoStage1Guider", {"guidance_curve": "x"}, "expected one of"),
         ("FlashVideoParameterGrid", {"steps": "1, two"}, "whole numbers"),

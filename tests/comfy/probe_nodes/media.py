@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 import threading
 from typing import Any
 
@@ -126,6 +127,20 @@ class ProbeSaveMemory(io.ComfyNode):
         return io.NodeOutput(ui={"grown": [max(0, peak[0] - before)]})
 
 
+class ProbeReplace(io.ComfyNode):
+    """Hands a VIDEO on, after a file was replaced by another one."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Video.Input("video"), io.String.Input("path"), io.String.Input("other")]
+        return _schema("ProbeReplace", inputs, [io.Video.Output()])
+
+    @classmethod
+    def execute(cls, video: Any, path: str, other: str) -> io.NodeOutput:
+        shutil.copyfile(other, path)
+        return io.NodeOutput(video)
+
+
 class ProbeDecodeWeights(io.ComfyNode):
     """Tiled VAE Decode: how many bytes of weights there are afterwards, beside those before."""
 
@@ -150,4 +165,13 @@ def tensor_bytes(kind: type = torch.Tensor) -> int:
     return sum(storages.values())
 
 
-NODES = [ProbeImage, ProbeAudio, ProbeSaveImage, ProbeCoreVae, ProbeVideo, ProbeSaveMemory, ProbeDecodeWeights]
+NODES = [
+    ProbeImage,
+    ProbeAudio,
+    ProbeSaveImage,
+    ProbeCoreVae,
+    ProbeVideo,
+    ProbeSaveMemory,
+    ProbeReplace,
+    ProbeDecodeWeights,
+]

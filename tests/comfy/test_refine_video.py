@@ -1,0 +1,190 @@
+"""Refine Video: the library's stream of a VIDEO, by ComfyUI's guider, while Save Video writes it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from flashvideo import AttentionWindows
+from flashvideo.runs.settings import Stage2Settings
+from flashvideo.runs.stream import refine_frames
+from tests.comfy.conftest import Bench, saved
+from tests.comfy.golden_models import STAGE1, STAGE2, VAE
+from tests.comfy.test_vae_nodes import a_video, image_of
+from tests.comfy.test_video_nodes import AUTO, facts, file_frames, saved_file, trim
+from tests.comfy.test_video_sources import put, told
+from tests.unit.runs.test_stream import Models
+from tests.unit.video.odd_videos import HEIGHT, RATE, WIDTH, grey, make, sound
+
+NODE = "FlashVideoRefineVideo"
+SIZE = {"size": "custom", "width": 48, "height": 32}
+WIDGETS = {**SIZE, "steps": 2, "cfg": 3.0, "seed": 5, "window": 4, "overlap": 2, "match_colors": 2.0}
+SETTINGS = Stage2Settings(
+    height=32, width=48, num_steps=2, guidance_scale=3.0, time_windows="4,2", seed=5, match_colors=2.0
+)
+
+
+@pytest.fixture
+def context(golden: Any) -> Tensor:
+    embeds: Tensor = golden("sampler_stage2")["context"]
+    return embeds
+
+
+@pytest.fixture
+def refined(bench: Bench, context: Tensor) -> Any:
+    """The node with golden models."""
+    model = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+    sockets = {"vae": bench.add("FlashVideoLoadVAE", vae_name=VAE), "model": model}
+
+    def add(video: Any, **more: Any) -> Any:
+        positive = bench.tensor("ProbeConditioning", context)
+        return bench.add(NODE, video=video, **{**sockets, "positive": positive, **WIDGETS, **more})
+
+    add.model = model  # type: ignore[attr-defined]
+    return add
+
+
+@pytest.fixture
+def by_library(tiny_stage2: Any, tiny_vae: Any, context: Tensor) -> Any:
+    """IMAGE that the library makes of one."""
+
+    def refine(images: Tensor, stage2: Any = tiny_stage2, **changes: Any) -> Tensor:
+        settings = Stage2Settings(**{**SETTINGS.to_dict(), **changes})
+        video = images.movedim(-1, 0)[None]
+        return image_of(torch.cat(list(refine_frames(Models(stage2, tiny_vae), [video], context, settings)), dim=2))
+
+    return refine
+
+
+def made(bench: Bench, images: Tensor, fps: float = 8.0, **more: Any) -> Any:
+    return bench.add("CreateVideo", images=bench.tensor("ProbeImage", images), fps=fps, **more)
+
+
+@pytest.mark.parametrize("changes", [{}, {"solver": "heun", "cfg": 1.0}, {"posterior": "mean", "match_colors": 0.0}])
+def test_it_is_the_librarys_stream(
+    bench: Bench, refined: Any, by_library: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    given, out = image_of(a_video(18, 16, 24)), tmp_path / "out.safetensors"
+    bench.add("ProbeVideo", video=refined(made(bench, given), **changes), path=str(out))
+    run = bench.run()
+    names = {"cfg": "guidance_scale", "posterior": "sample_posterior"}
+    expected = by_library(given, **{names.get(k, k): v if k != "posterior" else False for k, v in changes.items()})
+    assert saved(out, "images").shape == (18, 32, 48, 3)
+    torch.testing.assert_close(saved(out, "images"), expected, atol=2e-4, rtol=0)
+    assert facts(run) | {"frames": 18, "size": [48, 32], "rate": "8"} == facts(run)
+
+
+def test_files_keep_their_rate_their_sound_and_what_a_player_shows(
+    bench: Bench, refined: Any, by_library: Any, tmp_path: Path
+) -> None:
+    source, out = put(bench, sound, "talk.mkv", [220.0], default=0, film=10), tmp_path / "out.safetensors"
+    frames = bench.save(bench.add("FlashVideoVideoFrames", video=source), "ProbeSaveImage", "image")
+    node = refined(source)
+    save = bench.add("SaveVideo", video=node, filename_prefix="refined/talk", **AUTO)
+    probe = bench.add("ProbeVideo", video=node, path=str(out))
+    run = bench.run()
+    torch.testing.assert_close(saved(out, "images"), by_library(saved(frames, "image")), atol=2e-4, rtol=0)
+    assert saved(out, "audio").shape[-1] >= 8000 * 10 / RATE
+    file = saved_file(bench, run, save)
+    assert len(file_frames(file)) == 10
+    with av.open(str(file)) as container:
+        assert container.streams.video[0].average_rate == RATE
+        assert len(container.streams.audio) == 1
+    assert f"{WIDTH}x{HEIGHT}" in told(run, node)
+    steps = [step for node in (save, probe) for step in run.progress.get(node[0], [])]
+    assert steps.count((10, 10)) == 1, "refined once for two readers, and counted: 5 latents of 2 steps"
+
+
+def test_held_frames_and_trims(bench: Bench, refined: Any, by_library: Any, tmp_path: Path) -> None:
+    times, out, cut = [0, 40, 80, 400, 440, 480], tmp_path / "out.safetensors", tmp_path / "cut.safetensors"
+    source = put(bench, make, "uneven.mp4", [grey(n) for n in range(6)], times=times, tick=Fraction(1, 1000))
+    frames = bench.save(bench.add("FlashVideoVideoFrames", video=source), "ProbeSaveImage", "image")
+    node = refined(source)
+    bench.add("ProbeVideo", video=node, path=str(out))
+    bench.add("ProbeVideo", video=trim(bench, node, 0.0, 0.12), path=str(cut))
+    run = bench.run()
+    images, expected = saved(out, "images"), by_library(saved(frames, "image"))
+    assert len(images) > 6
+    distances = [[float((image - other).abs().max()) for other in expected] for image in images]
+    assert set(np.argmin(distances, axis=1)) == set(range(6))
+    assert max(map(min, distances)) < 2e-4
+    assert torch.equal(saved(cut, "images"), images[: len(saved(cut, "images"))])
+    assert "rate varies" in told(run, node)
+
+
+def test_lazy_videos_go_through_too(bench: Bench, refined: Any, latents: Any, tmp_path: Path) -> None:
+    """Of another node of ours, trimmed: nothing is decoded before it is needed."""
+    out = tmp_path / "out.safetensors"
+    vae = bench.add("FlashVideoLoadVAE", vae_name=VAE)
+    video = bench.add("FlashVideoDecodeVideo", vae=vae, latent=bench.latent(latents(1, 16, 3, 4, 6)), fps=8.0)
+    node = refined(trim(bench, video, 0.25, 0.5), **{"size": "x2", "resize": "crop"})
+    bench.add("ProbeVideo", video=node, path=str(out))
+    bench.run()
+    assert saved(out, "images").shape == (4, 64, 96, 3)
+
+
+def test_a_models_patches_are_followed(
+    bench: Bench, refined: Any, by_library: Any, tiny_stage2: Any, tmp_path: Path
+) -> None:
+    """Attention Windows in space; core's Context Windows, of which one covers the stretch, change nothing."""
+    given, paths = image_of(a_video(9, 16, 24)), [tmp_path / f"{n}.safetensors" for n in range(3)]
+    half = bench.add("FlashVideoAttentionWindows", model=refined.model, width=32, height=16, pooled=0)
+    core = bench.add("ContextWindowsManual", model=refined.model, dim=2, context_length=4, context_overlap=1)
+    video = made(bench, given)
+    for path, model in zip(paths, (refined.model, half, core), strict=True):
+        bench.add("ProbeVideo", video=refined(video, model=model), path=str(path))
+    bench.run()
+    plain, windowed, covered = (saved(path, "images") for path in paths)
+
+    def confined(*inputs: Any, **more: Any) -> Tensor:
+        out: Tensor = tiny_stage2(*inputs, **more, attention_windows=AttentionWindows(2, 4))
+        return out
+
+    torch.testing.assert_close(windowed, by_library(given, stage2=confined), atol=2e-4, rtol=0)
+    assert (windowed - plain).abs().max() > 1e-3
+    assert torch.equal(covered, plain)
+
+
+def test_memory_does_not_grow_with_length(bench: Bench, refined: Any, tmp_path: Path) -> None:
+    peaks = []
+    for frames in (65, 161):
+        path = bench.server.base / "input" / f"long{frames}.mp4"
+        make(path, [grey(number % 12) for number in range(frames)])
+        node = refined(bench.add("LoadVideo", file=path.name), steps=1, cfg=1.0, match_colors=0.0)
+        probe = bench.add("ProbeSaveMemory", video=node, path=str(tmp_path / f"{frames}.mp4"))
+        run = bench.run()
+        peaks.append(run.outputs[probe[0]]["grown"][0])
+        assert len(file_frames(tmp_path / f"{frames}.mp4")) == frames
+    assert peaks[1] < 1.05 * peaks[0], peaks
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_read(bench: Bench, refined: Any) -> None:
+    video = made(bench, torch.rand(5, 16, 24, 3))
+    for more, words in (
+        ({"model": bench.add("FlashVideoLoadStage1", model_name=STAGE1)}, "needs Stage II"),
+        ({"overlap": 4}, "overlap"),
+        ({"steps": 65}, "at most 64"),
+        ({"model": bench.add("FlashVideoStage2NoiseStep", model=refined.model, noise_step=700)}, "disagree"),
+    ):
+        node = refined(video, **more)
+        save = bench.add("SaveVideo", video=node, filename_prefix="refused", **AUTO)
+        assert words in bench.fails()
+        bench.graph.nodes.pop(save[0])
+
+
+def test_a_file_that_changes_meanwhile_is_told(bench: Bench, refined: Any) -> None:
+    """ComfyUI keeps the node's output, and would show old frames for new ones."""
+    path = bench.server.base / "input" / "changing.mp4"
+    make(path, [grey(number) for number in range(9)])
+    node = refined(bench.add("LoadVideo", file=path.name))
+    other = make(bench.folder / "short.mp4", [grey(number) for number in range(5)])
+    change = bench.add("ProbeReplace", video=node, path=str(path), other=str(other))
+    bench.add("SaveVideo", video=change, filename_prefix="changed", **AUTO)
+    assert "5 of 9 frames" in bench.fails()
