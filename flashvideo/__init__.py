@@ -24,6 +24,7 @@ _EXPORTS = {
     "refine_latents": "method.stage2",
     "refine_stream": "method.stream",
     "TimeWindows": "method.windows",
+    "latent_mask": "method.keeping",
     "match_colors": "video.color_match",
     "encode_video": "vae.codec",
     "decode_latents": "vae.codec",

@@ -70,7 +70,10 @@ class Option:
     def chosen(self, value: Any, shape: Size | None = None) -> dict[str, Any]:
         """The fields' values for what was given; ``shape`` is (height, width) of what is enlarged, for its size."""
         values = self._size(value, shape) if self.is_size else (value,)
-        return {one.name: each for one, each in zip(self.fields, values, strict=True)}
+        return {
+            one.name: each if one.given is None else one.given(each)
+            for one, each in zip(self.fields, values, strict=True)
+        }
 
     def _size(self, text: str, shape: Size | None) -> Size:
         if shape is None or not self.fields[0].of_input:

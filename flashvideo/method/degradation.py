@@ -60,3 +60,25 @@ def degrade_latents(
     noise = noise.to(latents.device, latents.dtype)
     mixed = mix_noise(latents.float() * latent_scale, noise.float(), int(noise_step))
     return (mixed / latent_scale).to(latents.dtype)
+
+
+def undegrade_latents(
+    latents: Tensor, noise_step: int, *, noise: Tensor, latent_scale: float = STAGE2_LATENT_SCALE
+) -> Tensor:
+    """What :func:`degrade_latents` was given, from what it gave and the noise that it mixed in, up to rounding.
+
+    Args:
+        latents, noise: ``[B, 16, T, h, w]``.
+
+    Raises:
+        ValueError: a noise step that leaves nothing of the latents.
+    """
+    check_noise_step(noise_step)
+    signal, amplitude = (float(one) for one in signal_and_noise(torch.tensor([int(noise_step)])))
+    if not signal:
+        raise ValueError(
+            f"Noise step {noise_step} leaves nothing of the latents in their noise, so that no region of them can be "
+            f"kept. Use {noise_step - 1} or less."
+        )
+    noise = noise.to(latents.device).float()
+    return ((latents.float() - noise * (amplitude / latent_scale)) / signal).to(latents.dtype)

@@ -14,6 +14,7 @@ from ..tensors.checks import check_latents
 from .checks import check_noise_step
 from .degradation import STAGE2_LATENT_SCALE
 from .guidance import GuidedTransformer, check_guidance
+from .keeping import Kept, check_keep
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
 from .windows import Latents, TimeWindows, evaluate_windows
@@ -86,19 +87,24 @@ def noise_step_for_transformer(noise_step: int, rounding: Rounding) -> float:
     return float(torch.tensor(noise_step, dtype=time_dtype(rounding)))
 
 
-def flow_steps(solver: Solver, velocity: Velocity, x: Latents, times: Tensor) -> Iterator[tuple[int, Latents]]:
+def flow_steps(
+    solver: Solver, velocity: Velocity, x: Latents, times: Tensor, kept: Kept | None = None
+) -> Iterator[tuple[int, Latents]]:
     """The flow ODE from time to time, with the caller's network.
 
     Args:
         velocity: ``velocity(x, time)`` is the guided ``dx / dt``.
         x: ``[B, 16, T, h, w]`` in model space at the first time; or such latents as they come.
         times: ``[n + 1]``, rising.
+        kept: what is not solved for.
 
     Yields:
         ``(step, x at the step's end)``.
     """
     for i in range(len(times) - 1):
         x = solver.step(velocity, x, times[i], times[i + 1] - times[i])
+        if kept is not None:
+            x = kept.hold(x, float(times[i + 1]))
         yield i, x
 
 
@@ -141,12 +147,13 @@ class Refinement:
         """From VAE space to model space."""
         return latent_scale_of(self.transformer, self.latent_scale, STAGE2_LATENT_SCALE)
 
-    def steps(self, x: Latents, shape: torch.Size) -> Iterator[tuple[int, Latents]]:
+    def steps(self, x: Latents, shape: torch.Size, kept: Kept | None = None) -> Iterator[tuple[int, Latents]]:
         """The flow from ``x`` in model space: ``(step, x at the step's end)``.
 
         Args:
             x: degraded latents, all of them or as they come.
             shape: of the latents, or of the first that came.
+            kept: what is not solved for.
 
         Raises:
             ValueError: embeddings that do not fit, before the first evaluation.
@@ -166,7 +173,7 @@ class Refinement:
             return predict(x) if self.time_windows is None else evaluate_windows(x, self.time_windows, predict)
 
         times = flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
-        return flow_steps(get_solver(self.solver), velocity, x, times)
+        return flow_steps(get_solver(self.solver), velocity, x, times, kept)
 
 
 @torch.no_grad()
@@ -187,6 +194,8 @@ def refine_latents(
     sequential_guidance: bool = False,
     attention_windows: Any = None,
     time_windows: TimeWindows | None = None,
+    keep: Tensor | None = None,
+    source: Tensor | None = None,
 ) -> Tensor:
     """Follow the flow ODE from degraded latents (time 0) to high resolution (time 1).
 
@@ -210,6 +219,9 @@ def refine_latents(
             ``None`` is full attention.
         time_windows: evaluate the transformer on overlapping stretches of so many latents, one at a time, and join the
             predictions at every evaluation; ``None``: on all at once. Windows that cover everything change nothing.
+        keep: ``[1 or B, 1, 1 or T, h, w]`` in 0..1: 1 where the source is kept, as after each step the flow is put back
+            on its way there; see :func:`~flashvideo.latent_mask`. ``None``, or zeros, refine everything.
+        source: ``[B, 16, T, h, w]`` in VAE space, what was degraded; with ``keep`` alone.
 
     Returns:
         Refined latents in VAE space, shape, dtype and device of ``latents``.
@@ -218,6 +230,7 @@ def refine_latents(
         ValueError: shapes or settings that do not fit, before the first evaluation.
     """
     check_latents("latents", latents)
+    check_keep(keep, source, latents)
     refinement = Refinement(
         transformer=transformer,
         prompt_embeds=prompt_embeds,
@@ -234,7 +247,10 @@ def refine_latents(
         time_windows=time_windows,
     )
     scale = refinement.scale
-    for step, x in refinement.steps(latents.float() * scale, latents.shape):
+    start, kept = latents.float() * scale, None
+    if keep is not None and source is not None:
+        kept = Kept(start, source.to(latents.device).float() * scale, keep.to(latents.device).float())
+    for step, x in refinement.steps(start, latents.shape, kept):
         if callback is not None:
             callback(step + 1, num_steps, x / scale)
     return (x / scale).to(latents.dtype)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..tensors.checks import check_latents
+from .keeping import Kept, check_mask
 from .stage1 import Callback
 from .stage2 import Refinement, get_solver
 from .windows import TRAINED_WINDOWS, LatentStream, TimeWindows
@@ -25,6 +26,8 @@ def refine_stream(
     *,
     time_windows: TimeWindows = TRAINED_WINDOWS,
     callback: Callback | None = None,
+    keep: Tensor | Iterable[Tensor] | None = None,
+    source: Iterable[Tensor] | None = None,
     **settings: Any,
 ) -> Iterator[Tensor]:
     """:func:`~flashvideo.refine_latents` with windows in time, of latents that come one after another.
@@ -38,6 +41,8 @@ def refine_stream(
         time_windows: as there.
         callback: ``callback(steps done, num_steps, a latent in VAE space)`` for every latent after each of its steps:
             ``num_steps`` calls for each latent. What it raises ends the stream.
+        keep: as there; ``[1, 1, 1, h, w]`` for all latents, or masks ``[1, 1, t, h, w]`` that come like the latents.
+        source: as there, ``[B, 16, t, h, w]`` each; as many latents as are refined.
         settings: the keywords of :func:`~flashvideo.refine_latents`.
 
     Yields:
@@ -50,7 +55,9 @@ def refine_stream(
     if refinement.time_windows is None:
         raise ValueError("time_windows is None; a stream has no end to wait for. Give TimeWindows(length, overlap).")
     check_evaluations(refinement.num_steps, refinement.solver)
-    return _refined(refinement, iter(latents), callback)
+    if (keep is None) != (source is None):
+        raise ValueError("keep and source belong together: the mask, and the latents that it keeps. Give both.")
+    return _refined(refinement, iter(latents), callback, keep, None if source is None else iter(source))
 
 
 def check_evaluations(num_steps: int, solver: str) -> None:
@@ -63,19 +70,49 @@ def check_evaluations(num_steps: int, solver: str) -> None:
 
 
 @torch.no_grad()
-def _refined(refinement: Refinement, pieces: Iterator[Tensor], callback: Callback | None) -> Iterator[Tensor]:
+def _refined(
+    refinement: Refinement,
+    pieces: Iterator[Tensor],
+    callback: Callback | None,
+    keep: Tensor | Iterable[Tensor] | None,
+    source: Iterator[Tensor] | None,
+) -> Iterator[Tensor]:
     for first in islice(pieces, 1):
         check_latents("latents", first)
         scale, shape, dtype = refinement.scale, first.shape, first.dtype
-        start = LatentStream(latent.float() * scale for latent in _singly(first, pieces))
+        form, device = _form(first), first.device
+        start = LatentStream(latent.float() * scale for latent in _singly(pieces, form, first))
         del first
-        for latent in _flow(refinement, start, shape, callback):
+        kept = None
+        if keep is not None and source is not None:
+            clean = LatentStream(latent.float() * scale for latent in _singly(source, form, what="source's latents"))
+            kept = Kept(start, clean, _masks(keep, shape, device))
+        for latent in _flow(refinement, start, shape, callback, kept):
             yield (latent / scale).to(dtype)
 
 
-def _flow(refinement: Refinement, start: LatentStream, shape: torch.Size, callback: Callback | None) -> LatentStream:
+def _masks(keep: Tensor | Iterable[Tensor], shape: torch.Size, device: torch.device) -> Tensor | LatentStream:
+    """One mask for all latents, or masks one by one."""
+    if isinstance(keep, Tensor):
+        check_mask(keep[:, :, :1], shape)
+        if keep.shape[2] == 1:
+            return keep.to(device).float()
+        keep = [keep]
+    return LatentStream(_single_masks(keep, shape, device))
+
+
+def _single_masks(keep: Iterable[Tensor], shape: torch.Size, device: torch.device) -> Iterator[Tensor]:
+    for masks in keep:
+        for mask in masks.split(1, dim=2):
+            check_mask(mask, shape)
+            yield mask.to(device).float()
+
+
+def _flow(
+    refinement: Refinement, start: LatentStream, shape: torch.Size, callback: Callback | None, kept: Kept | None
+) -> LatentStream:
     """The flow's end as a stream; nothing has been read yet."""
-    for step, stream in refinement.steps(start, shape):
+    for step, stream in refinement.steps(start, shape, kept):
         if callback is not None:
             stream.watch(partial(_tell, callback, step + 1, refinement))
     return stream
@@ -85,20 +122,22 @@ def _tell(callback: Callback, done: int, refinement: Refinement, latent: Tensor)
     callback(done, refinement.num_steps, latent / refinement.scale)
 
 
-def _singly(first: Tensor, others: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Latents one by one, ``[B, 16, 1, h, w]``.
+def _singly(
+    pieces: Iterator[Tensor], expected: str, first: Tensor | None = None, what: str = "latents"
+) -> Iterator[Tensor]:
+    """Latents one by one, ``[B, 16, 1, h, w]``, those of ``first`` before all others.
 
     Raises:
-        ValueError: some that differ from the first ones in more than their number.
+        ValueError: some that differ from the expected form in more than their number.
     """
-    expected = _form(first)
-    yield from first.split(1, dim=2)
+    if first is not None:
+        yield from first.split(1, dim=2)
     del first
-    for latents in others:
-        check_latents("latents", latents)
+    for latents in pieces:
+        check_latents(what, latents)
         if (form := _form(latents)) != expected:
             raise ValueError(
-                f"latents come as {form}, those before came as {expected}; expected one video: equal batch, size, "
+                f"{what} come as {form}, those before came as {expected}; expected one video: equal batch, size, "
                 "dtype and device."
             )
         yield from latents.split(1, dim=2)

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from ..loading.text import check_prompt, encode_prompts, stage2_prompt
-from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents
+from ..method.degradation import STAGE2_LATENT_SCALE, degrade_latents, undegrade_latents
 from ..method.stage1 import sample_stage1
 from ..method.stage2 import refine_latents
 from ..method.stream import refine_stream
 from ..method.windows import TimeWindows, frames_at_once
 from ..tensors.noise import standard_normal
-from ..tensors.sizes import SPATIAL_FACTOR
+from ..tensors.sizes import SPATIAL_FACTOR, video_frames
 from ..vae.codec import decode_latents, decode_stream, encode_video
 from ..video.color_match import match_colors
 from ..video.resize import resize_video
+from .keeping import keep_mask
 from .record import Record
 from .seeds import Purpose, generator_for
 from .settings import Stage1Settings, Stage2Settings
@@ -184,17 +185,28 @@ def degrade(models: Models, latents: Tensor, settings: Stage2Settings, seeds: Se
     return degrade_latents(latents, settings.noise_step, generator=generators, latent_scale=stage2_scale(models))
 
 
+def undegrade(models: Models, record: Record) -> Tensor:
+    """The encoded latents of a record of degraded ones: their noise can be drawn again."""
+    noise = standard_normal(record.latents.shape, _generators([record.stage2.seed], "degradation"))
+    step = record.noise_step or 0
+    return undegrade_latents(record.latents, step, noise=noise, latent_scale=stage2_scale(models))
+
+
 def refine(
     models: Models,
     latents: Tensor,
     prompt_embeds: Tensor,
     settings: Stage2Settings,
     progress: Progress = no_progress,
+    *,
+    keep: Tensor | None = None,
+    source: Tensor | None = None,
 ) -> Tensor:
     """Stage II: degraded latents ``[B, 16, T, h, w]`` -> refined ones, on the CPU.
 
     Args:
         prompt_embeds: ``[B, 226, D]`` of the prompts with the motion prefix.
+        keep, source: a mask of what is kept, and the latents before they were degraded; both or neither.
     """
     windows = settings.windows_in_time
     how: dict[str, Any] = {
@@ -210,10 +222,21 @@ def refine(
     with models.use("stage2") as transformer:
         if windows is None:
             start, steps = latents.to(transformer.device), _steps(progress, "Stage II")
-            return refine_latents(transformer, start, prompt_embeds, **how, callback=steps).cpu()
+            return refine_latents(
+                transformer, start, prompt_embeds, **how, callback=steps, keep=keep, source=source
+            ).cpu()
         # The device has the latents of one window alone, and progress is told latent by latent.
         done = _calls(progress, "Stage II", settings.num_steps * latents.shape[2])
-        stream = refine_stream(transformer, [latents.cpu()], prompt_embeds, **how, time_windows=windows, callback=done)
+        stream = refine_stream(
+            transformer,
+            [latents.cpu()],
+            prompt_embeds,
+            **how,
+            time_windows=windows,
+            callback=done,
+            keep=keep,
+            source=None if source is None else [source.cpu()],
+        )
         return torch.cat(list(stream), dim=2)
 
 
@@ -298,11 +321,13 @@ def refine_record(
         on_degraded: called with Stage II's start before the flow begins.
 
     Raises:
-        ValueError: degraded latents of another noise step or size than asked for; refined latents.
+        ValueError: degraded latents of another noise step or size than asked for; refined latents; a mask that cannot
+            be read.
     """
     stage2.check()
     if record.content == "refined":
         raise ValueError("These latents have been refined already. Give a preview, or decode them.")
+    keep = keep_mask(stage2, video_frames(record.latents.shape[2]))
     if record.content == "degraded":
         check_degraded(record, stage2, allow_other_noise_step)
         start = record
@@ -310,7 +335,8 @@ def refine_record(
         start = degrade_preview(models, record, stage2, progress, video)
     if on_degraded is not None:
         on_degraded(start)
-    latents = refine(models, start.latents, start.stage2_embeds, stage2, progress)
+    source = None if keep is None else undegrade(models, start)
+    latents = refine(models, start.latents, start.stage2_embeds, stage2, progress, keep=keep, source=source)
     return start.as_refined(latents, stage2, models.describe())
 
 

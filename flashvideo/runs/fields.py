@@ -34,6 +34,7 @@ class Setting:
         choices: the words that run, if not all.
         words: the same in words, where they cannot be listed.
         read: raises ValueError for a value that cannot run, where that takes more than the above.
+        given: what a value becomes that is given on the command line, where it is not kept as it is; raises ValueError.
         reason: why the range is what it is, for messages.
         step: of the editor's widget.
         offered: least and greatest number of the editor's widget, where they are closer than the bounds.
@@ -55,6 +56,7 @@ class Setting:
     choices: tuple[str, ...] = ()
     words: str = ""
     read: Callable[[Any], None] | None = None
+    given: Callable[[Any], Any] | None = None
     reason: str = ""
     step: float | None = None
     offered: tuple[float, float] | None = None

@@ -14,6 +14,7 @@ from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
 from ..video.files import DEFAULT_FPS, MAX_FPS
 from ..video.resize import RESIZE_MODES
 from .fields import check_fields, from_dict, setting
+from .keeping import NOTHING_KEPT, identified
 from .sizes import MAX_SIDE, SIZES
 from .sizes import parse_size as parse_size
 from .sizes import size_name as size_name
@@ -116,6 +117,7 @@ class Stage2Settings:
         time_windows: see :func:`~flashvideo.runs.time_windows.time_windows`.
         match_colors: keep the preview's colours at this coarseness, in its pixels (:func:`~flashvideo.match_colors`);
             0, as the authors do, leaves them to Stage II.
+        keep: file of a mask, see :mod:`flashvideo.runs.keeping`.
         seed: of the posterior and the degradation.
     """
 
@@ -213,6 +215,14 @@ class Stage2Settings:
         low=1,
         high=1024,
         step=1,
+    )
+    keep: str = setting(
+        NOTHING_KEPT,
+        "A picture or video, white where the preview is kept as it is, enlarged: faces, text. Grey keeps a part.",
+        option="keep",
+        words="a file",
+        of_models=False,
+        given=identified,
     )
     seed: int = setting(0, "Of the posterior and the degradation.", low=0, high=MAX_SEED, of_models=False)
 

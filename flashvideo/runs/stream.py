@@ -14,14 +14,14 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import count, tee
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..method.checks import check_prompt_embeds
-from ..method.degradation import degrade_latents
+from ..method.degradation import degrade_latents, undegrade_latents
 from ..method.stream import refine_stream
 from ..method.windows import TimeWindows
 from ..models.estimate import sampling_bytes
@@ -33,6 +33,7 @@ from ..vae.tiling import memory
 from ..video.color_match import match_colors
 from ..video.resize import resize_video
 from .chain import Models, Progress, no_progress, sequential_guidance, stage2_scale
+from .keeping import endless_masks, identified
 from .seeds import Purpose, frame_noise
 from .settings import Stage2Settings
 
@@ -79,9 +80,11 @@ def refine_frames(
         ``[1, 3, f, H, W]`` fp32 on the CPU, in 0..1: as many frames as came. Closing the stream frees everything.
 
     Raises:
-        ValueError: settings that cannot run, at once; frames that are none, or change their size, as they come.
+        ValueError: settings that cannot run, or a mask that is missing, at once; frames that are none, or change their
+            size, as they come.
     """
     settings.check()
+    identified(settings.keep)
     stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, limits)
     return stream.run(frames)
 
@@ -180,6 +183,7 @@ class _Stream:
         settings, steps = self.settings, count(1)
         size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
         in_all = settings.num_steps * (self._latents or 0)
+        latents, kept = self._kept(latents)
 
         def told(_done: int, _total: int, _latent: Tensor) -> None:
             self.progress("Stage II", next(steps), in_all)
@@ -198,7 +202,24 @@ class _Stream:
             sequential_guidance=self._sequential((1, LATENT_CHANNELS, 1, *size)),
             time_windows=self._windows,
             callback=told,
+            **kept,
         )
+
+    def _kept(self, latents: Iterable[Tensor]) -> tuple[Iterable[Tensor], dict[str, Any]]:
+        """The latents, and what else refining takes to keep a part of their source."""
+        masks = endless_masks(self.settings)
+        if masks is None:
+            return latents, {}
+        latents, degraded, each = tee(latents, 3)
+        source = map(self._undegraded, degraded, count(self.first_latent))
+        if not isinstance(masks, Tensor):
+            masks = (mask for _latent, mask in zip(each, masks, strict=False))
+        return latents, {"keep": masks, "source": source}
+
+    def _undegraded(self, latent: Tensor, index: int) -> Tensor:
+        noise = self._noise("degradation", index, latent)
+        scale = stage2_scale(self.models)
+        return undegrade_latents(latent, self.settings.noise_step, noise=noise, latent_scale=scale)
 
     def _colored(self, frames: Tensor, source: _Padded) -> Tensor:
         if not self.settings.match_colors:

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from flashvideo.loading.lora import save_lora
+from flashvideo.video.files import write_image
 from tests.conftest import TINY
 from tests.unit.cli.watching import FILES, PROMPT
 
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copies of the models, each under another name and all in a folder, a LoRA and a file of prompts."""
+    """Copies of the models, each under another name and all in a folder, a LoRA, a mask and a file of prompts."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "models").mkdir()
     for name in FILES.values():
@@ -24,5 +25,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pair = torch.randn(4, 128, generator=generator), torch.randn(128, 4, generator=generator)
     save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors")
     (folder / "prompts.txt").write_text(PROMPT)
+    write_image(folder / "mask.png", torch.ones(3, 16, 16).triu())
     (folder / "names.txt").write_text("its name")
     return folder

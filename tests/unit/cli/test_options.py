@@ -90,6 +90,7 @@ STAGE2 = [
     of_stage2("--posterior-mean", DEGRADED, sample_posterior=False),
     of_stage2("--time-windows=1,0", time_windows="1,0"),
     of_stage2("--match-colors=1", VIDEO, match_colors=1.0),
+    of_stage2("--keep={files}/mask.png", keep=ANY),
 ]
 FILE = [
     Case("--output={out}/other.mp4", {"stems": {"other"}}),

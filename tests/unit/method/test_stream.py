@@ -73,7 +73,7 @@ def test_defaults_are_those_of_the_whole():
     fields = {field.name: field.default for field in dataclasses.fields(Refinement)}
     settings = {name: value for name, value in fields.items() if value is not dataclasses.MISSING}
     assert settings == {name: whole[name].default for name in settings}
-    assert set(whole) - set(fields) == {"latents", "callback"}
+    assert set(whole) - set(fields) == {"latents", "callback", "keep", "source"}
 
 
 @pytest.fixture

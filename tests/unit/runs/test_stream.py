@@ -13,9 +13,11 @@ from torch import Tensor
 
 from flashvideo import decode_latents, degrade_latents, encode_video, match_colors, refine_latents
 from flashvideo.method.degradation import STAGE2_LATENT_SCALE
+from flashvideo.runs.keeping import identified, keep_mask
 from flashvideo.runs.seeds import frame_noise
 from flashvideo.runs.settings import Stage2Settings
 from flashvideo.runs.stream import padded_frames, refine_frames
+from flashvideo.video.files import write_video
 from flashvideo.video.resize import resize_video
 from tests.live_bytes import live_bytes
 
@@ -75,7 +77,7 @@ def at_once(models: Models, video: Tensor, text: Tensor, settings: Stage2Setting
         for purpose in ("posterior", "degradation")
     )
     large = resize_video(padded, settings.height, settings.width, mode=settings.resize)
-    vae = models.parts["vae"]
+    vae, keep = models.parts["vae"], keep_mask(settings, padded.shape[2])
     latents = encode_video(vae, large, sample=settings.sample_posterior, noise=posterior)
     start = degrade_latents(latents, settings.noise_step, noise=degradation, latent_scale=STAGE2_LATENT_SCALE)
     refined = refine_latents(
@@ -88,6 +90,8 @@ def at_once(models: Models, video: Tensor, text: Tensor, settings: Stage2Setting
         guidance_scale=settings.guidance_scale,
         solver=settings.solver,
         time_windows=settings.windows_in_time,
+        keep=keep,
+        source=None if keep is None else latents,
     )
     decoded = decode_latents(vae, refined)
     if settings.match_colors:
@@ -124,6 +128,22 @@ def test_with_other_settings(models, text, changes):
     video = moving(21)
     expected = at_once(models, video, text, settings)
     torch.testing.assert_close(streamed(models, video, text, settings), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("frames", [1, 9])
+def test_what_a_mask_keeps(models, text, tmp_path, frames):
+    mask = torch.zeros(3, frames, 32, 48)
+    mask[:, :, :, :24] = 1
+    mask[:, 5:9] = 1
+    path = write_video(tmp_path / "mask.mp4", mask, 8)
+    settings = Stage2Settings(**{**SETTINGS.to_dict(), "keep": identified(str(path))})
+    video = moving(14)
+    result = streamed(models, video, text, settings)
+    torch.testing.assert_close(result, at_once(models, video, text, settings), atol=1e-4, rtol=0)
+    assert not torch.allclose(result, at_once(models, video, text, SETTINGS), atol=1e-2)
+    path.unlink()
+    with pytest.raises(ValueError, match="There is no mask"):
+        refine_frames(models, [video], text, settings)
 
 
 @pytest.mark.parametrize("frames", range(1, 20))
