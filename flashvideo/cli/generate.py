@@ -37,6 +37,7 @@ from ..runs.settings import Stage1Settings, Stage2Settings
 from ..tensors.sizes import SPATIAL_FACTOR, video_frames
 from ..video.files import check_fps, check_output
 from ..video.resize import resize_words, stretching
+from . import refine
 from .options import (
     Size,
     add_model_options,
@@ -84,9 +85,15 @@ def add_commands(commands: Any) -> None:
     add_model_options(parser)
     parser.set_defaults(run=run_generate, folder_settings=parser)
 
-    parser = commands.add_parser("refine", help="Stage II of a saved preview")
-    parser.add_argument("preview", type=Path, help="a .preview.safetensors, or a .degraded.safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="the video")
+    parser = commands.add_parser("refine", help="Stage II of a saved preview, or of any video")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        type=Path,
+        help="a .preview.safetensors or a .degraded.safetensors; a video; several, or a folder of them",
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, help="the video; of several, their folder")
+    refine.add_options(parser)
     parser.add_argument(
         "--allow-other-noise-step",
         action="store_true",
@@ -255,16 +262,24 @@ def _say_written(what: str, path: Path) -> None:
 
 
 def run_refine(options: argparse.Namespace) -> None:
-    record = load_record(options.preview)
+    if len(options.source) == 1 and refine.is_preview(options.source[0]):
+        refine.check_no_video_options(options)
+        _refine_preview(options, options.source[0])
+    else:
+        refine.run(options)
+
+
+def _refine_preview(options: argparse.Namespace, preview: Path) -> None:
+    record = load_record(preview)
     shape = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
     stage2 = stage2_settings(options, record.stage2, shape)
     if record.content == "refined":
-        raise ValueError(f"{options.preview} is refined already: `flashvideo decode` makes a video of it.")
+        raise ValueError(f"{preview} is refined already: `flashvideo decode` makes a video of it.")
     if record.content == "degraded":
         if options.joint:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
         chain.check_degraded(record, stage2, options.allow_other_noise_step)
-        chain.check_colors(record, stage2, str(options.preview))
+        chain.check_colors(record, stage2, str(preview))
     outputs, wanted = Outputs(expanded(options.output)), _wanted(options)
     job = Job(record.prompt, record.stage1, stage2, outputs)
     load = Load.of_refining(record, stage2)
@@ -273,7 +288,7 @@ def run_refine(options: argparse.Namespace) -> None:
     with alone_with(outputs.video), Bars() as bars:
         begun = not options.overwrite and is_begun([job], wanted, preview=False)
         store = model_store(options, ("stage2", "vae"))
-        store.check_text_width(record.stage2_embeds.shape[-1], str(options.preview))
+        store.check_text_width(record.stage2_embeds.shape[-1], str(preview))
         _make_fit(options, store, load)
         if record.content == "preview":
             _tell_resize(shape, stage2)

@@ -20,7 +20,7 @@ from ..loading.model_store import ModelStore, find_models, models_folder
 from ..method.checks import shortened
 from ..runs.fields import Setting, settings_of
 from ..runs.settings import Stage1Settings, Stage2Settings, VideoSettings
-from ..runs.sizes import ANY_SIZE, FIXED_SIZES, parse_size, size_name, target_size
+from ..runs.sizes import ANY_SIZE, FIXED_SIZES, SIZES, parse_size, size_name, target_size
 
 SETTINGS_FILE = "settings.json"  # in a models folder
 _MAX_SETTINGS = 1 << 20  # bytes
@@ -190,6 +190,29 @@ def stage1_settings(options: argparse.Namespace) -> Stage1Settings:
 def stage2_settings(options: argparse.Namespace, base: Stage2Settings, shape: Size | None = None) -> Stage2Settings:
     """``base`` with the options that were given; ``shape`` is (height, width) of the preview."""
     return _STAGE2.settings(options, base, shape)
+
+
+def settings_of_folder(models: str | None, base: Stage2Settings, shape: Size) -> Stage2Settings:
+    """``base`` with what the ``settings.json`` of a models folder says, at 1080p if it says nothing of sizes.
+
+    Args:
+        models: as ``--models`` names the folder.
+        shape: (height, width) of what is enlarged.
+
+    Raises:
+        ValueError: a ``settings.json`` that cannot be read.
+    """
+    file = None if models is None else models_folder(models) / SETTINGS_FILE
+    table = _read_settings(file) if file is not None and file.is_file() else {}
+    values = argparse.Namespace(size=table.get("size", size_name(*SIZES["1080p"])))
+    for option in options_of(Stage2Settings):
+        if (
+            (name := option.name.replace("-", "_")) in table
+            and not option.is_size
+            and option.fields[0].kind is not bool
+        ):
+            setattr(values, name, option.fields[0].kind(table[name]))
+    return _STAGE2.settings(values, base, shape)
 
 
 def settings_table() -> str:

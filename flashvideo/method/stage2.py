@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, Literal
 
 import torch
@@ -17,7 +18,7 @@ from .guidance import GuidedTransformer, check_guidance
 from .keeping import Kept, check_keep
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
-from .windows import Latents, TimeWindows, evaluate_windows
+from .windows import Keeper, Latents, TimeWindows, evaluate_windows
 
 Velocity = Callable[[Any, Tensor], Any]  # (x, time) -> dx / dt; x is a tensor or a stream of latents
 Rounding = Literal["bf16"] | None
@@ -129,6 +130,7 @@ class Refinement:
     sequential_guidance: bool = False
     attention_windows: Any = None
     time_windows: TimeWindows | None = None
+    keepers: Callable[[int], Keeper] | None = None  # of each evaluation, by its number; with windows in time
 
     def __post_init__(self) -> None:
         check_noise_step(self.noise_step)
@@ -168,9 +170,14 @@ class Refinement:
             attention_windows=self.attention_windows,
         )
 
+        evaluations = count()
+
         def velocity(x: Any, t: Tensor) -> Any:
             predict = partial(guided, timestep=float(network_timestep(t)), guidance_scale=self.guidance_scale)
-            return predict(x) if self.time_windows is None else evaluate_windows(x, self.time_windows, predict)
+            if self.time_windows is None:
+                return predict(x)
+            keeper = self.keepers(next(evaluations)) if self.keepers is not None else None
+            return evaluate_windows(x, self.time_windows, predict, keeper)
 
         times = flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
         return flow_steps(get_solver(self.solver), velocity, x, times, kept)

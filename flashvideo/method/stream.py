@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from ..tensors.checks import check_latents
 from .keeping import Kept, check_mask
 from .stage1 import Callback
 from .stage2 import Refinement, get_solver
-from .windows import TRAINED_WINDOWS, LatentStream, TimeWindows
+from .windows import TRAINED_WINDOWS, Keeper, LatentStream, TimeWindows
 
 MAX_EVALUATIONS = 64  # each holds a window, and waits within the next one
 
@@ -28,6 +28,7 @@ def refine_stream(
     callback: Callback | None = None,
     keep: Tensor | Iterable[Tensor] | None = None,
     source: Iterable[Tensor] | None = None,
+    keepers: Callable[[int], Keeper] | None = None,
     **settings: Any,
 ) -> Iterator[Tensor]:
     """:func:`~flashvideo.refine_latents` with windows in time, of latents that come one after another.
@@ -43,6 +44,8 @@ def refine_stream(
             ``num_steps`` calls for each latent. What it raises ends the stream.
         keep: as there; ``[1, 1, 1, h, w]`` for all latents, or masks ``[1, 1, t, h, w]`` that come like the latents.
         source: as there, ``[B, 16, t, h, w]`` each; as many latents as are refined.
+        keepers: for each evaluation, by its number from 0 on, what keeps its predictions, or has kept them. All begin
+            at one latent, which then is the first of ``latents`` and of the result.
         settings: the keywords of :func:`~flashvideo.refine_latents`.
 
     Yields:
@@ -51,7 +54,8 @@ def refine_stream(
     Raises:
         ValueError: settings that do not fit, at once; latents that do not, as they come.
     """
-    refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, time_windows=time_windows, **settings)
+    settings |= {"time_windows": time_windows, "keepers": keepers}
+    refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, **settings)
     if refinement.time_windows is None:
         raise ValueError("time_windows is None; a stream has no end to wait for. Give TimeWindows(length, overlap).")
     check_evaluations(refinement.num_steps, refinement.solver)

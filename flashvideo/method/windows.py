@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from operator import add, mul
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -74,8 +74,51 @@ def frames_at_once(windows: TimeWindows | None, frames: int) -> int:
     return frames if windows is None else min(frames, windows.length)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What the evaluation of a window settled, and what the next one needs of it.
+
+    Attributes:
+        window: number in the video of the window's first latent.
+        first: likewise of the first one in ``latents``.
+        latents: joined predictions that no later window has a share in, ``[B, C, n, h, w]``; n may be 0.
+        waiting: those that one has, likewise.
+    """
+
+    window: int
+    first: int
+    latents: Tensor
+    waiting: Tensor
+
+    @property
+    def end(self) -> int:
+        """Number of the latent behind ``latents``."""
+        return self.first + self.latents.shape[2]
+
+
+class Keeper(Protocol):
+    """Keeps what windows settled, so that a later run need not evaluate them again.
+
+    Attributes:
+        begin: number in the video of the first latent that is read, and of which a prediction is made.
+    """
+
+    begin: int
+
+    def kept(self) -> Iterator[Settled]:
+        """What earlier runs settled: windows in order, all that end behind ``begin``."""
+        ...
+
+    def keep(self, settled: Settled) -> None:
+        """Keep what was settled now, before anything goes on."""
+        ...
+
+
 def join_windows(
-    latents: Iterable[Tensor], windows: TimeWindows, predict: Callable[[Tensor], Tensor]
+    latents: Iterable[Tensor],
+    windows: TimeWindows,
+    predict: Callable[[Tensor], Tensor],
+    keeper: Keeper | None = None,
 ) -> Iterator[Tensor]:
     """The joined prediction, latent by latent, each as soon as no later window has a share in it.
 
@@ -85,23 +128,44 @@ def join_windows(
         latents: ``[B, C, 1, h, w]`` each, in order; how many there are need not be known.
         predict: ``[B, C, T, h, w]`` -> the network's prediction, of the same shape; T is ``windows.length``, or less
             where there are no more latents at all.
+        keeper: what is there already, and what keeps the rest.
 
     Yields:
         ``[B, C, 1, h, w]``, as many as there are latents.
     """
     source = iter(latents)
-    window = deque(islice(source, windows.length), maxlen=windows.length)
+    window: deque[Tensor] = deque(maxlen=windows.length)
     waiting: list[Tensor] = []
-    fresh = len(window)
-    while fresh:
-        predicted = predict(torch.cat(tuple(window), dim=2)).split(1, dim=2)
-        waiting = [*_blend(waiting, predicted[: len(window) - fresh]), *predicted[len(window) - fresh :]]
-        del predicted
-        while len(waiting) > windows.blended:
-            yield waiting.pop(0)
+    place = settled = 0 if keeper is None else keeper.begin  # of the next latent that is read, and that is settled
+    last: Settled | None = None
+    for last in keeper.kept() if keeper is not None else ():
+        yield from last.latents[:, :, max(0, settled - last.first) :].split(1, dim=2)
+        settled = max(settled, last.end)
+    if last is None:
+        news = list(islice(source, windows.length))
+    else:
+        waiting = list(last.waiting.split(1, dim=2)) if last.waiting.shape[2] else []
+        deque(islice(source, last.window - place), maxlen=0)
+        window.extend(islice(source, windows.length))
+        place = last.window + len(window)
         news = list(islice(source, windows.length - windows.overlap))
+    while news:
         window.extend(news)
-        fresh = len(news)
+        place += len(news)
+        known = len(window) - len(news)
+        predicted = predict(torch.cat(tuple(window), dim=2)).split(1, dim=2)
+        waiting = [*_blend(waiting, predicted[:known]), *predicted[known:]]
+        ready = waiting[: max(0, len(waiting) - windows.blended)]
+        waiting = waiting[len(ready) :]
+        if keeper is not None:
+            nothing = predicted[0][:, :, :0]
+            done, left = (torch.cat((nothing, *part), dim=2) for part in (ready, waiting))
+            keeper.keep(Settled(place - len(window), settled, done, left))
+        settled += len(ready)
+        del predicted
+        while ready:
+            yield ready.pop(0)
+        news = list(islice(source, windows.length - windows.overlap))
     yield from waiting
 
 
@@ -158,8 +222,10 @@ class LatentStream:
         self._source = map(passed_on, self._source)
 
 
-def evaluate_windows(x: Latents, windows: TimeWindows, predict: Callable[[Tensor], Tensor]) -> Latents:
+def evaluate_windows(
+    x: Latents, windows: TimeWindows, predict: Callable[[Tensor], Tensor], keeper: Keeper | None = None
+) -> Latents:
     """The joined prediction of latents that are all there, ``[B, C, T, h, w]``, or of a stream; see `join_windows`."""
     if isinstance(x, LatentStream):
-        return LatentStream(join_windows(iter(x), windows, predict))
-    return torch.cat(tuple(join_windows(x.split(1, dim=2), windows, predict)), dim=2)
+        return LatentStream(join_windows(iter(x), windows, predict, keeper))
+    return torch.cat(tuple(join_windows(x.split(1, dim=2), windows, predict, keeper)), dim=2)

@@ -162,7 +162,7 @@ def load_record(path: str | Path) -> Record:
     if kind.name and not kind.advice:
         raise ValueError(
             f"{path} is {kind.name}, not latents of FlashVideo. Give a .preview.safetensors, which `flashvideo "
-            "generate` writes beside its video; ComfyUI's workflow refine-any-video takes other videos."
+            "generate` writes beside its video."
         )
     weights = open_weights(path)
     text = weights.metadata.get(_KEY)

@@ -14,7 +14,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import count, tee
+from itertools import count, islice, tee
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,13 +23,23 @@ from torch import Tensor
 
 from ..method.checks import check_prompt_embeds
 from ..method.degradation import degrade_latents, undegrade_latents
+from ..method.stage2 import get_solver
 from ..method.stream import refine_stream
 from ..method.windows import TimeWindows
 from ..models.estimate import sampling_bytes
 from ..tensors.checks import check_video
 from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames
 from ..vae.limits import Limits
-from ..vae.stream import decode_pieces, encode_pieces, posterior
+from ..vae.stream import (
+    DECODED_LATENTS,
+    ENCODED_FRAMES,
+    ENCODED_LATENTS,
+    decode_pieces,
+    decoder_reach,
+    encode_pieces,
+    encoder_reach,
+    posterior,
+)
 from ..vae.tiling import memory
 from ..video.color_match import match_colors
 from ..video.resize import resize_video
@@ -36,6 +47,7 @@ from .chain import Models, Progress, no_progress, sequential_guidance, stage2_sc
 from .keeping import endless_masks, identified
 from .seeds import Purpose, frame_noise
 from .settings import Stage2Settings
+from .store import LatentStore
 
 DRAWS = "frame"  # how records of streams call their draws; those of previews are of a whole clip
 _WHOLE = TimeWindows(length=1 << 40, overlap=0)  # one window that holds everything
@@ -86,7 +98,34 @@ def refine_frames(
     settings.check()
     identified(settings.keep)
     stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, limits)
-    return stream.run(frames)
+    return stream.run(lambda _start: iter(frames), lambda: 0)
+
+
+def go_on_refining(
+    models: Models,
+    frames: Callable[[int], Iterator[Tensor]],
+    prompt_embeds: Tensor,
+    settings: Stage2Settings,
+    store: Path,
+    done: Callable[[], int],
+    progress: Progress = no_progress,
+    *,
+    total: int | None = None,
+    first_latent: int = 0,
+    swap: bool = False,
+) -> Generator[Tensor, None, None]:
+    """As :func:`refine_frames`, keeping what is finished: after any end the same call goes on, to the same bytes.
+
+    Args:
+        frames: gives the frames from a number on, ``[1, 3, 1, h, w]`` each.
+        store: folder for what is kept, this stream's alone.
+        done: tells how many frames are safe by now, 0 or 8n + 1: the stream begins behind those that are safe when it
+            is made, and lets go what only they needed.
+    """
+    settings.check()
+    identified(settings.keep)
+    kept = LatentStore(store, settings.num_steps * get_solver(settings.solver).evaluations)
+    return _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, None, kept).run(frames, done)
 
 
 @dataclass(frozen=True)
@@ -99,20 +138,37 @@ class _Stream:
     first_latent: int
     swap: bool
     limits: Limits | None
+    store: LatentStore | None = None
 
-    def run(self, frames: Iterable[Tensor]) -> Generator[Tensor, None, None]:
-        counted = _Padded(frames, keep=bool(self.settings.match_colors))
+    def run(self, frames: Callable[[int], Iterator[Tensor]], safe: Callable[[], int]) -> Generator[Tensor, None, None]:
+        done = safe()
         with ExitStack() as stack:
             vae, using_vae = self._part("vae", stack)
             transformer = self._transformer(stack)
             limits = self.limits or self._limits(transformer)
+            reach = decoder_reach(vae)
+            decoding = _decoded_from(done, reach)
+            if self.store and not self.store.reaches(decoding.latent):
+                self.store.clear()
+            encoding = _encoded_from(self.store.started if self.store else 0, encoder_reach(vae))
+            begin = min(encoding.first, done) if self.settings.match_colors else encoding.first
+            source = frames(begin)
+            if isinstance(source, Generator):  # its thread or file is not left to the garbage collector
+                stack.enter_context(closing(source))
+            counted = _Padded(source, begin, keep=done if self.settings.match_colors else None)
+            large = map(self._at_size, islice(counted, encoding.first - begin, None))
             moments = stack.enter_context(
-                closing(encode_pieces(vae, map(self._at_size, counted), limits, using=using_vae))
+                closing(encode_pieces(vae, large, limits, first=encoding.chunk == 0, using=using_vae))
             )
-            refined = self._refined(transformer, self._degraded(moments))
-            decoded = stack.enter_context(closing(decode_pieces(vae, refined, limits, using=using_vae)))
-            done = 0
+            self._again("Encode again", moments, encoding.dropped)
+            refined = self._refined(transformer, self._degraded(moments, encoding.latent + encoding.dropped), decoding)
+            decoded = stack.enter_context(
+                closing(decode_pieces(vae, refined, limits, first=decoding.chunk == 0, using=using_vae))
+            )
+            self._again("Decode again", decoded, decoding.dropped)
             for part in decoded:
+                if self.store:
+                    self.store.drop_refined(_decoded_from(safe(), reach).latent)
                 part = self._colored(part, counted)
                 part = part[:, :, : max(0, counted.frames - done)] if counted.ended else part
                 done += part.shape[2]
@@ -166,22 +222,51 @@ class _Stream:
         shape = (1, LATENT_CHANNELS, 1, *latent.shape[3:])
         return frame_noise(self.settings.seed, purpose, index, shape)
 
-    def _degraded(self, moments: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Stage II's start, ``[1, 16, 1, h, w]`` fp32 on the CPU, latent by latent."""
-        indices = count(self.first_latent)
-        for chunk in moments:
-            for moment in chunk.split(1, dim=2):
-                index = next(indices)
-                drawn = self._noise("posterior", index, moment) if self.settings.sample_posterior else None
-                noise = self._noise("degradation", index, moment)
-                latent = posterior(moment, drawn).cpu()
-                yield degrade_latents(
-                    latent, self.settings.noise_step, noise=noise, latent_scale=stage2_scale(self.models)
-                )
+    def _again(self, what: str, pieces: Iterator[Tensor], dropped: int) -> None:
+        """Let go what is known already, frames or latents: coding begins earlier, to know its past."""
+        done = 0
+        for piece in islice(pieces, 0) if not dropped else pieces:
+            done += piece.shape[2]
+            self.progress(what, min(done, dropped), dropped)
+            if done >= dropped:
+                return
 
-    def _refined(self, transformer: Any, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        settings, steps = self.settings, count(1)
+    def _degraded(self, moments: Iterable[Tensor], number: int) -> Iterator[Tensor]:
+        """Stage II's start, ``[1, 16, 1, h, w]`` fp32 on the CPU, latent by latent, new ones from ``number`` on."""
+        yield from self.store.start() if self.store else ()
+        for chunk in moments:
+            new = [self._degrade(moment, number + place) for place, moment in enumerate(chunk.split(1, dim=2))]
+            if self.store:
+                self.store.keep_start(number, torch.cat(new, dim=2))
+            number += len(new)
+            yield from new
+
+    def _degrade(self, moment: Tensor, number: int) -> Tensor:
+        number += self.first_latent
+        drawn = self._noise("posterior", number, moment) if self.settings.sample_posterior else None
+        noise = self._noise("degradation", number, moment)
+        latent, scale = posterior(moment, drawn).cpu(), stage2_scale(self.models)
+        return degrade_latents(latent, self.settings.noise_step, noise=noise, latent_scale=scale)
+
+    def _refined(self, transformer: Any, latents: Iterable[Tensor], decoding: _Place) -> Iterator[Tensor]:
+        """Refined latents, ``[1, 16, 1, h, w]``, from the one on that is decoded first."""
+        if self.store is None:
+            yield from self._flow(transformer, latents)
+            return
+        store = self.store
+        store.drop_refined(decoding.latent)
+        there = store.refined if store.first_refined() <= decoding.latent else 0
+        yield from store.refined_from(decoding.latent) if there > decoding.latent else ()
+        for number, latent in enumerate(self._flow(transformer, latents), store.begin):
+            if number >= store.refined:
+                store.keep_refined(number, latent)
+            if number >= max(there, decoding.latent):
+                yield latent
+
+    def _flow(self, transformer: Any, latents: Iterable[Tensor]) -> Iterator[Tensor]:
+        settings = self.settings
         size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
+        steps = count(1 + settings.num_steps * (self.store.begin if self.store else 0))
         in_all = settings.num_steps * (self._latents or 0)
         latents, kept = self._kept(latents)
 
@@ -202,6 +287,7 @@ class _Stream:
             sequential_guidance=self._sequential((1, LATENT_CHANNELS, 1, *size)),
             time_windows=self._windows,
             callback=told,
+            keepers=self.store.keeper if self.store else None,
             **kept,
         )
 
@@ -211,9 +297,10 @@ class _Stream:
         if masks is None:
             return latents, {}
         latents, degraded, each = tee(latents, 3)
-        source = map(self._undegraded, degraded, count(self.first_latent))
+        begin = self.store.begin if self.store else 0
+        source = map(self._undegraded, degraded, count(self.first_latent + begin))
         if not isinstance(masks, Tensor):
-            masks = (mask for _latent, mask in zip(each, masks, strict=False))
+            masks = (mask for _latent, mask in zip(each, islice(masks, begin, None), strict=False))
         return latents, {"keep": masks, "source": source}
 
     def _undegraded(self, latent: Tensor, index: int) -> Tensor:
@@ -228,20 +315,59 @@ class _Stream:
         return match_colors(frames, small, self.settings.match_colors, resize=self.settings.resize)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where coding begins again, so that it knows all that it would have known.
+
+    Attributes:
+        chunk: that it begins with.
+        first: number of the first frame that is encoded.
+        latent: likewise of the first latent that is made of these, or is decoded.
+        dropped: what comes out before that is known already: latents of the encoder, frames of the decoder.
+    """
+
+    chunk: int
+    first: int
+    latent: int
+    dropped: int
+
+
+def _encoded_from(latents: int, reach: int) -> _Place:
+    """For the latents behind so many."""
+    chunk = max(0, (latents - 1) // ENCODED_LATENTS - reach)
+    latent = 1 + ENCODED_LATENTS * chunk if chunk else 0
+    return _Place(chunk, 1 + ENCODED_FRAMES * chunk if chunk else 0, latent, latents - latent)
+
+
+def _decoded_from(frames: int, reach: int) -> _Place:
+    """For the frames behind so many, which end a chunk.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if frames and frames % _PERIOD != 1:
+        raise ValueError(f"{frames} frames are done; expected 0, 9, 17 ... (8n + 1), the end of a chunk.")
+    chunk = max(0, frames // _PERIOD - reach)
+    latent = 1 + DECODED_LATENTS * chunk if chunk else 0
+    return _Place(chunk, 0, latent, frames - (_PERIOD * chunk + 1 if chunk else 0))
+
+
 class _Padded:
     """Frames one by one, ``[1, 3, 1, h, w]``, the last one repeated up to 8n + 1.
 
     Args:
-        keep: hold them for :meth:`take`.
+        source: the frames.
+        begin: number in the video of the first of them.
+        keep: hold them for :meth:`take` from this number on; None holds none.
 
     Attributes:
-        frames: that came so far.
+        frames: of the video that came so far, those before ``begin`` included.
         ended: whether all have come.
     """
 
-    def __init__(self, source: Iterable[Tensor], *, keep: bool) -> None:
-        self.frames, self.ended = 0, False
-        self._source, self._kept = source, deque[Tensor]() if keep else None
+    def __init__(self, source: Iterable[Tensor], begin: int, *, keep: int | None) -> None:
+        self.frames, self.ended = begin, False
+        self._source, self._keep, self._kept = source, keep, deque[Tensor]()
 
     def __iter__(self) -> Iterator[Tensor]:
         last = None
@@ -253,23 +379,25 @@ class _Padded:
                         f"frame {self.frames} has shape {list(frame.shape)}, those before it {list(last.shape)}; "
                         "expected frames of one size. Resize them first."
                     )
-                self.frames, last = self.frames + 1, frame
-                yield self._noted(frame)
+                last = frame
+                self._note(frame)
+                self.frames += 1
+                yield frame
         self.ended = True
-        if last is None:
+        if last is None and not self.frames:
             raise ValueError("there are no frames; expected at least one.")
         for _ in range(padded_frames(self.frames) - self.frames):
-            yield self._noted(last)
+            if last is not None:
+                self._kept.extend([last] if self._keep is not None else [])
+                yield last
 
     def take(self, number: int) -> Tensor:
         """The next frames of those that came, ``[1, 3, f, h, w]``; held no longer."""
-        assert self._kept is not None
         return torch.cat([self._kept.popleft() for _ in range(number)], dim=2)
 
-    def _noted(self, frame: Tensor) -> Tensor:
-        if self._kept is not None:
+    def _note(self, frame: Tensor) -> None:
+        if self._keep is not None and self.frames >= self._keep:
             self._kept.append(frame)
-        return frame
 
 
 class _Placed:

@@ -29,6 +29,7 @@ from .tiling.session import Counter, Session, computing, decode_job, place_offlo
 
 DECODED_LATENTS = 2  # of a chunk that is not the first
 ENCODED_FRAMES = plan.ENCODE_CHUNK
+ENCODED_LATENTS = ENCODED_FRAMES // TEMPORAL_FACTOR
 _CHUNKS = 4  # that a forecast looks at: memory does not grow after them
 
 Using = Callable[[], AbstractContextManager[Any]]  # inside, the VAE's weights are where it computes

@@ -48,8 +48,16 @@ _ENCODER_THREADS = 4  # x264's bytes depend on the number of threads, and its de
 DETERMINISTIC = "mbtree=0"  # x264's macroblock tree varies from run to run: 2 files in 14 runs at 256x480
 BT709 = 1  # BT.709's code in H.264's fields for primaries, transfer and matrix
 LIMITED_RANGE = 1
-_MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+MUXERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
+CONTAINER_TAGS = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+
+
+def muxing_options(suffix: str) -> dict[str, str]:
+    """FFmpeg's for a container, by its extension: the same bytes from run to run, all tags, the index in front."""
+    options = {"fflags": "+bitexact"}  # else Matroska files carry a random number
+    if suffix != ".mkv":
+        options["movflags"] = "+use_metadata_tags+faststart"
+    return options
 
 
 def check_fps(fps: float | Fraction, name: str = "fps") -> None:
@@ -168,10 +176,8 @@ class VideoWriter:
         import av
 
         suffix = self.path.suffix.lower()
-        options = {"fflags": "+bitexact"}  # else Matroska files carry a random number
-        if suffix != ".mkv":
-            options["movflags"] = "+use_metadata_tags+faststart"
-        self._container = av.open(str(self._partial), "w", format=_MUXERS[suffix], options=options)
+        options = muxing_options(suffix)
+        self._container = av.open(str(self._partial), "w", format=MUXERS[suffix], options=options)
         self._container.metadata.update(self.metadata)
         stream = self._container.add_stream(
             "libx264",
@@ -236,7 +242,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     """
     with open_video(path) as container:
         tags = {readable(key).lower(): readable(value) for key, value in container.metadata.items()}
-    return {key: value for key, value in tags.items() if key not in _CONTAINER_TAGS}
+    return {key: value for key, value in tags.items() if key not in CONTAINER_TAGS}
 
 
 def read_video(
@@ -348,10 +354,10 @@ def to_bytes(frame: Tensor, name: str) -> Tensor:
 
 def _check_metadata(metadata: Mapping[str, str]) -> None:
     for key, value in metadata.items():
-        if not isinstance(value, str) or not key or key != key.lower() or key in _CONTAINER_TAGS:
+        if not isinstance(value, str) or not key or key != key.lower() or key in CONTAINER_TAGS:
             raise ValueError(
                 f"metadata {key!r}: {value!r}; expected strings under lower-case keys other than "
-                f"{', '.join(sorted(_CONTAINER_TAGS))}. Encode other values as JSON."
+                f"{', '.join(sorted(CONTAINER_TAGS))}. Encode other values as JSON."
             )
 
 

@@ -26,5 +26,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_lora({"layers.0.attn_out": pair}, folder / "lora.safetensors")
     (folder / "prompts.txt").write_text(PROMPT)
     write_image(folder / "mask.png", torch.ones(3, 16, 16).triu())
+    (folder / "other-prompts.txt").write_text("it snows")
     (folder / "names.txt").write_text("its name")
     return folder

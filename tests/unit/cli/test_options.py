@@ -52,7 +52,7 @@ class Case:
         beside: further options, given in both runs.
         left_out: options that neither run has.
         exists: the video lies there already.
-        source: which file is refined.
+        source: which file is refined; ``video`` is the finished one.
         loads: the runs go on when the models have been found.
     """
 
@@ -76,6 +76,10 @@ def of_stage1(given: str, **fields: Any) -> Case:
 
 def of_stage2(given: str, results: Iterable[str] = REFINED, **fields: Any) -> Case:
     return Case(given, {f"record.stage2.{name}": value for name, value in fields.items()}, results)
+
+
+def of_video(given: str, told: dict[str, Any]) -> Case:
+    return Case(given, told, {"mp4"}, left_out=KEEP, source="video", beside=("--size=32x32", "--steps=1", "--cfg=1"))
 
 
 STAGE2 = [
@@ -167,6 +171,9 @@ CASES = {
             left_out=("--joint",),
             source="degraded",
         ),
+        of_video("--prompt=snow falls", {"record.prompt": "snow falls"}),
+        of_video("--prompts={files}/other-prompts.txt", {"record.prompt": "it snows"}),
+        of_video("--cuts=3", {"record.cuts": [3]}),
         *FILE,
         *KEPT,
         *of_models({"stage2", "vae"}, loads=False),
@@ -196,6 +203,8 @@ def seen(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
         """What the command works on."""
         if command == "generate":
             return [] if MANY in (*case.beside, *given) else [PROMPT]
+        if case.source == "video":
+            return [str(made / "out.mp4")]
         return [str(made / f"out.{'refined' if command == 'decode' else case.source}.safetensors")]
 
     made = tmp_path_factory.mktemp("made")
