@@ -119,7 +119,7 @@ def test_interrupted_anywhere_the_bytes_are_the_same(models, text, video, whole,
             break
         except StoppedError:
             stops += 1
-    assert stops > 2
+    assert stops > 1
     assert torch.equal(torch.cat(attempts.frames, dim=2), whole[0])
     assert models.parts["stage2"].evaluations == whole[1]  # a window's step is kept before anything goes on
 
