@@ -187,8 +187,8 @@ def plan_stretches(job: VideoJob, progress: Progress = no_progress, *, overwrite
         )
     if len(stretches) > 1 and isinstance(endless_masks(job.settings), Iterator):
         raise ValueError(
-            f"the mask {job.settings.keep.rpartition('#')[0]} moves, and the video has {len(stretches)} stretches, each "
-            "of which begins anew. Give a picture as the mask, or --cuts off."
+            f"the mask {job.settings.keep.rpartition('#')[0]} moves, and the video has {len(stretches)} stretches, "
+            "each of which begins anew. Give a picture as the mask, or --cuts off."
         )
     if kept is None:
         make_folder(job.folder)
