@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +183,7 @@ def _runner(options: argparse.Namespace, store: ModelStore, wanted: Wanted, bars
 def _load(stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> Load:
     refined = (stage2.height, stage2.width) if wanted.final else None
     load = Load(stage1.num_frames, (stage1.height, stage1.width), refined, encodes=wanted.final)
-    return replace(load, time_windows=stage2.windows_in_time)
+    return load.with_windows(stage2)
 
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:

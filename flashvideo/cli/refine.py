@@ -165,7 +165,8 @@ class _Refining:
         job.check(overwrite=options.overwrite)
         windows = settings.windows_in_time
         at_once = source.frames if windows is None else min(source.frames, video_frames(windows.length))
-        load = Load(padded_frames(at_once), None, (settings.height, settings.width), encodes=True, time_windows=windows)
+        load = Load(padded_frames(at_once), None, (settings.height, settings.width), encodes=True)
+        load = load.with_windows(settings)
         check_host_memory(load)
         size = source.frames * settings.height * settings.width // _PIXELS_A_BYTE
         check_room(job.output.parent, 2 * size, "the run")

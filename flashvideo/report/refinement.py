@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -175,19 +177,28 @@ def compare_methods(
     measured: dict[str, list[Measured]] = {method.name: [] for method in methods}
     pictures: list[Tensor] = []
     size = max(1, bench.settings.large_batch // scale**2)
-    for batch in bench.batches(bench.scenes(MIXED, clips), size, what):
-        drawn = [true_clips(scene, bench.settings, scale, frames) for scene in batch]
-        low = torch.stack([pair[1] for pair in drawn])
-        enlarged = {method.name: method.enlarge(low, batch) for method in methods}
-        for index, (scene, (true, small)) in enumerate(zip(batch, drawn, strict=True)):
-            ours = {name: videos[index] for name, videos in enlarged.items()}
-            for name, video in ours.items():
-                one = measure(video, true, scene, bench.settings.factor)
-                measured[name].append(replace(one, scores=scores_of(video, small)) if scored else one)
-            if len(pictures) < _SHOWN * (len(methods) + 2):
-                shown = (small, *ours.values(), true)
-                pictures += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for batch in bench.batches(bench.scenes(MIXED, clips), size, what):
+            drawn = [true_clips(scene, bench.settings, scale, frames) for scene in batch]
+            low = torch.stack([pair[1] for pair in drawn])
+            enlarged = {method.name: method.enlarge(low, batch) for method in methods}
+            for index, (scene, (true, small)) in enumerate(zip(batch, drawn, strict=True)):
+                ours = {name: videos[index] for name, videos in enlarged.items()}
+                measuring = {
+                    name: threads.submit(_measured, video, true, small, scene, bench.settings.factor, scored)
+                    for name, video in ours.items()
+                }
+                for name, one in measuring.items():
+                    measured[name].append(one.result())
+                if len(pictures) < _SHOWN * (len(methods) + 2):
+                    shown = (small, *ours.values(), true)
+                    pictures += [middle_frame(clip, true.shape[2], true.shape[3]) for clip in shown]
     return Comparison(measured, tuple(pictures))
+
+
+def _measured(video: Tensor, true: Tensor, low: Tensor, scene: Scene, factor: int, scored: bool) -> Measured:
+    one = measure(video, true, scene, factor)
+    return replace(one, scores=scores_of(video, low)) if scored else one
 
 
 def measure(video: Tensor, true: Tensor, scene: Scene, factor: int) -> Measured:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.outputs import check_writable, make_folder, write_text
-from . import ablations, cost, fidelity, judging, markdown, refinement, training
+from . import ablations, cost, fidelity, judging, markdown, refinement, training, windows
 from .bench import Bench
 from .floors import floors_of
 from .models import Extra
@@ -71,6 +71,9 @@ SECTIONS: dict[str, SectionPlan] = {
     ablations.NFE: SectionPlan(ablations.nfe_section, _REFINE, (*_SHORT, "nfe")),
     ablations.CFG: SectionPlan(ablations.cfg_section, _REFINE, (*_SHORT, "cfg")),
     ablations.NOISE_STEP: SectionPlan(ablations.noise_step_section, _REFINE, ("ablation_clips", "noise_steps")),
+    windows.TRAINED: SectionPlan(windows.trained_section, _REFINE, ("ablation_clips",)),
+    windows.WIDER: SectionPlan(windows.wider_section, _REFINE, ("ablation_clips",)),
+    windows.LARGER: SectionPlan(windows.larger_section, _REFINE, ("ablation_clips",)),
     training.TRAINING: SectionPlan(training.training_section, _REFINE, _SHORT, training.compared_in(training.TRAINING)),
     training.SIZES: SectionPlan(training.sizes_section, _REFINE, _SHORT, training.compared_in(training.SIZES)),
     training.ADAPTATION: SectionPlan(

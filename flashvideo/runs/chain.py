@@ -216,6 +216,7 @@ def refine(
         "guidance_scale": settings.guidance_scale,
         "solver": settings.solver,
         "rounding": settings.rounding,
+        "attention_windows": settings.attention_windows,
         "latent_scale": stage2_scale(models),
         "sequential_guidance": sequential_guidance(latents.shape, windows),
     }

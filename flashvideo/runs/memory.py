@@ -16,6 +16,7 @@ import torch
 
 from ..checkpoints.files import open_weights
 from ..method.windows import TimeWindows, frames_at_once
+from ..models.windows import AttentionWindows
 from ..tensors.sizes import SPATIAL_FACTOR, latent_frames, video_frames
 from ..vae.codec import estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
@@ -41,6 +42,7 @@ class Load:
         refined: of Stage II's video; ``None`` if there is no Stage II.
         encodes: whether the preview is encoded at Stage II's size.
         time_windows: that Stage II's evaluations run on.
+        attention_windows: that its attention is confined to.
     """
 
     frames: int
@@ -48,6 +50,7 @@ class Load:
     refined: Size | None = None
     encodes: bool = False
     time_windows: TimeWindows | None = None
+    attention_windows: AttentionWindows | None = None
 
     @classmethod
     def of_refining(cls, record: Record, stage2: Stage2Settings) -> Load:
@@ -56,7 +59,11 @@ class Load:
         of_preview = record.content == "preview"
         preview = (SPATIAL_FACTOR * size[0], SPATIAL_FACTOR * size[1]) if of_preview else None
         load = cls(video_frames(frames), preview, (stage2.height, stage2.width), encodes=of_preview)
-        return replace(load, time_windows=stage2.windows_in_time)
+        return load.with_windows(stage2)
+
+    def with_windows(self, stage2: Stage2Settings) -> Load:
+        """The same in Stage II's windows, in time and in space."""
+        return replace(self, time_windows=stage2.windows_in_time, attention_windows=stage2.attention_windows)
 
     @property
     def latent_frames(self) -> int:

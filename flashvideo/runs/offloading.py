@@ -20,6 +20,7 @@ from torch import nn
 from ..loading.model_store import ModelStore
 from ..loading.text import encoding_bytes
 from ..models.estimate import sampling_bytes
+from ..models.windows import AttentionWindows
 from ..tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR
 from ..vae.codec import Estimate, estimate_decode, estimate_encode
 from ..vae.limits import Limits, Size
@@ -167,14 +168,15 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
         if load.encodes:
             yield vae("encoding", load.refined, load.host_bytes)
         if "stage2" in parts:
-            work = _sampler(parts["stage2"], load.frames_at_once, load.refined)
+            work = _sampler(parts["stage2"], load.frames_at_once, load.refined, load.attention_windows)
             yield Step("stage2", "Stage II", work, work <= left, load.preview_bytes)
         yield vae("decoding", load.refined, load.preview_bytes + load.refined_bytes(streamed=True))
 
 
-def _sampler(part: Part, frames: int, size: Size) -> int:
+def _sampler(part: Part, frames: int, size: Size, windows: AttentionWindows | None = None) -> int:
     shape = (1, LATENT_CHANNELS, frames, *(side // SPATIAL_FACTOR for side in size))
-    return sampling_bytes(part.config, shape, part.itemsize, sequential=sequential_guidance(shape))
+    sequential = sequential_guidance(shape)
+    return sampling_bytes(part.config, shape, part.itemsize, sequential=sequential, windows=windows)
 
 
 def _shortage(step: Step, part: Part, free: int) -> str:

@@ -182,7 +182,7 @@ class FlashVideoPipeline(DiffusionPipeline):
             self._require("text_encoder", "tokenizer")
         refined = None if preview_only else (second.height, second.width)
         load = Load(first.num_frames, (first.height, first.width), refined, encodes=not preview_only)
-        load = replace(load, time_windows=second.windows_in_time)
+        load = load.with_windows(second)
         stages = ("stage1",) if preview_only else ("stage1", "stage2")
         self._make_fit(load, *stages, "vae", *(("text",) if prompt_embeds is None else ()))
         if prompt_embeds is None:

@@ -10,9 +10,11 @@ from ..method.stage1 import GUIDANCE_CURVES, stage1_guidance
 from ..method.stage2 import ROUNDINGS, SOLVERS
 from ..method.stream import check_evaluations
 from ..method.windows import TimeWindows
+from ..models.windows import AttentionWindows
 from ..tensors.sizes import SIZE_MULTIPLE, TEMPORAL_FACTOR, latent_frames
 from ..video.files import DEFAULT_FPS, MAX_FPS
 from ..video.resize import RESIZE_MODES
+from .attention import ATTENTION, AUTO, attention_windows, check_attention
 from .fields import check_fields, from_dict, setting
 from .keeping import NOTHING_KEPT, identified
 from .sizes import MAX_SIDE, SIZES
@@ -114,6 +116,7 @@ class Stage2Settings:
         motion: put in front of the prompt.
         resize: how the preview is brought to the target's shape: ``stretch`` (as trained), ``crop`` or ``pad``.
         sample_posterior: draw from the VAE's posterior, as the authors do; else take its mean.
+        attention: see :func:`~flashvideo.runs.attention.attention_windows`.
         time_windows: see :func:`~flashvideo.runs.time_windows.time_windows`.
         match_colors: keep the preview's colours at this coarseness, in its pixels (:func:`~flashvideo.match_colors`);
             0, as the authors do, leaves them to Stage II.
@@ -198,6 +201,14 @@ class Stage2Settings:
         option="posterior-mean",
         of_models=False,
     )
+    attention: str = setting(
+        AUTO,
+        "What attention sees: full, everything. auto: windows of the trained size, 1920x1072, where the video is "
+        "larger. windows: 960x544 and the whole frame in cells of 4x4 patches, faster at 1080p.",
+        option="attention",
+        words=ATTENTION,
+        read=check_attention,
+    )
     time_windows: str = setting(
         OFF,
         "Refine longer videos on overlapping stretches of so many latent frames, joined at every evaluation: the "
@@ -239,6 +250,11 @@ class Stage2Settings:
     def windows_in_time(self) -> TimeWindows | None:
         """The stretches that are evaluated; ``None``: everything at once."""
         return time_windows(self.time_windows)
+
+    @property
+    def attention_windows(self) -> AttentionWindows | None:
+        """What attention is confined to; ``None``: full attention."""
+        return attention_windows(self.attention, self.height, self.width)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

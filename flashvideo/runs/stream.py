@@ -196,7 +196,13 @@ class _Stream:
             return Limits(memory_budget=max(1, host // 8), host_budget=max(1, host * 3 // 8))
         size = self.settings.height // SPATIAL_FACTOR, self.settings.width // SPATIAL_FACTOR
         shape = (1, LATENT_CHANNELS, min(self._windows.length, self._latents or 1 << 20), *size)
-        work = sampling_bytes(transformer.config, shape, transformer.dtype.itemsize, sequential=self._sequential(shape))
+        work = sampling_bytes(
+            transformer.config,
+            shape,
+            transformer.dtype.itemsize,
+            sequential=self._sequential(shape),
+            windows=self.settings.attention_windows,
+        )
         if self.swap:
             work += sum(each.numel() * each.element_size() for each in transformer.parameters())
         left = max(1, (memory.free_on(device) - work) // 2)
@@ -283,6 +289,7 @@ class _Stream:
             guidance_scale=settings.guidance_scale,
             solver=settings.solver,
             rounding=settings.rounding,
+            attention_windows=settings.attention_windows,
             latent_scale=stage2_scale(self.models),
             sequential_guidance=self._sequential((1, LATENT_CHANNELS, 1, *size)),
             time_windows=self._windows,

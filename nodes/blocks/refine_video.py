@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...flashvideo.method.windows import TimeWindows
+from ...flashvideo.runs.attention import FULL
 from ...flashvideo.runs.settings import Stage2Settings
 from ...flashvideo.video.resize import resize_words
 from ..host.codec import VaeLimits, limit_inputs, require_vae
@@ -157,6 +158,7 @@ class RefineVideo(io.ComfyNode):
             solver=solver,
             resize=resize,
             sample_posterior=posterior == "sample",
+            attention=FULL,  # the MODEL knows its windows
             time_windows=f"{int(window)},{int(overlap)}",
             match_colors=match_colors,
             seed=int(seed),

@@ -8,13 +8,11 @@ from comfy_api.latest import io
 
 from ...flashvideo.method.checks import check_size
 from ...flashvideo.models.windows import AttentionWindows
+from ...flashvideo.runs.attention import QUARTER_FRAME, QUARTER_POOLED
 from ...flashvideo.tensors.sizes import SPATIAL_FACTOR
 from ..host.network import with_attention_windows
 from ..shared.widgets import STAGE2, setting_input
 from ..shared.wiring import require_any_stage
-
-_HEIGHT, _WIDTH = 544, 960  # a quarter of 1080p
-_POOLED = 4
 
 
 class AttentionWindowsNode(io.ComfyNode):
@@ -33,14 +31,16 @@ class AttentionWindowsNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="FlashVideo Load Stage II; Stage I can have windows too."),
                 setting_input(
                     STAGE2["width"],
-                    default=_WIDTH,
+                    default=QUARTER_FRAME[1],
                     tooltip="Of a window, in pixels, a multiple of 16. A quarter of the frame takes a quarter of "
                     "attention's work; a window that covers the frame changes nothing.",
                 ),
-                setting_input(STAGE2["height"], default=_HEIGHT, tooltip="Of a window, in pixels, a multiple of 16."),
+                setting_input(
+                    STAGE2["height"], default=QUARTER_FRAME[0], tooltip="Of a window, in pixels, a multiple of 16."
+                ),
                 io.Int.Input(
                     "pooled",
-                    default=_POOLED,
+                    default=QUARTER_POOLED,
                     min=0,
                     max=64,
                     tooltip="The whole frame is seen too, averaged over so many by so many patches (of 16 pixels): 4 "

@@ -92,6 +92,7 @@ STAGE2 = [
     of_stage2("--rounding=bf16", rounding="bf16"),
     of_stage2("--resize=crop", DEGRADED, resize="crop"),
     of_stage2("--posterior-mean", DEGRADED, sample_posterior=False),
+    of_stage2("--attention=32x32+1", attention="32x32+1"),
     of_stage2("--time-windows=1,0", time_windows="1,0"),
     of_stage2("--match-colors=1", VIDEO, match_colors=1.0),
     of_stage2("--keep={files}/mask.png", keep=ANY),

@@ -67,8 +67,9 @@ def with_code(report, name, code):
 
 def test_stale_numbers_are_marked_wherever_they_are_shown():
     report = read_all(FOLDERS)
-    for name, code in code_of_sections().items():
-        report = with_code(report, name, code)
+    codes = code_of_sections()
+    for name in report.sections:
+        report = with_code(report, name, codes[name])
     assert stale_sections(report) == ()
     assert "Stale" not in block(report) + summary(report)
     for name, title in (("fidelity", "Attributes right, held-out captions"), ("cost", "Two stages and one")):
