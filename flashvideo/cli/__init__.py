@@ -1,4 +1,4 @@
-"""``flashvideo generate | refine | decode | convert | inspect | train | report | score | compare``."""
+"""``flashvideo generate | refine | decode | calibrate | convert | inspect | train | report | score | compare``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from .. import __version__
 from ..checkpoints.outputs import advice
 from ..tensors.failures import is_too_large
-from . import checkpoints, compare, generate, report, score, train
+from . import calibrate, checkpoints, compare, generate, report, score, train
 from .options import parse_options
 from .progress import escape_what_cannot_be_shown
 
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="tell more of what happens")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     generate.add_commands(commands)
+    calibrate.add_commands(commands)
     checkpoints.add_commands(commands)
     train.add_commands(commands)
     report.add_commands(commands)

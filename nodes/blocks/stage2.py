@@ -51,6 +51,17 @@ class Stage2Refiner(io.ComfyNode):
                 ),
                 rounding_input(),
                 negative_input(),
+                io.Mask.Input(
+                    "keep",
+                    optional=True,
+                    tooltip="White stays as the source shows it, enlarged: faces, text. One mask for all frames, or "
+                    "one for each; of any size.",
+                ),
+                io.Latent.Input(
+                    "source",
+                    optional=True,
+                    tooltip="Beside keep: the latent that goes into FlashVideo Latent Degradation.",
+                ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The full-resolution latent, in VAE space.")],
         )
@@ -68,6 +79,8 @@ class Stage2Refiner(io.ComfyNode):
         noise_step: int = FROM_LATENT,
         rounding: str = "exact",
         negative: Any = None,
+        keep: Any = None,
+        source: Any = None,
     ) -> io.NodeOutput:
         refined = refined_latent(
             model,
@@ -80,6 +93,8 @@ class Stage2Refiner(io.ComfyNode):
             noise_step=noise_step,
             rounding=ROUNDINGS[rounding],
             negative=negative,
+            keep=keep,
+            source=source,
         )
         return io.NodeOutput(refined)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...flashvideo.method.degradation import STAGE2_LATENT_SCALE, degrade_latents
+from ...flashvideo.method.keeping import Kept, latent_mask
 from ...flashvideo.method.schedules import flow_times
 from ...flashvideo.method.stage2 import Rounding, Solver, flow_steps, get_solver, time_dtype
 from ..shared.live_picture import sampling_callback
@@ -48,8 +49,14 @@ def with_noise_step(model: Any, noise_step: int, rounding: Rounding = None) -> A
     return patched
 
 
-def flow_sampler(solver: Solver, rounding: Rounding = None) -> comfy.samplers.KSAMPLER:
-    """A solver of the library as a SAMPLER."""
+def flow_sampler(
+    solver: Solver, rounding: Rounding = None, mask: Tensor | None = None, source: Tensor | None = None
+) -> comfy.samplers.KSAMPLER:
+    """A solver of the library as a SAMPLER.
+
+    Args:
+        mask, source: what is kept, and the latent that it is kept of, in model space; both or neither.
+    """
 
     def sample(model: Any, x: Tensor, sigmas: Tensor, extra_args: Any, callback: Any, disable: Any) -> Tensor:
         def velocity(x: Tensor, time: Tensor) -> Tensor:
@@ -60,8 +67,10 @@ def flow_sampler(solver: Solver, rounding: Rounding = None) -> comfy.samplers.KS
             return (denoised - x) / (sigma or 1.0)
 
         times = (1 - sigmas.cpu()).to(time_dtype(rounding))
-        state = x
-        for step, state in flow_steps(solver, velocity, x, times):
+        state, kept = x, None
+        if mask is not None and source is not None:
+            kept = Kept(x, source.to(x), mask.to(x))
+        for step, state in flow_steps(solver, velocity, x, times, kept):
             sigma = sigmas[step]
             callback({"x": state, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": state})
         return state
@@ -108,12 +117,16 @@ def refined_latent(
     noise_step: int = FROM_LATENT,
     rounding: Rounding = None,
     negative: Any = None,
+    keep: Tensor | None = None,
+    source: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A degraded LATENT brought to full resolution by a Stage II MODEL.
 
     Args:
         noise_step: what the latent was degraded with; ``FROM_LATENT`` asks the latent.
         negative: None is all zeros, as the model was trained.
+        keep: MASK ``[F, H, W]`` of what is kept, of one frame or of all.
+        source: the LATENT before it was degraded, with ``keep`` alone.
 
     Raises:
         ValueError: sockets that do not fit, a noise step that is not known, numbers that are not finite.
@@ -125,9 +138,11 @@ def refined_latent(
     noise_step = latent_noise_step(latent, noise_step, model.get_model_object("model_sampling"))
     positive, negative = conditionings(model, positive, negative)
     patched = with_noise_step(model, noise_step, rounding)
-    sigmas, sampler = stage2_sigmas(steps, shift, rounding), flow_sampler(get_solver(solver), rounding)
-    scale, refined = model.model.latent_format.scale_factor, []
+    sigmas, scale, refined = stage2_sigmas(steps, shift, rounding), model.model.latent_format.scale_factor, []
+    mask, clean = kept_of(samples, keep, source)
     for k, sample in enumerate(samples.split(1)):  # one after another: full-resolution latents fill the memory
+        end = None if clean is None else clean[k : k + 1] * scale
+        sampler = flow_sampler(get_solver(solver), rounding, mask, end)
         guider = comfy.samplers.CFGGuider(patched)
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
@@ -138,6 +153,36 @@ def refined_latent(
         refined.append(result)
     kept = {key: value for key, value in latent.items() if key != NOISE_STEP_KEY}
     return {**kept, "samples": torch.cat(refined).to(comfy.model_management.intermediate_device())}
+
+
+def kept_of(samples: Tensor, keep: Tensor | None, source: dict[str, Any] | None) -> tuple[Tensor | None, Tensor | None]:
+    """The mask ``[1, 1, 1 or T, h, w]`` of what is kept, and the samples that it is kept of; None without.
+
+    Raises:
+        ValueError: one without the other, a source or a mask that does not fit the degraded samples.
+    """
+    if keep is None and source is None:
+        return None, None
+    if keep is None or source is None:
+        given, missing = ("keep", "source") if source is None else ("source", "keep")
+        raise ValueError(
+            f"{given} is connected without {missing}. Connect to keep a mask of what stays as it is, and to source the "
+            "latent that goes into Latent Degradation; or neither."
+        )
+    clean = require_latents(source)
+    require_undegraded(source)
+    if clean.shape != samples.shape:
+        raise ValueError(
+            f"source has shape {list(clean.shape)}, the degraded latent {list(samples.shape)}; expected the latent "
+            "that went into Latent Degradation."
+        )
+    mask = latent_mask(keep.float() if keep.ndim == 3 else keep.float()[None], *samples.shape[3:])
+    if mask.shape[2] not in (1, samples.shape[2]):
+        raise ValueError(
+            f"The mask has {len(keep)} frames, which are {mask.shape[2]} latent frames; the latent has "
+            f"{samples.shape[2]}. Give one mask for all frames, or one for each."
+        )
+    return mask, clean
 
 
 def latent_noise_step(latent: dict[str, Any], widget: int, sampling: Any) -> int:

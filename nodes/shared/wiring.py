@@ -148,7 +148,10 @@ def require_no_mask(latent: dict[str, Any], stage: str) -> None:
     if latent.get("noise_mask") is not None:
         hint = "Remove it."
         if stage == "stage2":
-            hint = "Remove it, or refine with SamplerCustomAdvanced and RandomNoise from the undegraded latent."
+            hint = (
+                "Remove it; a mask of what stays goes to keep of the refiner. Or refine with SamplerCustomAdvanced and "
+                "RandomNoise from the undegraded latent."
+            )
         raise ValueError(f"The latent has a noise mask, which this {STAGES[stage]} node does not follow. {hint}")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flashvideo import degrade_latents, load_stage2, refine_latents, sample_stage1
+from flashvideo import degrade_latents, latent_mask, load_stage2, refine_latents, sample_stage1
 from tests.comfy.conftest import Bench, saved, saved_keys
 from tests.comfy.golden_models import STAGE1, STAGE2, VAE
 from tests.conftest import TINY, assert_within
@@ -116,6 +116,63 @@ def test_stage2_follows_the_golden_run(bench: Bench, golden: Any, run: str) -> N
     assert_within(saved(refined) * scale, file.latents(f"{run}.final"), 2e-4)
     assert_within(saved(core) * scale, file.latents(f"{run}.final"), 2e-4)
     assert saved_keys(refined) == {}
+
+
+def test_a_mask_keeps_what_the_library_keeps(bench: Bench, golden: Any, latents: Any, tiny_stage2: Any) -> None:
+    context, given = golden("sampler_stage2")["context"], latents()
+    height, width = (8 * side for side in given.shape[3:])
+    model = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+    source = bench.latent(given)
+    black, white, half = (
+        bench.add("SolidMask", value=value, width=size, height=height)
+        for value, size in ((0.0, width), (1.0, width), (1.0, width // 2))
+    )
+    left = bench.add("MaskComposite", destination=black, source=half, x=0, y=0, operation="add")
+    degraded = bench.add("FlashVideoDegrade", latent=source, noise_step=500, seed=42)
+    sockets = {"model": model, "positive": bench.tensor("ProbeConditioning", context), "latent": degraded}
+    sockets |= {"cfg": 3.0, "steps": 3}
+    plain, nothing, everything, part = (
+        bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **more))
+        for more in ({}, *({"keep": mask, "source": source} for mask in (black, white, left)))
+    )
+    start = bench.save(degraded)
+    bench.run()
+    assert torch.equal(saved(nothing), saved(plain))
+    assert_within(saved(everything), given, 1e-5)
+    mask = torch.zeros(1, height, width)
+    mask[..., : width // 2] = 1
+    expected = refine_latents(
+        tiny_stage2,
+        saved(start),
+        context,
+        noise_step=500,
+        guidance_scale=3.0,
+        num_steps=3,
+        keep=latent_mask(mask, *given.shape[3:]),
+        source=given,
+    )
+    assert_within(saved(part), expected, 1e-4)
+    assert not torch.allclose(saved(part), saved(plain), atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": None}, "keep is connected without source"),
+        ({"keep": None}, "source is connected without keep"),
+        ({"source": "degraded"}, "degraded already"),
+    ],
+)
+def test_masks_that_do_not_fit(bench: Bench, golden: Any, latents: Any, change: dict[str, Any], said: str) -> None:
+    source = bench.latent(latents())
+    degraded = bench.add("FlashVideoDegrade", latent=source, noise_step=500, seed=42)
+    sockets = {"keep": bench.add("SolidMask", value=1.0, width=16, height=16), "source": source, **change}
+    sockets = {name: degraded if value == "degraded" else value for name, value in sockets.items()}
+    model = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+    positive = bench.tensor("ProbeConditioning", golden("sampler_stage2")["context"])
+    given = {name: value for name, value in sockets.items() if value is not None}
+    bench.save(bench.add("FlashVideoStage2Refiner", model=model, positive=positive, latent=degraded, **given))
+    assert said in bench.fails()
 
 
 def test_degradation_and_refiner_equal_core_from_the_same_seed(bench: Bench, golden: Any, latents: Any) -> None:

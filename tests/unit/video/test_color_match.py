@@ -58,6 +58,33 @@ def test_every_way_to_the_videos_shape(resize):
         assert (other - large).abs().mean() > 3 * (found - large).abs().mean(), "it does matter"
 
 
+@pytest.mark.parametrize("coarseness", [1, 2.5, 8, 1000])
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+def test_the_low_band_can_be_replaced_exactly(coarseness, resize):
+    video, small = clip(2, 64, 96, 2, 3), 0.9 * clip(2, 18, 20, 2, 4)
+    found = match_colors(video, small, coarseness, resize=resize, exact=True)
+    again = match_colors(found, small, coarseness, resize=resize, exact=True)
+    assert (found - again).abs().max() < 3e-4, "nothing is left to be replaced"
+    if resize == "stretch":
+        rows, columns = (max(1, round(side / coarseness)) for side in (18, 20))
+        low, wanted = (resize_video(each, rows, columns) for each in (found, small))
+        assert (low - wanted).abs().max() < 2e-4
+        weaker = resize_video(match_colors(video, small, coarseness), rows, columns)
+        assert coarseness == 1000 or (weaker - wanted).abs().max() > 5e-3, "which it is not without"
+
+
+def test_what_is_clipped_is_made_up_for():
+    video, small = torch.full((1, 3, 1, 64, 64), 0.05), torch.zeros(1, 3, 1, 8, 8)
+    video[..., ::2] = 1.0
+    small[..., :4] = 0.5
+    found = match_colors(video, small, exact=True)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    error = (resize_video(found, 8, 8) - small).abs().max()
+    assert error < 0.06
+    assert error < 0.5 * (resize_video(match_colors(video, small), 8, 8) - small).abs().max()
+
+
 def test_frames_are_matched_one_by_one():
     video, small = clip(6, 64, 96, 4, 6), clip(6, 16, 24, 4, 7)
     whole = match_colors(video, small, 2)
