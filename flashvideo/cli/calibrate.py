@@ -28,7 +28,7 @@ from ..scores.page import Entry, write_page
 from ..tensors.sizes import TEMPORAL_FACTOR, latent_frames, video_frames
 from ..video.files import open_video, write_image, write_video
 from ..video.reading import Pictures, as_video
-from .options import OptionGroup, add_model_options, model_store, parse_options
+from .options import OptionGroup, add_model_options, model_store, settings_of_folder
 from .progress import Bars, say
 
 NOISE_STEPS = (100, 200, 350, 500, 675)
@@ -159,20 +159,11 @@ def _of_video(options: argparse.Namespace, bars: Bars) -> tuple[_Stretch, ModelS
     check_text("the prompt", options.prompt)
     video, fps = _read(options.input, options.start, options.frames)
     shape = video.shape[3], video.shape[4]
-    settings = _STAGE2.settings(options, _usual(options.models, shape), shape)
+    settings = _STAGE2.settings(options, settings_of_folder(options.models, Stage2Settings(), shape), shape)
     frames = _fitting(options, video.shape[2])
     store = _store(options, settings, frames, shape, ("text", "stage2", "vae"))
     embeds = chain.embed_prompts(store, [stage2_prompt(options.prompt, settings.motion)])
     return _Stretch(video[:, :, :frames], fps, embeds, settings), store
-
-
-def _usual(models: str | None, shape: tuple[int, int]) -> Stage2Settings:
-    """Stage II's settings of a run that is given none: the program's, or the models' folder's."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--models", default=models)
-    _STAGE2.add_to(parser, Stage2Settings())
-    parser.set_defaults(folder_settings=parser)
-    return _STAGE2.settings(parse_options(parser, []), Stage2Settings(), shape)
 
 
 def _read(path: Path, start: float, frames: int) -> tuple[Tensor, float]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 
+from flashvideo.cli import refine
 from flashvideo.runs import refining
 from flashvideo.video import joining
 from flashvideo.video.files import VideoWriter, read_metadata, read_video
@@ -308,3 +309,12 @@ def test_bad_lists_are_refused(run, no_work, tmp_path, names, more, said):
 def test_an_empty_folder_is_refused(run, no_work, tmp_path):
     (tmp_path / "in").mkdir()
     assert "has no videos" in run("refine", tmp_path / "in", *FAST, PROMPT, "-o", tmp_path / "out", code=2).err
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "cells"),
+    [((48, 80), (192, 320), 2), ((96, 160), (192, 320), 4), ((192, 320), (192, 320), 8), ((32, 32), (1072, 1920), 1)],
+)
+def test_colours_are_kept_in_cells_of_a_latent(refined, source, target, cells):
+    assert refine._color_cells(source, target) == cells
+    assert json.loads(read_metadata(refined)["flashvideo"])["stage2"]["match_colors"] == 8
