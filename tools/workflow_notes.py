@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from flashvideo.loading.published import PUBLISHED
+from flashvideo.loading.published import PUBLISHED, PublishedFile
 
 _PAGES = "https://github.com/comfyui-flashvideo/ComfyUI-FlashVideo/blob/main"
 _STAGES, _TEXT = PUBLISHED["stage1"], PUBLISHED["text"]
+INTERPOLATOR = PublishedFile("film_net_fp16.safetensors", "Comfy-Org/frame_interpolation", "frame_interpolation")
 
 
 class Words(str):
@@ -31,6 +32,14 @@ STAGE2 = Words("5 · Stage II: full resolution", "5 · 第二阶段：完整分�
 SAVE = Words("6 · Save", "6 · 保存")
 SAVE_COMPARE = Words("6 · Save and compare", "6 · 保存与对比")
 YOUR_VIDEO = Words("3 · Your video", "3 · 您的视频")
+STAGE2_WINDOWS = Words("4 · Stage II in windows", "4 · 第二阶段（窗口）")
+REDUCED = Words("4 · Hide the damage", "4 · 隐去损伤")
+RESTORED = Words("5 · Stage II paints it anew", "5 · 第二阶段重新绘制")
+A_PART = Words("3 · Your video, a part first", "3 · 您的视频，先试一段")
+BETWEEN_FRAMES = Words("5 · To 24 frames a second", "5 · 到每秒 24 帧")
+STAGE2_SIXTH = Words("6 · Stage II, every frame", "6 · 第二阶段：每一帧")
+FRAMES_AND_SAVE = Words("6 · To 24 frames a second, and save", "6 · 到每秒 24 帧并保存")
+SAVE_SEVENTH = Words("7 · Save", "7 · 保存")
 STAGE2_OF_FOUR = Words("4 · Stage II", "4 · 第二阶段")
 SAVE_FIFTH = Words("5 · Save", "5 · 保存")
 PARTS1 = Words("3 · Stage I in parts", "3 · 第一阶段（分步）")
@@ -119,6 +128,11 @@ SAVE_NOTE = Words(
     "**Decode to Video** is lazy: Save Video writes the file chunk by chunk, so host memory stays small at any length.",
     "**解码为视频**是惰性的：Save Video 逐段写入文件，因此无论多长，内存占用都很小。",
 )
+SAVE_LAZY_NOTE = Words(
+    "**Run**: Save Video asks for one frame after another, and Refine Video makes them. The node shows how far it is, "
+    "and about how long it will take.",
+    "**运行**：Save Video 逐帧索取，精修视频逐帧生成。节点会显示进度和大约剩余的时间。",
+)
 COMPARE_NOTE = Words(
     f"{SAVE_NOTE}\n\n**Compare**: move the pointer over it to wipe between before and after. It holds all frames in "
     "memory; delete it for long or 4K videos.",
@@ -130,9 +144,79 @@ DESCRIBE_NOTE = Words(
     f"请用英文详细描述[您的视频]({_PAGES}/docs/refine.md)的内容。",
 )
 ANY_VIDEO_NOTE = Words(
-    "Any small video, of any length: 49 frames at 8 a second are what Stage II knows best. Its audio and frame rate "
-    "are kept. A drawn one is there for a first try.",
-    "任何长度的小视频：第二阶段最熟悉每秒 8 帧的 49 帧。音频与帧率会保留。已附带一个绘制的视频供首次尝试。",
+    "Any video, of any size and length. Its audio and frame rate are kept. A drawn one is there for a first try.",
+    "任何尺寸与长度的视频。音频与帧率会保留。已附带一个绘制的视频供首次尝试。",
+)
+REFINE_VIDEO_NOTE = Words(
+    "**Refine Video** works while Save Video writes: windows of 13 latents (49 frames) go through Stage II and are "
+    "joined at every step, so memory does not grow with length.\n\nNoise step: less keeps closer to the video, more "
+    "paints more anew. *crop* keeps the proportions, *x2* the shape.",
+    "**精修视频**在 Save Video 写入时工作：每 13 个 Latent 帧（49 帧）为一个窗口通过第二阶段，并在每一步拼合，"
+    "因此内存不随长度增长。\n\n噪声步：越小越接近原视频，越大重新绘制得越多。*crop* 保持比例，*x2* 保持形状。",
+)
+FOUR_K_NOTE = Words(
+    "**Attention Windows** confines attention to 960x544 pixels, with the whole frame in coarse: 6.6 times less work "
+    "at 4K than between all pixels.\n\n**Sizes.** The default window is a quarter of 1080p; for upright videos "
+    "exchange width and height. Best from 1080p: Stage II was trained to enlarge by 4, from 270p it would be 8.\n\n"
+    "**Cost.** About six times that of 1080p in the same windows.",
+    "**注意力窗口**把注意力限制在 960x544 像素内，并粗略看到整个画面：4K 下的计算量比所有像素之间少 6.6 倍。\n\n"
+    "**尺寸。** 默认窗口为 1080p 的四分之一；竖屏视频请交换宽与高。最好从 1080p 开始：第二阶段的训练是放大 4 倍，"
+    "从 270p 开始则是 8 倍。\n\n**开销。** 约为同样窗口下 1080p 的六倍。",
+)
+FOUR_K_SAVE_NOTE = Words(
+    "Frames are decoded in exact tiles and written as they come: no seams. What the VAE works in is set by *memory* on "
+    f"Refine Video. [Low memory]({_PAGES}/docs/low-memory.md)",
+    "帧以精确的分块解码并随即写入：没有接缝。VAE 使用的内存由精修视频上的*内存*设定。"
+    f"[低内存]({_PAGES}/docs/low-memory.md)",
+)
+RESTORE_NOTE = Words(
+    "**Old or damaged footage**: noise, blocks of compression, scratches. Its audio and frame rate are kept. A drawn "
+    "video is there for a first try.",
+    "**老旧或受损的影像**：噪点、压缩块、划痕。音频与帧率会保留。已附带一个绘制的视频供首次尝试。",
+)
+REDUCE_NOTE = Words(
+    "**Half the size first.** Averaging hides what is damaged, and Stage II was trained to paint back what reducing "
+    "took away. Set 1 for clean footage, less for worse. The small frames are all held in memory.",
+    "**先缩小一半。** 取平均可隐去损伤，而第二阶段的训练正是补回缩小所失去的细节。干净的影像设为 1，更差的设得更小。"
+    "所有小帧都保存在内存中。",
+)
+RESTORED_NOTE = Words(
+    "**Noise step 700**: more is painted anew than usual. Colours stay those of the footage; *match colors* 0 leaves "
+    "them to Stage II.\n\nThe longer side follows the footage's shape.",
+    "**噪声步 700**：比通常重新绘制得更多。颜色保持影像原样；*颜色匹配*为 0 则交给第二阶段。\n\n长边按影像的形状计算。",
+)
+LONG_NOTE = Words(
+    "**A part first.** Trim Video takes five seconds: try settings on them, then set *duration* to 0 for all of it. A "
+    "run tells how long it will still take.",
+    "**先试一段。** Trim Video 截取五秒：在其上尝试设置，然后把 *duration* 设为 0 处理全部。运行时会显示还需多久。",
+)
+LONG_WINDOWS_NOTE = Words(
+    "**Windows in time** are in Refine Video: 49 frames at once, joined at every step. There are no segments whose "
+    "borders could show, and memory does not grow with length.\n\n**Attention Windows** makes it 2.6 times less work "
+    "at 1080p; leave it out for attention as it was trained.",
+    "**时间窗口**在精修视频之内：每次 49 帧，并在每一步拼合。没有会露出边界的分段，内存也不随长度增长。\n\n"
+    "**注意力窗口**使 1080p 的计算量减少到 2.6 分之一；若要训练时的注意力，请去掉它。",
+)
+INTERPOLATE_NOTE = Words(
+    "**Between the frames.** Core's interpolation node makes two new frames between each two of the *small* video: "
+    "cheap, and Stage II then paints detail into every one.\n\nIts model: "
+    f"[{INTERPOLATOR.name}]({INTERPOLATOR.page}), into models/frame_interpolation.",
+    "**在帧之间。** 官方的插帧节点在*小*视频的每两帧之间生成两个新帧：开销很小，随后第二阶段为每一帧绘制细节。\n\n"
+    f"所需模型：[{INTERPOLATOR.name}]({INTERPOLATOR.page})，放入 models/frame_interpolation。",
+)
+EVERY_FRAME_NOTE = Words(
+    "**Three times as many frames** go through Stage II, in four windows instead of one: four times the time. In a "
+    "hurry? Open the template *FlashVideo 24 fps after refining*.",
+    "**三倍的帧**通过第二阶段，用四个窗口而不是一个：四倍的时间。赶时间？请打开模板 "
+    "*FlashVideo 24 fps after refining*。",
+)
+INTERPOLATE_AFTER_NOTE = Words(
+    "**Between the refined frames.** No more work for Stage II, but what lies between is interpolated, in detail too. "
+    "All frames are held in memory, at 1080p 25 MB each.\n\nIts model: "
+    f"[{INTERPOLATOR.name}]({INTERPOLATOR.page}), into models/frame_interpolation.",
+    "**在精修后的帧之间。** 第二阶段无需更多计算，但中间的画面连同细节都是插值得到的。所有帧都保存在内存中，"
+    "1080p 时每帧 25 MB。\n\n"
+    f"所需模型：[{INTERPOLATOR.name}]({INTERPOLATOR.page})，放入 models/frame_interpolation。",
 )
 CORE_NOTE = Words(
     "**The same with core's sampler nodes**: SamplerCustomAdvanced, RandomNoise and CFGGuider with our sigmas. Other "
@@ -164,9 +248,3 @@ def stage2_note(noise_step: int, more: Words = NO_WORDS) -> Words:
         f"**四步到达完整分辨率。** 小视频被放大到目标尺寸并编码，混入噪声（第 {noise_step} 步），然后精修。噪声越多，"
         f"第二阶段越自由；越少则越接近小视频。{more.chinese}",
     )
-
-
-CROP_NOTE = Words(
-    "\n\n**crop** keeps the proportions; *pad* adds borders, *stretch* is what was trained.",
-    "\n\n**裁剪**保持比例；*填充*加边，*拉伸*是训练时的方式。",
-)

@@ -51,7 +51,11 @@ class Workflow:
 GROWTH = {
     **dict.fromkeys(("FlashVideoStage1Sampler", "FlashVideoStage2Refiner", "SamplerCustomAdvanced"), 240),
     **dict.fromkeys(
-        ("FlashVideoTiledDecode", "FlashVideoUpscaleEncode", "FlashVideoTextEncode", "FlashVideoVideoFrames"), 60
+        (
+            *("FlashVideoTiledDecode", "FlashVideoUpscaleEncode", "FlashVideoTextEncode"),
+            *("FlashVideoVideoFrames", "FlashVideoRefineVideo"),
+        ),
+        60,
     ),
     **dict.fromkeys(("SaveVideo", "SaveImage", "LoadVideo", "FlashVideoCompare"), 340),
     **dict.fromkeys(("FlashVideoPreviewGate", "FlashVideoParameterGrid"), 420),
@@ -208,32 +212,174 @@ PREVIEW_THEN_REFINE = Workflow(
     ),
 )
 
+
+def _described() -> Group:
+    """A prompt for Stage II alone."""
+    nodes = {"prompt": _text(EXAMPLE_SCENE.caption), "text2": _encode("Stage II", {}, prompt=("prompt", 0))}
+    return Group(say.PROMPT, nodes, say.DESCRIBE_NOTE, GREEN)
+
+
+def _your_video(note: Words = say.ANY_VIDEO_NOTE) -> Group:
+    return Group(say.YOUR_VIDEO, {"load": Node("LoadVideo", {"file": EXAMPLE_VIDEO}, width=420)}, note)
+
+
+def _refine_video(video: Link, model: Link = ("stage2", 0), **widgets: Any) -> Node:
+    links = {"video": video, "model": model, "positive": ("text2", 0), "vae": ("vae", 0), "negative": ("text2", 1)}
+    return Node("FlashVideoRefineVideo", {"seed": 1, **widgets}, links, width=380)
+
+
+def _save(title: Words, prefix: str, video: Link = ("refine", 0), note: Words = say.SAVE_LAZY_NOTE) -> Group:
+    save = Node("SaveVideo", {"filename_prefix": f"FlashVideo/{prefix}"}, {"video": video}, width=420)
+    return Group(title, {"save": save}, note, GREY)
+
+
+def _video_of(images: Link, fps: float, **links: Link) -> Node:
+    return Node("CreateVideo", {"fps": fps}, {"images": images, **links})
+
+
+def _interpolated(images: Link) -> dict[str, Node]:
+    """Three times as many frames a second, as a VIDEO."""
+    file = say.INTERPOLATOR
+    offered = ({"name": file.name, "url": file.url, "directory": file.folder},)
+    links = {"interp_model": ("interpolator", 0), "images": images}
+    return {
+        "interpolator": Node("FrameInterpolationModelLoader", {"model_name": file.name}, models=offered),
+        "between": Node("FrameInterpolate", {"multiplier": 3}, links),
+        "smooth": _video_of(("between", 0), 24.0),
+    }
+
+
 REFINE_ANY = Workflow(
     "refine-any-video",
     "FlashVideo refine any video",
     (
         _models(FULL, "2", say.STAGE2_FILES_NOTE),
-        Group(
-            say.PROMPT,
-            {"prompt": _text(EXAMPLE_SCENE.caption), "text2": _encode("Stage II", {}, prompt=("prompt", 0))},
-            say.DESCRIBE_NOTE,
-            GREEN,
-        ),
-        Group(
-            say.YOUR_VIDEO,
-            {
-                "load": Node("LoadVideo", {"file": EXAMPLE_VIDEO}, width=420),
-                "small": Node("FlashVideoVideoFrames", {}, {"video": ("load", 0)}, title=say.ITS_FRAMES),
-            },
-            say.ANY_VIDEO_NOTE,
-        ),
+        _described(),
+        _your_video(),
         Group(
             say.STAGE2_OF_FOUR,
-            {**_target({"resize": "crop"}, ("small", 0)), "refine": _refine()},
-            say.stage2_note(675, say.CROP_NOTE),
+            {"refine": _refine_video(("load", 0), resize="crop")},
+            say.REFINE_VIDEO_NOTE,
             PURPLE,
         ),
-        Group(say.SAVE_FIFTH, _video(("refine", 0), "refined", source=("load", 0)), say.SAVE_NOTE, GREY),
+        _save(say.SAVE_FIFTH, "refined"),
+    ),
+)
+
+FOUR_K = Workflow(
+    "4k",
+    "FlashVideo 4K",
+    (
+        _models(FULL, "2", say.STAGE2_FILES_NOTE),
+        _described(),
+        _your_video(),
+        Group(
+            say.STAGE2_WINDOWS,
+            {
+                "windows": Node("FlashVideoAttentionWindows", {}, {"model": ("stage2", 0)}),
+                "refine": _refine_video(("load", 0), ("windows", 0), size="4k (3840x2160)", resize="crop"),
+            },
+            say.FOUR_K_NOTE,
+            PURPLE,
+        ),
+        _save(say.SAVE_FIFTH, "4k", note=say.FOUR_K_SAVE_NOTE),
+    ),
+)
+
+RESTORE = Workflow(
+    "restore-footage",
+    "FlashVideo restore footage",
+    (
+        _models(FULL, "2", say.STAGE2_FILES_NOTE),
+        _described(),
+        _your_video(say.RESTORE_NOTE),
+        Group(
+            say.REDUCED,
+            {
+                "frames": Node("FlashVideoVideoFrames", {}, {"video": ("load", 0)}, title=say.ITS_FRAMES),
+                "reduced": Node("ImageScaleBy", {"upscale_method": "area", "scale_by": 0.5}, {"image": ("frames", 0)}),
+                "footage": Node(
+                    "CreateVideo", {}, {"images": ("reduced", 0), "audio": ("frames", 1), "fps": ("frames", 2)}
+                ),
+            },
+            say.REDUCE_NOTE,
+            BROWN,
+        ),
+        Group(
+            say.RESTORED,
+            {"refine": _refine_video(("footage", 0), size="short side", noise_step=700)},
+            say.RESTORED_NOTE,
+            PURPLE,
+        ),
+        _save(say.SAVE, "restored"),
+    ),
+)
+
+LONG_VIDEO = Workflow(
+    "long-video",
+    "FlashVideo long video",
+    (
+        _models(FULL, "2", say.STAGE2_FILES_NOTE),
+        _described(),
+        Group(
+            say.A_PART,
+            {
+                "load": Node("LoadVideo", {"file": EXAMPLE_VIDEO}, width=420),
+                "part": Node("Video Slice", {"duration": 5.0}, {"video": ("load", 0)}),
+            },
+            say.LONG_NOTE,
+        ),
+        Group(
+            say.STAGE2_WINDOWS,
+            {
+                "windows": Node("FlashVideoAttentionWindows", {}, {"model": ("stage2", 0)}),
+                "refine": _refine_video(("part", 0), ("windows", 0), resize="crop"),
+            },
+            say.LONG_WINDOWS_NOTE,
+            PURPLE,
+        ),
+        _save(say.SAVE_FIFTH, "long"),
+    ),
+)
+
+SMOOTH_FIRST = Workflow(
+    "24-fps-before-refining",
+    "FlashVideo 24 fps before refining",
+    (
+        _models(FULL),
+        _prompts(),
+        _stage1({}, 4, 51, say.FOUR_NOTE),
+        _gate(say.GATE_NOTE),
+        Group(
+            say.BETWEEN_FRAMES,
+            {"small": _small(("gate", 0)), **_interpolated(("small", 0))},
+            say.INTERPOLATE_NOTE,
+            BROWN,
+        ),
+        Group(say.STAGE2_SIXTH, {"refine": _refine_video(("smooth", 0))}, say.EVERY_FRAME_NOTE, PURPLE),
+        _save(say.SAVE_SEVENTH, "24fps"),
+    ),
+)
+
+SMOOTH_LAST = Workflow(
+    "24-fps-after-refining",
+    "FlashVideo 24 fps after refining",
+    (
+        _models(FULL),
+        _prompts(),
+        _stage1({}, 4, 51, say.FOUR_NOTE),
+        _gate(say.GATE_NOTE),
+        _stage2({}, ("gate", 0)),
+        Group(
+            say.FRAMES_AND_SAVE,
+            {
+                "decoded": Node("FlashVideoTiledDecode", {}, {"latent": ("refine", 0), "vae": ("vae", 0)}),
+                **_interpolated(("decoded", 0)),
+                "save": Node("SaveVideo", {"filename_prefix": "FlashVideo/24fps"}, {"video": ("smooth", 0)}, width=420),
+            },
+            say.INTERPOLATE_AFTER_NOTE,
+            GREY,
+        ),
     ),
 )
 
@@ -348,4 +494,7 @@ PARAMETER_GRID = Workflow(
     ),
 )
 
-WORKFLOWS = (TINY_DEMO, TEXT_TO_VIDEO, PREVIEW_THEN_REFINE, REFINE_ANY, STAGE_PARTS, PARAMETER_GRID)
+WORKFLOWS = (
+    *(TINY_DEMO, TEXT_TO_VIDEO, PREVIEW_THEN_REFINE, REFINE_ANY, RESTORE, FOUR_K),
+    *(LONG_VIDEO, SMOOTH_FIRST, SMOOTH_LAST, STAGE_PARTS, PARAMETER_GRID),
+)

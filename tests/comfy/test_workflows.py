@@ -24,7 +24,11 @@ def test_a_workflow_runs_to_a_file(with_models: ComfyServer, name: str) -> None:
     saved = [item for ui in run.outputs.values() for item in ui.get("images", []) if item["type"] == "output"]
     assert saved
     for item in saved:
-        assert (with_models.base / "output" / item["subfolder"] / item["filename"]).stat().st_size > 1000
+        path = with_models.base / "output" / item["subfolder"] / item["filename"]
+        assert path.stat().st_size > 1000
+        if name.startswith("24-fps"):
+            video, fps = read_video(path)
+            assert (video.shape[2], fps) == (3 * 8 + 1, 24), "two new frames between each two of nine"
 
 
 def test_the_tiny_demo_shows_what_its_prompt_says(server: ComfyServer) -> None:

@@ -10,6 +10,7 @@ from flashvideo.report.settings import TINY_STAGE1, TINY_STAGE2
 from tools.workflow_specs import FULL, TINY, WORKFLOWS
 
 TINY_PROMPT = "a large striped red star moves left over the sea"
+TINY_WINDOW = 5  # latent frames, of the 17 frames that FlashVideo-Tiny was trained on
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 _TITLES = {workflow.name: workflow.title for workflow in WORKFLOWS}
 
@@ -36,6 +37,8 @@ def made_small(
     changes = {
         "FlashVideoEmptyLatent": {"size": "custom", "width": width, "height": height, "length": 9},
         "FlashVideoUpscaleEncode": {"size": "custom", "width": target[0], "height": target[1]},
+        "FlashVideoRefineVideo": {"size": "custom", "width": target[0], "height": target[1], "window": 3, "overlap": 1},
+        "FlashVideoAttentionWindows": {"width": 48, "height": 32},
         "FlashVideoStage1Sampler": {"steps": 3},
         "FlashVideoStage1Sigmas": {"steps": 3},
         "FlashVideoPreviewGate": {"approve": approve},
@@ -49,6 +52,8 @@ def made_tiny(name: str, prompt: str = TINY_PROMPT, approve: str = "always") -> 
     """An API workflow with FlashVideo-Tiny's weights, sizes and settings; it then shows what the prompt says."""
     nodes = api_workflow(name)
     first, second = TINY_STAGE1, TINY_STAGE2
+    target = {"size": "custom", "width": second.width, "height": second.height}
+    windows = {"window": TINY_WINDOW, "overlap": 2}
     guided = {"cfg": first.guidance_scale, "guidance_curve": first.guidance_curve}
     changes = {
         "PrimitiveStringMultiline": {"value": prompt},
@@ -57,7 +62,9 @@ def made_tiny(name: str, prompt: str = TINY_PROMPT, approve: str = "always") -> 
         "FlashVideoStage1Guider": guided,
         "FlashVideoStage1Sigmas": {"steps": first.num_steps},
         "FlashVideoPreviewGate": {"approve": approve},
-        "FlashVideoUpscaleEncode": {"size": "custom", "width": second.width, "height": second.height},
+        "FlashVideoUpscaleEncode": target,
+        "FlashVideoRefineVideo": {**target, "noise_step": second.noise_step, "cfg": second.guidance_scale, **windows},
+        "FlashVideoAttentionWindows": {"width": second.width, "height": second.height},
         "FlashVideoDegrade": {"noise_step": second.noise_step},
         "FlashVideoStage2NoiseStep": {"noise_step": second.noise_step},
         "FlashVideoStage2Refiner": {"cfg": second.guidance_scale},

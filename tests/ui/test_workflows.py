@@ -13,6 +13,7 @@ from tests.comfy.server import PACK_FOLDER
 from tests.ui.editor import Editor
 from tests.ui.small import api_workflow, editor_file, workflows
 from tools.make_workflows import words_of
+from tools.workflow_notes import INTERPOLATOR
 from tools.workflow_specs import WORKFLOWS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,11 +50,12 @@ _SMALL = """(sizes) => {
 _SMALL_SIZES = {
     "FlashVideoEmptyLatent": {"size": "custom", "width": 112, "height": 64, "length": 5},  # nearly the shape of 270p
     "FlashVideoUpscaleEncode": {"size": "custom", "width": 112, "height": 64},
+    "FlashVideoRefineVideo": {"size": "custom", "width": 96, "height": 64},
     "FlashVideoStage1Sampler": {"steps": 2},
     "FlashVideoPreviewGate": {"approve": "always"},
 }
-_SHOWN_PICTURES = """(titles) => titles.filter((title) =>
-  [...document.querySelectorAll('img')].some((image) => image.alt === title && image.naturalWidth > 0)).length"""
+_SHOWN_PICTURE = """(title) =>
+  [...document.querySelectorAll('img')].some((image) => image.alt === title && image.naturalWidth > 0)"""
 NAMES = workflows()
 
 
@@ -82,7 +84,7 @@ def test_a_workflow_is_tidy(rendered: Editor, name: str) -> None:
 
 
 @pytest.mark.usefixtures("screenshot")
-@pytest.mark.parametrize("name", ["preview-then-refine", "parameter-grid"])
+@pytest.mark.parametrize("name", ["preview-then-refine", "parameter-grid", "restore-footage"])
 def test_nodes_that_grow_stay_in_their_groups(rendered: Editor, name: str) -> None:
     """Pictures while sampling, cards, players, comparisons and lines of text have come."""
     rendered.load(editor_file(name))
@@ -110,7 +112,7 @@ def test_notes_are_read_without_scrolling(rendered: Editor, name: str) -> None:
             if link.startswith(_PAGES):
                 assert (ROOT / link.removeprefix(_PAGES).partition("#")[0]).is_file(), link
             else:
-                assert link in {file.page for file in PUBLISHED.values()}
+                assert link in {file.page for file in (*PUBLISHED.values(), INTERPOLATOR)}
 
 
 def test_a_notes_link_opens(rendered: Editor) -> None:
@@ -165,6 +167,8 @@ def test_the_templates_browser_finds_them_all(page: Editor) -> None:
     dialog = page.page.get_by_role("dialog")
     dialog.get_by_placeholder("Search").first.fill("flashvideo")
     for title in titles:
-        dialog.get_by_role("heading", name=title, exact=True).wait_for()
-    page.until(lambda: page.page.evaluate(_SHOWN_PICTURES, titles), len(NAMES))
+        heading = dialog.get_by_role("heading", name=title, exact=True)
+        heading.wait_for()
+        heading.scroll_into_view_if_needed()  # pictures are there while they are in sight
+        page.until(lambda title=title: page.page.evaluate(_SHOWN_PICTURE, title), True)
     page.page.keyboard.press("Escape")
