@@ -38,7 +38,7 @@ from .stream import DRAWS, go_on_refining, padded_frames
 log = logging.getLogger(__name__)
 
 PART_FRAMES = 96  # of a part; the first of a stretch has one more, so that all end with a chunk of the decoder
-_AHEAD, _BEHIND = 32, 2  # frames read ahead; pieces of 8 or 9 frames that wait to be written
+_AHEAD, _BEHIND = 16, 2  # frames read ahead; pieces of 8 or 9 frames that wait to be written
 _PLAN = "plan.json"
 FORMAT = "1"
 
@@ -128,6 +128,11 @@ class VideoJob:
             ValueError: an output that is there, or cannot be written; parts of another run.
         """
         check_output(self.output, overwrite or self.finished)
+        if not self._is_ours(self.folder):
+            raise ValueError(
+                f"{self.folder} would hold the parts of {self.output.name}, and has other files. Move it, or choose "
+                "another name for the output."
+            )
         if not overwrite and self.folder.exists() and (other := self._others()):
             raise ValueError(
                 f"{self.folder} holds parts of another run ({other}). Give the settings of that run to go on with it, "
@@ -138,6 +143,13 @@ class VideoJob:
                 "%s: Its sound in %s does not go into %s as it is, and is left out. Write an .mkv, which takes all.",
                 *(self.source.path, ", ".join(others), self.output.suffix.lower()),
             )
+
+    @staticmethod
+    def _is_ours(folder: Path) -> bool:
+        """Whether a folder is not there, or was made by a run: it goes with all that is in it."""
+        if not folder.is_dir():
+            return not folder.exists()
+        return (folder / _PLAN).exists() or all(path.name.startswith(".flashvideo-") for path in folder.iterdir())
 
     def _others(self) -> str:
         """How the kept parts differ from this job's, in words; "" if they do not."""

@@ -7,6 +7,7 @@ lies there does not grow with the length of the video.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import open_weights
-from ..checkpoints.outputs import make_folder
+from ..checkpoints.outputs import make_folder, write_text
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.windows import Settled
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _START, _REFINED, _SETTLED = "start", "refined", "settled"
 _WINDOW = "flashvideo.window"
+_BUDGETS = "budgets.json"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,23 @@ class LatentStore:
         """Forget everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.begin = self.started = self.refined = 0
+
+    def same_budgets(self, *budgets: int) -> tuple[int, ...]:
+        """The budgets that the first run had, or these: the VAE's tiles, and its rounding, are chosen by them."""
+        file = self.folder / _BUDGETS
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            known = None
+        if (
+            isinstance(known, list)
+            and len(known) == len(budgets)
+            and all(type(one) is int and one > 0 for one in known)
+        ):
+            return tuple(known)
+        make_folder(self.folder)
+        write_text(file, json.dumps(budgets))
+        return budgets
 
     def keep_start(self, first: int, latents: Tensor) -> None:
         """Keep latents of Stage II's start, ``[1, 16, t, h, w]``; ``first`` is the number of the first."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice, tee
 from pathlib import Path
@@ -145,7 +145,7 @@ class _Stream:
         with ExitStack() as stack:
             vae, using_vae = self._part("vae", stack)
             transformer = self._transformer(stack)
-            limits = self.limits or self._limits(transformer)
+            limits = self.limits or self._kept_limits(transformer)
             reach = decoder_reach(vae)
             decoding = _decoded_from(done, reach)
             if self.store and not self.store.reaches(decoding.latent):
@@ -207,6 +207,13 @@ class _Stream:
             work += sum(each.numel() * each.element_size() for each in transformer.parameters())
         left = max(1, (memory.free_on(device) - work) // 2)
         return Limits(memory_budget=left, host_budget=max(1, host // 2), device=device)
+
+    def _kept_limits(self, transformer: Any) -> Limits:
+        limits = self._limits(transformer)
+        if self.store is None:
+            return limits
+        device, host = self.store.same_budgets(int(limits.memory_budget or 1), int(limits.host_budget or 1))
+        return replace(limits, memory_budget=device, host_budget=host)
 
     @property
     def _windows(self) -> TimeWindows:

@@ -26,7 +26,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from flashvideo.cli import main as flashvideo
+from flashvideo.video.files import write_video
 from tests.conftest import TINY
+from tests.unit.runs.test_stream import moving
 from tests.unit.training.small_runs import write_config
 
 from . import sandbox
@@ -45,6 +47,8 @@ def commands(made: Path) -> dict[str, Callable[[Path], list[str]]]:
     prompts.write_text("a red ball rolls\na blue cube falls\n")
     run = ["generate", "a red ball rolls", *_SMALL, *_KEPT]
     flashvideo([*run, "-o", str(made / "out.mp4")])
+    dark, bright = (moving(frames, 32, 32) * 0.2 + light for frames, light in ((18, 0.0), (106, 0.8)))
+    write_video(made / "scenes.mp4", torch.cat((dark, bright), dim=2))
     config = write_config(made)
     flashvideo(["train", str(config), "--encode-only"])  # the runs share its cache
     return {
@@ -53,6 +57,10 @@ def commands(made: Path) -> dict[str, Callable[[Path], list[str]]]:
         "refine": lambda folder: [
             *("refine", str(made / "out.preview.safetensors"), *_MODELS, *_KEPT),
             *("-o", str(folder / "out.mp4")),
+        ],
+        "refine a video": lambda folder: [
+            *("refine", str(made / "scenes.mp4"), *_MODELS, "--prompt=a red ball rolls", "--size=32x32", "--steps=2"),
+            *("--cfg=1", "--time-windows=5,2", "--match-colors=1", "-o", str(folder / "out.mp4")),
         ],
         "decode": lambda folder: [
             *("decode", str(made / "out.refined.safetensors"), *_MODELS),

@@ -98,14 +98,12 @@ def test_frames_rate_sound_and_tags_are_kept(clip, refined):
     assert told["models"]["stage2"].startswith("stage2.pt")
 
 
-def test_cuts_are_told_and_can_be_off_or_given(run, clip, refined, tmp_path):
-    said = run("refine", clip, *FAST, PROMPT, "-o", tmp_path / "auto.mp4")
+def test_cuts_can_be_given_or_off(run, clip, refined, tmp_path):
+    said = run("refine", clip, *FAST, PROMPT, "--cuts=10", "-o", tmp_path / "given.mp4")
     assert "2 stretches, with cuts before the frames 10 (--cuts off refines them as one)" in said.out
-    assert (tmp_path / "auto.mp4").read_bytes() == refined.read_bytes()
-    run("refine", clip, *FAST, PROMPT, "--cuts=10", "-o", tmp_path / "given.mp4")
     assert "stretches" not in run("refine", clip, *FAST, PROMPT, "--cuts=off", "-o", tmp_path / "off.mp4").out
-    auto, given, off = (read_video(tmp_path / f"{name}.mp4")[0] for name in ("auto", "given", "off"))
-    assert torch.equal(given, auto)
+    auto, given, off = (read_video(path)[0] for path in (refined, tmp_path / "given.mp4", tmp_path / "off.mp4"))
+    assert torch.equal(given, auto)  # where they were found
     assert not torch.equal(off, auto)
 
 
@@ -247,6 +245,20 @@ def test_ended_just_before_the_last_act(run, clip, refined, tmp_path, monkeypatc
     assert len(list(tmp_path.iterdir())) == 2
     run("refine", clip, *FAST, PROMPT, "-o", tmp_path / "out.mp4")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_folder_of_others_is_left_alone(run, no_work_of_stage2, clip, tmp_path, more):
+    (tmp_path / "out.mp4.parts").mkdir()
+    (tmp_path / "out.mp4.parts" / "mine.txt").write_text("mine")
+    said = run("refine", clip, *FAST, PROMPT, *more, "-o", tmp_path / "out.mp4", code=2)
+    assert "and has other files. Move it" in said.err
+    assert (tmp_path / "out.mp4.parts" / "mine.txt").read_text() == "mine"
+
+
+def test_a_mask_that_moves_goes_with_one_stretch(run, no_work_of_stage2, clip, tmp_path):
+    said = run("refine", clip, *FAST, PROMPT, f"--keep={clip}", "-o", tmp_path / "out.mp4", code=2)
+    assert "moves, and the video has 2 stretches, each of which begins anew" in said.err
 
 
 def test_killed_anywhere_the_bytes_are_the_same(clip, refined, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor
 
 from flashvideo.runs import store as stores
+from flashvideo.runs.keeping import identified
 from flashvideo.runs.settings import Stage2Settings
 from flashvideo.runs.stream import go_on_refining, refine_frames
 from flashvideo.vae.stream import decoder_reach
+from flashvideo.video.files import write_image
 from tests.unit.runs.test_stream import Models, moving
 from tests.unit.vae.test_exact import small_vae
 
@@ -124,6 +127,27 @@ def test_interrupted_anywhere_the_bytes_are_the_same(models, text, video, whole,
     assert models.parts["stage2"].evaluations == whole[1]  # a window's step is kept before anything goes on
 
 
+def test_the_vae_goes_on_in_its_tiles(tmp_path):
+    first = stores.LatentStore(tmp_path / "latents", 1)
+    assert first.same_budgets(7, 8) == (7, 8)
+    again = stores.LatentStore(tmp_path / "latents", 1)
+    assert again.same_budgets(1, 2) == (7, 8)
+    (tmp_path / "latents" / "budgets.json").write_text("[0, 1")
+    assert again.same_budgets(1, 2) == (1, 2)
+
+
+def test_what_is_kept_of_the_source_stays_so(models, text, video, tmp_path):
+    write_image(tmp_path / "mask.png", torch.ones(3, 16, 16).triu())
+    settings = dataclasses.replace(SETTINGS, keep=identified(str(tmp_path / "mask.png")))
+    video = video[:, :, :90]
+    expected = torch.cat(list(refine_frames(models, [video], text, settings, first_latent=3)), dim=2)
+    attempts = Attempts(models, text, video, tmp_path / "latents")
+    with pytest.raises(StoppedError):
+        attempts.go_on(stopping(30), settings)
+    attempts.go_on(lambda *_: None, settings)
+    assert torch.equal(torch.cat(attempts.frames, dim=2), expected)
+
+
 def test_a_disk_that_fails_anywhere_changes_nothing(models, text, video, whole, tmp_path, monkeypatch):
     draw = random.Random(0)
     attempts = Attempts(models, text, video, tmp_path / "latents")
@@ -165,8 +189,7 @@ def test_what_lies_there_does_not_grow(models, text, video, tmp_path):
 @pytest.mark.parametrize(
     ("harm", "kind"),
     [
-        *(("flipped", "start"), ("gone", "refined"), ("empty", "settled0"), ("gone", "settled1")),
-        *(("parts gone", "start"), ("parts gone", "refined")),
+        *(("flipped", "start"), ("gone", "refined"), ("empty", "settled1"), ("parts gone", "start")),
     ],
 )
 def test_damage_is_found_and_made_again(models, text, video, whole, tmp_path, harm, kind):
@@ -184,7 +207,7 @@ def test_damage_is_found_and_made_again(models, text, video, whole, tmp_path, ha
     elif harm == "gone":
         damaged.unlink()
     else:
-        attempts.frames = attempts.frames[:1] if kind == "start" else []
+        attempts.frames = []
     attempts.go_on(lambda *_: None)
     assert torch.equal(torch.cat(attempts.frames, dim=2), whole[0])
 
