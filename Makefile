@@ -110,6 +110,7 @@ queued: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m tests.benchmarks.transformer
 	$(BIN)/python -m tests.benchmarks.vae
+	$(BIN)/python -m tests.benchmarks.windows
 
 clean:
 	rm -rf $(VENV) $(JS)/node_modules demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
