@@ -70,7 +70,7 @@ class Behind:
     """
 
     def __init__(self, most: int) -> None:
-        self._most, self._left = most, deque[Future[None]]()
+        self._most, self._left, self._failed = most, deque[Future[None]](), False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="flashvideo-writing")
 
     def __enter__(self) -> Behind:
@@ -80,12 +80,21 @@ class Behind:
         """Run a task when those before it are done."""
         while len(self._left) >= self._most:
             self._wait()
-        self._left.append(self._pool.submit(task))
+        self._left.append(self._pool.submit(self._run, task))
 
     def wait(self) -> None:
         """Until all tasks are done."""
         while self._left:
             self._wait()
+
+    def _run(self, task: Callable[[], None]) -> None:
+        if self._failed:  # what comes behind a gap is worth nothing
+            return
+        try:
+            task()
+        except BaseException:
+            self._failed = True
+            raise
 
     def _wait(self) -> None:
         try:
