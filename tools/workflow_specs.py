@@ -307,7 +307,7 @@ RESTORE = Workflow(
         ),
         Group(
             say.RESTORED,
-            {"refine": _refine_video(("footage", 0), size="short side", noise_step=700)},
+            {"refine": _refine_video(("footage", 0), size="short side", noise_step=700, match_colors=8.0)},
             say.RESTORED_NOTE,
             PURPLE,
         ),

@@ -26,7 +26,8 @@ from ..runs.prompts import read_prompts
 from ..runs.refining import VideoJob, discard, plan_stretches, refine_video
 from ..runs.settings import Stage2Settings
 from ..runs.stream import padded_frames
-from ..tensors.sizes import SPATIAL_FACTOR, video_frames
+from ..tensors.sizes import video_frames
+from ..video.color_match import cells_of_a_latent
 from ..video.files import VIDEO_SUFFIXES, read_metadata
 from ..video.frames import Shown, look_at
 from ..video.resize import resize_words, stretching
@@ -134,12 +135,6 @@ def _refine_many(refining: _Refining, files: list[Path], outputs: list[Path], fo
         raise ValueError(f"{len(failed)} of {len(files)} videos were not refined: {', '.join(failed)}. See above.")
 
 
-def _color_cells(source: tuple[int, int], target: tuple[int, int]) -> float:
-    """Cells to match colours in, of a latent's size, in pixels of the source; docs/fidelity.md has the measurements."""
-    across = min(small * SPATIAL_FACTOR / large for small, large in zip(source, target, strict=True))
-    return float(min(1024, max(1, round(across))))
-
-
 @dataclass
 class _Refining:
     options: argparse.Namespace
@@ -155,7 +150,7 @@ class _Refining:
         options, shape = self.options, (shown.height, shown.width)
         base = Stage2Settings(time_windows=TIME_WINDOWS)
         sized = stage2_settings(options, settings_of_folder(options.models, base, shape), shape)
-        base = replace(base, match_colors=_color_cells(shape, (sized.height, sized.width)))
+        base = replace(base, match_colors=cells_of_a_latent(shape, (sized.height, sized.width)))
         settings = stage2_settings(options, settings_of_folder(options.models, base, shape), shape)
         prompts = (options.prompt,) if options.prompt is not None else _prompts(options.prompts, shown.path)
         return VideoJob(shown, output, settings, prompts, self.cuts, self.store.describe())

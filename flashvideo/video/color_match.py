@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..method.checks import check_finite_number
 from ..tensors.checks import check_video
+from ..tensors.sizes import SPATIAL_FACTOR
 from .resize import RESIZE_MODES, resize_video, resized_size
 
 
@@ -22,6 +23,17 @@ def check_match_colors(coarseness: float) -> None:
     check_finite_number("match colors", coarseness)
     if coarseness != 0 and not 1 <= coarseness <= 1024:
         raise ValueError(f"match colors is {coarseness}; expected 0 (off) or 1 to 1024 pixels of the small video.")
+
+
+def cells_of_a_latent(source: tuple[int, int], target: tuple[int, int]) -> float:
+    """A coarseness: cells of a latent's size in the result, in pixels of the source; docs/fidelity.md has what was
+    measured.
+
+    Args:
+        source, target: (height, width) in pixels, before and after.
+    """
+    across = min(small * SPATIAL_FACTOR / large for small, large in zip(source, target, strict=True))
+    return float(min(1024, max(1, round(across))))
 
 
 _ROUNDS = 8  # of replacing exactly: what is clipped to 0..1 has to be made up for around it

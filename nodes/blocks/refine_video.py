@@ -9,9 +9,9 @@ from comfy_api.latest import io
 from ...flashvideo.method.windows import TimeWindows
 from ...flashvideo.runs.attention import FULL
 from ...flashvideo.runs.settings import Stage2Settings
+from ...flashvideo.video.color_match import cells_of_a_latent
 from ...flashvideo.video.resize import resize_words
 from ..host.codec import VaeLimits, limit_inputs, require_vae
-from ..host.colors import MATCH_COLORS
 from ..host.lazy_video import FrameSource, HeldFrames, KeptFrames, LazyVideo
 from ..host.misfits import require_own_sampling
 from ..host.refining import RefinedFrames, require_same_noise_step
@@ -40,6 +40,7 @@ from ..shared.widgets import (
 from ..shared.wiring import conditionings, require_stage
 
 _WINDOWS = TimeWindows()
+_CHOSEN = -1.0  # cells to match colours in
 
 
 class RefineVideo(io.ComfyNode):
@@ -91,10 +92,10 @@ class RefineVideo(io.ComfyNode):
                 ),
                 setting_input(
                     STAGE2["match_colors"],
-                    default=MATCH_COLORS,
-                    low=0,
+                    default=_CHOSEN,
+                    low=_CHOSEN,
                     tooltip="Keeps the video's colours and light, in cells of so many of its pixels; Stage II's detail "
-                    "stays. 0 leaves them to Stage II.",
+                    "stays. -1 takes 8 of the result's pixels, 0 leaves them to Stage II.",
                     advanced=True,
                 ),
                 posterior_input(),
@@ -131,7 +132,7 @@ class RefineVideo(io.ComfyNode):
         seed: int,
         window: int = _WINDOWS.length,
         overlap: int = _WINDOWS.overlap,
-        match_colors: float = MATCH_COLORS,
+        match_colors: float = _CHOSEN,
         posterior: str = "sample",
         bit_depth: int = 8,
         tile_size: int = 0,
@@ -160,7 +161,7 @@ class RefineVideo(io.ComfyNode):
             sample_posterior=posterior == "sample",
             attention=FULL,  # the MODEL knows its windows
             time_windows=f"{int(window)},{int(overlap)}",
-            match_colors=match_colors,
+            match_colors=cells_of_a_latent(shape, (rows, columns)) if match_colors == _CHOSEN else match_colors,
             seed=int(seed),
         )
         settings.check()

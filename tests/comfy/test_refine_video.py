@@ -29,6 +29,7 @@ WIDGETS = {**SIZE, "steps": 2, "cfg": 3.0, "seed": 5, "window": 4, "overlap": 2,
 SETTINGS = Stage2Settings(
     height=32, width=48, num_steps=2, guidance_scale=3.0, time_windows="4,2", seed=5, match_colors=2.0
 )
+CHOSEN = {"match_colors": -1.0}
 
 
 @pytest.fixture
@@ -67,7 +68,9 @@ def made(bench: Bench, images: Tensor, fps: float = 8.0, **more: Any) -> Any:
     return bench.add("CreateVideo", images=bench.tensor("ProbeImage", images), fps=fps, **more)
 
 
-@pytest.mark.parametrize("changes", [{}, {"solver": "heun", "cfg": 1.0}, {"posterior": "mean", "match_colors": 0.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"solver": "heun", "cfg": 1.0}, {"posterior": "mean", "match_colors": 0.0}, CHOSEN]
+)
 def test_it_is_the_librarys_stream(
     bench: Bench, refined: Any, by_library: Any, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
@@ -75,7 +78,8 @@ def test_it_is_the_librarys_stream(
     bench.add("ProbeVideo", video=refined(made(bench, given), **changes), path=str(out))
     run = bench.run()
     names = {"cfg": "guidance_scale", "posterior": "sample_posterior"}
-    expected = by_library(given, **{names.get(k, k): v if k != "posterior" else False for k, v in changes.items()})
+    values = {"mean": False, -1.0: 4.0}  # 8 of the result's pixels are 4, enlarged twice
+    expected = by_library(given, **{names.get(k, k): values.get(v, v) for k, v in changes.items()})
     assert saved(out, "images").shape == (18, 32, 48, 3)
     torch.testing.assert_close(saved(out, "images"), expected, atol=2e-4, rtol=0)
     assert facts(run) | {"frames": 18, "size": [48, 32], "rate": "8"} == facts(run)

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from flashvideo.cli import refine
 from flashvideo.runs import refining
 from flashvideo.video import joining
+from flashvideo.video.color_match import cells_of_a_latent
 from flashvideo.video.files import VideoWriter, read_metadata, read_video
 from tests.coded_videos import write_coded
 from tests.conftest import TINY
@@ -328,5 +328,5 @@ def test_an_empty_folder_is_refused(run, no_work, tmp_path):
     [((48, 80), (192, 320), 2), ((96, 160), (192, 320), 4), ((192, 320), (192, 320), 8), ((32, 32), (1072, 1920), 1)],
 )
 def test_colours_are_kept_in_cells_of_a_latent(refined, source, target, cells):
-    assert refine._color_cells(source, target) == cells
+    assert cells_of_a_latent(source, target) == cells
     assert json.loads(read_metadata(refined)["flashvideo"])["stage2"]["match_colors"] == 8
