@@ -168,7 +168,13 @@ MUTANTS = (
         "torch.tensor(noise_step, dtype=torch.float32)",
         _SAMPLERS,
     ),
-    Mutant("posterior-mean", "flashvideo/vae/codec.py", "if sample and noise is not None:", "if False:", _PIPELINE),
+    Mutant(
+        "posterior-mean",
+        "flashvideo/vae/codec.py",
+        "if sample and noise is not None else None",
+        "if False else None",
+        _PIPELINE,
+    ),
     Mutant(
         "one-shot-decode",
         "flashvideo/vae/tiling/plan.py",

@@ -108,7 +108,18 @@ def test_command_writes_everything(run, tmp_path):
     said = run("report", *TINY_OPTIONS, *extras, "-o", out)
     assert "floor missed: fidelity, one shape" in said.out
     record = json.loads((out / "report.json").read_text())
-    names = ["judge", "fidelity", "refinement", "nfe", "cfg", "noise_step", "training", "sizes", "adaptation", "cost"]
+    names = [
+        "judge",
+        "fidelity",
+        "refinement",
+        "nfe",
+        "cfg",
+        "noise_step",
+        "windows",
+        "windows_wider",
+        "windows_larger",
+    ]
+    names += ["training", "sizes", "adaptation", "cost"]
     assert list(record["sections"]) == names
     hashes = {part: weights["sha256"] for part, weights in record["sections"]["adaptation"]["weights"].items()}
     assert hashes["stage1"] == hashes["extra twin"] == hashlib.sha256(stage1.read_bytes()).hexdigest()
