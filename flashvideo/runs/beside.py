@@ -33,8 +33,9 @@ def read_ahead(items: Iterable[T], most: int) -> Generator[T, None, None]:
         return False
 
     def read() -> None:
-        source = iter(items)
+        source: Any = None
         try:
+            source = iter(items)  # which may raise, too
             for item in source:
                 if not put((item, None)):
                     break

@@ -15,7 +15,6 @@ from flashvideo.runs.attention import attention_windows
 from flashvideo.runs.memory import Load
 from flashvideo.runs.offloading import steps_of
 from flashvideo.runs.settings import SIZES, Stage2Settings
-from flashvideo.tensors.sizes import SPATIAL_FACTOR
 from tests.conftest import TINY
 from tests.meta_device import full_parts
 
@@ -96,7 +95,7 @@ def test_a_run_is_made_in_them(models, text):
 
 
 def test_the_estimate_of_a_run_is_of_its_windows():
-    """Full attention at 4K takes the queries, keys and values of everything; windows take what is gathered beside."""
+    """At 4K windows of the trained size take more memory than full attention: what is gathered lies beside the rest."""
     settings = Stage2Settings(height=SIZES["4k"][0], width=SIZES["4k"][1])
     load = Load(49, refined=SIZES["4k"])
     windowed = load.with_windows(settings)
@@ -107,5 +106,4 @@ def test_the_estimate_of_a_run_is_of_its_windows():
         next(step.work for step in steps_of(parts, one, torch.device("cuda"), 1 << 40) if step.part == "stage2")
         for one in (load, windowed)
     ]
-    assert work[0] != work[1]
-    assert settings.height // SPATIAL_FACTOR > TRAINED.height
+    assert work[0] < work[1] < 1.3 * work[0]

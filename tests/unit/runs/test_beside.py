@@ -90,3 +90,18 @@ def test_no_task_behind_an_error_is_done():
         give()
     assert done == []
     assert not running()
+
+
+def test_what_cannot_be_read_at_all_is_raised_and_nobody_waits():
+    raised: list[TypeError] = []
+
+    def read() -> None:
+        try:
+            list(read_ahead(5, 2))  # type: ignore[arg-type]
+        except TypeError as error:
+            raised.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    reader.join(timeout=30)
+    assert "not iterable" in str(raised[0])
