@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from .. import __version__
 from ..checkpoints.outputs import advice
-from ..tensors.failures import is_too_large
-from . import calibrate, checkpoints, compare, generate, report, score, train
-from .options import parse_options
 from .progress import escape_what_cannot_be_shown
 
+COMMANDS = {  # name -> its module here, whose add_NAME(parser) adds the options; its line in the help
+    "generate": ("generate", "a prompt, or a file of prompts, to video"),
+    "refine": ("generate", "Stage II of a saved preview, or of any video"),
+    "decode": ("generate", "latents of any file that this program wrote to video"),
+    "calibrate": ("calibrate", "find the noise step that suits a video"),
+    "convert": ("checkpoints", "a checkpoint to native safetensors"),
+    "inspect": ("checkpoints", "what is this checkpoint, does it fit, what is missing"),
+    "train": ("train", "train a model from a configuration file"),
+    "report": ("report", "measure a small model on drawn held-out clips"),
+    "score": ("score", "judge a video by numbers"),
+    "compare": ("compare", "show videos in step on one HTML page, with scores and a blind test"),
+}
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130
 _TOO_LARGE = (
     "That is too large for the memory here. For a video choose a smaller size or fewer frames, or give --offload; for "
@@ -52,28 +62,47 @@ def _about_handles(error: BaseException | None) -> str:
     return ""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(words: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The parser of all commands, for a command line of these words.
+
+    Only commands whose names are among the words have their options: those come with a command's module, which takes a
+    second to import, so that ``flashvideo --help`` does without.
+    """
     parser = argparse.ArgumentParser(
         prog="flashvideo", description="Two-stage video generation: a small preview first, then full resolution."
     )
     parser.add_argument("--version", action="version", version=f"flashvideo {__version__}")
     parser.add_argument("-v", "--verbose", action="store_true", help="tell more of what happens")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    generate.add_commands(commands)
-    calibrate.add_commands(commands)
-    checkpoints.add_commands(commands)
-    train.add_commands(commands)
-    report.add_commands(commands)
-    score.add_commands(commands)
-    compare.add_commands(commands)
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        if name in words:
+            getattr(importlib.import_module(f".{module}", __name__), f"add_{name}")(command)
     return parser
+
+
+def parse_options(words: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line. For commands that set ``folder_settings`` to their parser, a ``settings.json`` in the
+    models' folder gives the defaults of the stages' options.
+
+    Raises:
+        ValueError: a ``settings.json`` that cannot be read, or with other names or kinds of values.
+    """
+    parser = build_parser(words)
+    options = parser.parse_args(words)
+    if (command := getattr(options, "folder_settings", None)) is None:
+        return options
+    from .options import folder_defaults
+
+    command.set_defaults(**folder_defaults(options.models))
+    return parser.parse_args(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code (2: bad input, 1: a failure, 130: interrupted)."""
     escape_what_cannot_be_shown()
     try:
-        options = parse_options(build_parser(), argv)
+        options = parse_options(sys.argv[1:] if argv is None else argv)
     except ValueError as error:
         sys.stderr.write(f"\nerror: {error}\n")
         return EXIT_USAGE
@@ -90,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     except (OSError, MemoryError, RuntimeError) as error:  # a full disk, no memory left on the device
         sys.stderr.write(f"\nfailed: {type(error).__name__}: {error}\n")
+        from ..tensors.failures import is_too_large
+
         if is_too_large(error):
             sys.stderr.write(f"{_TOO_LARGE}\n")
         sys.stderr.write(_about_handles(error))

@@ -39,13 +39,11 @@ _LEFT_OUT = ("noise-step", "rounding", "motion", "posterior-mean", "match-colors
 _STAGE2 = OptionGroup(STAGES["stage2"], Stage2Settings, leave_out=_LEFT_OUT)
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = commands.add_parser(
-        "calibrate",
-        help="find the noise step that suits a video",
-        description="Refines a few frames with several noise steps and measures each against the source: how alike "
-        "they stay at the source's own size, how sharp they become, how they flicker. Suggests the largest step whose "
-        "likeness is near the best; docs/fidelity.md says what it was tried on.",
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Refines a few frames with several noise steps and measures each against the source: how alike they stay at "
+        "the source's own size, how sharp they become, how they flicker. Suggests the largest step whose likeness is "
+        "near the best; docs/fidelity.md says what it was tried on."
     )
     parser.add_argument("input", type=Path, help="a .preview.safetensors, or a video")
     parser.add_argument("--prompt", metavar="TEXT", help="what a video shows; a preview holds its own")

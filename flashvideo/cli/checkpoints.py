@@ -7,7 +7,6 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -28,8 +27,7 @@ _KIND_NAMES = {
 _SHOWN = 10
 
 
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser("convert", help="a checkpoint to native safetensors")
+def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="stage1.pt, stage2.pt, 3d-vae.pt, a diffusers folder, a LoRA ...")
     parser.add_argument("output", type=Path, help="the .safetensors to write")
     parser.add_argument("--kind", choices=KINDS, help="what the source must be (default: what it is)")
@@ -37,11 +35,11 @@ def add_commands(commands: Any) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
     parser.set_defaults(run=run_convert)
 
-    parser = commands.add_parser(
-        "inspect",
-        help="what is this checkpoint, does it fit, what is missing",
-        description="What is this checkpoint, does it fit, what is missing? The exit code is 0 for a sound file, 1 for "
-        "one that would not load or holds damaged values, 2 for one that cannot be read at all.",
+
+def add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "What is this checkpoint, does it fit, what is missing? The exit code is 0 for a sound file, 1 for one that "
+        "would not load or holds damaged values, 2 for one that cannot be read at all."
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--quick", action="store_true", help="headers only; do not look for NaN in the values")

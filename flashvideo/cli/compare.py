@@ -20,31 +20,29 @@ from .score import add_metrics_options
 _MEGABYTE = 1_000_000
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    compare = commands.add_parser(
-        "compare",
-        help="show videos in step on one HTML page, with scores and a blind test",
-        description="Writes index.html, which browsers open from the disk: players in step, a wipe between any two, "
-        "zoom on the same spot, frame by frame, differences, scores, and a blind test whose votes are counted with "
-        "--votes. Videos of other sizes, lengths and rates are shown at one size, by their times.",
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes index.html, which browsers open from the disk: players in step, a wipe between any two, zoom on the "
+        "same spot, frame by frame, differences, scores, and a blind test whose votes are counted with --votes. Videos "
+        "of other sizes, lengths and rates are shown at one size, by their times."
     )
-    compare.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="to be compared: one to six")
-    compare.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of the page")
-    compare.add_argument("--against", type=Path, metavar="VIDEO", help="the source that they were made from")
-    compare.add_argument("--true", type=Path, metavar="VIDEO", help="what they should equal, of their size")
-    add_metrics_options(compare)
-    compare.add_argument("--names", nargs="+", metavar="NAME", help="of the videos, in order (default: the files')")
-    compare.add_argument("--votes", nargs="+", type=Path, default=[], metavar="FILE", help="of blind tests, counted")
-    compare.add_argument("--no-scores", action="store_true", help="pictures only: no measuring, which takes the time")
-    compare.add_argument(
+    parser.add_argument("videos", nargs="+", type=Path, metavar="VIDEO", help="to be compared: one to six")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of the page")
+    parser.add_argument("--against", type=Path, metavar="VIDEO", help="the source that they were made from")
+    parser.add_argument("--true", type=Path, metavar="VIDEO", help="what they should equal, of their size")
+    add_metrics_options(parser)
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="of the videos, in order (default: the files')")
+    parser.add_argument("--votes", nargs="+", type=Path, default=[], metavar="FILE", help="of blind tests, counted")
+    parser.add_argument("--no-scores", action="store_true", help="pictures only: no measuring, which takes the time")
+    parser.add_argument(
         "--embed-up-to",
         type=int,
         default=EMBED_UP_TO // _MEGABYTE,
         metavar="MB",
         help="of videos in the page itself; more are laid beside it",
     )
-    compare.add_argument("--overwrite", action="store_true", help="replace a page that is there")
-    compare.set_defaults(run=_compare)
+    parser.add_argument("--overwrite", action="store_true", help="replace a page that is there")
+    parser.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import make_folder
@@ -53,8 +52,7 @@ log = logging.getLogger(__name__)
 _VISIBLE = 1.1  # stretching that everyone sees
 
 
-def add_commands(commands: Any) -> None:
-    parser = commands.add_parser("generate", help="a prompt, or a file of prompts, to video")
+def add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", help="60 to 130 words work best")
     parser.add_argument(
         "--prompts",
@@ -84,7 +82,8 @@ def add_commands(commands: Any) -> None:
     add_model_options(parser)
     parser.set_defaults(run=run_generate, folder_settings=parser)
 
-    parser = commands.add_parser("refine", help="Stage II of a saved preview, or of any video")
+
+def add_refine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         nargs="+",
@@ -103,7 +102,8 @@ def add_commands(commands: Any) -> None:
     add_model_options(parser)
     parser.set_defaults(run=run_refine)
 
-    parser = commands.add_parser("decode", help="latents of any file that this program wrote to video")
+
+def add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("latents", type=Path, help="a .preview, .degraded or .refined .safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the video")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")

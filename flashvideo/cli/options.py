@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -202,8 +201,7 @@ def settings_of_folder(models: str | None, base: Stage2Settings, shape: Size) ->
     Raises:
         ValueError: a ``settings.json`` that cannot be read.
     """
-    file = None if models is None else models_folder(models) / SETTINGS_FILE
-    table = _read_settings(file) if file is not None and file.is_file() else {}
+    table = folder_defaults(models)
     values = argparse.Namespace(size=table.get("size", size_name(*SIZES["1080p"])))
     for option in options_of(Stage2Settings):
         if (
@@ -255,24 +253,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_options(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse a command line. For commands that set ``folder_settings`` to their parser, a ``settings.json`` in the
-    models' folder gives the defaults of the stages' options.
+def folder_defaults(models: str | None) -> dict[str, str]:
+    """What the ``settings.json`` of a models folder says, as argparse takes defaults: words, which it converts as if
+    they had been typed.
+
+    Args:
+        models: as ``--models`` names the folder.
 
     Raises:
         ValueError: a ``settings.json`` that cannot be read, or with other names or kinds of values.
     """
-    options = parser.parse_args(argv)
-    command = getattr(options, "folder_settings", None)
-    file = None if command is None or options.models is None else models_folder(options.models) / SETTINGS_FILE
-    if command is None or file is None or not file.is_file():
-        return options
-    command.set_defaults(**_read_settings(file))
-    return parser.parse_args(argv)
-
-
-def _read_settings(file: Path) -> dict[str, str]:
-    """Defaults as argparse takes them: words, which it converts as if they had been typed."""
+    file = None if models is None else models_folder(models) / SETTINGS_FILE
+    if file is None or not file.is_file():
+        return {}
     known = {
         option.name: option
         for kind in (Stage1Settings, Stage2Settings, VideoSettings)

@@ -40,18 +40,16 @@ _STAGE2 = OptionGroup(
 )
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    report = commands.add_parser(
-        "report",
-        help="measure a small model on drawn held-out clips",
-        description=f"Measures a model on drawn held-out clips, in {_DTYPE} unless --dtype says otherwise. Sections "
-        "that are finished in the output folder are not measured again.",
+def add_report(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"Measures a model on drawn held-out clips, in {_DTYPE} unless --dtype says otherwise. Sections that are "
+        "finished in the output folder are not measured again."
     )
-    report.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of tables and pictures")
-    report.add_argument("--sections", metavar="A,B,...", help="of the report (default: all)")
-    report.add_argument("--again", action="store_true", help="measure finished sections once more")
-    report.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
-    report.add_argument(
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="of tables and pictures")
+    parser.add_argument("--sections", metavar="A,B,...", help="of the report (default: all)")
+    parser.add_argument("--again", action="store_true", help="measure finished sections once more")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a floor is missed")
+    parser.add_argument(
         "--extra",
         action="append",
         default=[],
@@ -60,9 +58,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "step of their own (0: trained without latent degradation, 999: from noise); ,only=SECTION compares in that "
         "one alone; 'single' is a transformer of Stage I's kind for high resolution",
     )
-    _add_settings(report)
-    add_model_options(report)
-    report.set_defaults(run=_report)
+    _add_settings(parser)
+    add_model_options(parser)
+    parser.set_defaults(run=_report)
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -15,31 +15,29 @@ from .options import pick_device
 from .progress import Bars, say
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    score = commands.add_parser(
-        "score",
-        help="judge a video by numbers",
-        description="Numbers of a video of any length: sharpness, likeness to its source, drift of colours, flicker, "
-        "seams and pulses. No number replaces looking; docs/scores.md says what each means and what it misses.",
+def add_score(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Numbers of a video of any length: sharpness, likeness to its source, drift of colours, flicker, seams and "
+        "pulses. No number replaces looking; docs/scores.md says what each means and what it misses."
     )
-    score.add_argument("video", type=Path, metavar="VIDEO", help="the file to judge")
-    score.add_argument(
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="the file to judge")
+    parser.add_argument(
         "--against",
         type=Path,
         metavar="FILE",
         help="the source that it was made from, of any size and rate; what the source has itself is then no fault",
     )
-    score.add_argument(
+    parser.add_argument(
         "--true",
         type=Path,
         metavar="FILE",
         help="what it should look like, of its size, for PSNR and SSIM",
     )
-    add_metrics_options(score)
-    score.add_argument(
+    add_metrics_options(parser)
+    parser.add_argument(
         "--json", action="store_true", help="print one JSON object, with details and all numbers over time"
     )
-    score.set_defaults(run=_score)
+    parser.set_defaults(run=_score)
 
 
 def add_metrics_options(parser: argparse.ArgumentParser) -> None:

@@ -16,14 +16,13 @@ from ..training.runs import encode, open_run
 from .progress import say
 
 
-def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    train = commands.add_parser("train", help="train a model from a configuration file")
-    train.add_argument("config", type=Path, help="TOML file, see flashvideo/configs")
-    train.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of weights and logs")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
-    train.add_argument("--stop-after", type=int, metavar="STEP", help="stop, with a checkpoint, at this step")
-    train.add_argument("--encode-only", action="store_true", help="make the datasets' caches, and stop")
-    train.set_defaults(run=_train)
+def add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="TOML file, see flashvideo/configs")
+    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="of weights and logs")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
+    parser.add_argument("--stop-after", type=int, metavar="STEP", help="stop, with a checkpoint, at this step")
+    parser.add_argument("--encode-only", action="store_true", help="make the datasets' caches, and stop")
+    parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> int:

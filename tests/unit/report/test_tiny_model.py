@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashvideo.cli import build_parser
-from flashvideo.cli.options import parse_options, stage1_settings, stage2_settings
+from flashvideo.cli import parse_options
+from flashvideo.cli.options import stage1_settings, stage2_settings
 from flashvideo.loading.model_store import ASSETS, BUNDLED, ModelStore, find_models
 from flashvideo.report import LoadedModels, ReportSettings
 from flashvideo.report.bench import MIXED, held_out_scenes, true_clips
@@ -47,7 +47,7 @@ def test_it_is_small_enough_for_a_repository():
 
 
 def test_its_settings_are_those_that_the_report_measures():
-    options = parse_options(build_parser(), ["generate", "a star", "--models", BUNDLED, "-o", "a.mp4"])
+    options = parse_options(["generate", "a star", "--models", BUNDLED, "-o", "a.mp4"])
     assert stage1_settings(options) == SETTINGS.stage1
     assert stage2_settings(options, Stage2Settings()) == SETTINGS.stage2
 
