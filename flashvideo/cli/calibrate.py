@@ -35,7 +35,7 @@ NOISE_STEPS = (100, 200, 350, 500, 675)
 STRIP, SOURCE = "strip.png", "source.mp4"
 _ON_PAGE = 6  # videos
 _PIXELS_A_BYTE = 2  # of H.264 at the authors' quality, and again in the page
-_LEFT_OUT = ("noise-step", "rounding", "motion", "posterior-mean", "match-colors", "keep")
+_LEFT_OUT = ("noise-step", "rounding", "motion", "posterior-mean", "match-colors", "keep", "seed")
 _STAGE2 = OptionGroup(STAGES["stage2"], Stage2Settings, leave_out=_LEFT_OUT)
 
 

@@ -133,7 +133,7 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 def run_generate(options: argparse.Namespace) -> None:
     stage1 = stage1_settings(options)
     preview = (stage1.height, stage1.width)
-    stage2 = stage2_settings(options, Stage2Settings(), preview).with_seed(stage1.seed)
+    stage2 = stage2_settings(options, Stage2Settings(), preview)
     check_count(options.num_previews, stage1.seed)
     check_fps(options.fps, "--fps")
     if (options.prompt is None) == (options.prompts is None):
@@ -277,6 +277,11 @@ def _refine_preview(options: argparse.Namespace, preview: Path) -> None:
     if record.content == "degraded":
         if options.joint:
             raise ValueError("--joint needs the preview's video; this file holds degraded latents only.")
+        if stage2.seed != record.stage2.seed:
+            raise ValueError(
+                f"--seed {stage2.seed} would draw other noise, and {preview} was degraded with that of seed "
+                f"{record.stage2.seed}. Leave it out, or refine the preview."
+            )
         chain.check_degraded(record, stage2, options.allow_other_noise_step)
         chain.check_colors(record, stage2, str(preview))
     outputs, wanted = Outputs(expanded(options.output)), _wanted(options)

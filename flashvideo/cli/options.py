@@ -132,14 +132,15 @@ class OptionGroup:
     leave_out: Collection[str] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def _options(self) -> list[tuple[str, Option]]:
+    def options(self) -> list[tuple[str, Option]]:
+        """The options with the command's names for them."""
         options = [option for option in options_of(self.kind) if option.name not in self.leave_out]
         return [(self.renamed.get(option.name, option.name), option) for option in options]
 
     def add_to(self, parser: argparse.ArgumentParser, usual: Any, otherwise: str = "") -> None:
         """Add the options, their defaults from ``usual``; None: none, and the help says what holds ``otherwise``."""
         group = parser.add_argument_group(self.title)
-        for name, option in self._options():
+        for name, option in self.options():
             default = None if usual is None else option.value(usual)
             shown = otherwise if usual is None else _shown(default)
             option.add_to(group, name, default, shown)
@@ -154,7 +155,7 @@ class OptionGroup:
             ValueError: settings that cannot run.
         """
         changes: dict[str, Any] = {}
-        for name, option in self._options():
+        for name, option in self.options():
             value = getattr(options, name.replace("-", "_"), None)
             changes |= {} if value is None else option.chosen(value, shape)
         settings = replace(base, **changes)
@@ -164,6 +165,7 @@ class OptionGroup:
 
 _STAGE1 = OptionGroup(STAGES["stage1"], Stage1Settings)
 _STAGE2 = OptionGroup(STAGES["stage2"], Stage2Settings)
+_STAGE2_BESIDE = OptionGroup(STAGES["stage2"], Stage2Settings, leave_out=("seed",))  # Stage I's is of both
 _STAGE2_ALONE = OptionGroup(STAGES["stage2"], Stage2Settings, leave_out=("motion",))  # the preview's embeddings hold it
 _VIDEO = OptionGroup("video", VideoSettings)
 
@@ -177,7 +179,7 @@ def add_stage1_options(parser: argparse.ArgumentParser) -> None:
 def add_stage2_options(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     """Stage II's options; without defaults they are ``None`` and a preview's own settings hold."""
     if defaults:
-        _STAGE2.add_to(parser, Stage2Settings())
+        _STAGE2_BESIDE.add_to(parser, Stage2Settings())
     else:
         _STAGE2_ALONE.add_to(parser, None, "as the preview was made for")
 
@@ -216,11 +218,11 @@ def settings_of_folder(models: str | None, base: Stage2Settings, shape: Size) ->
 def settings_table() -> str:
     """All options of the stages and their videos as a Markdown table."""
     lines = ["| option | default | values | |", "|---|---|---|---|"]
-    for group in (_STAGE1, _STAGE2, _VIDEO):
-        for option in options_of(group.kind):
+    for group in (_STAGE1, _STAGE2_BESIDE, _VIDEO):
+        for name, option in group.options():
             default = _shown(option.value(group.kind()))
             shown = f"`{default}`" if default else "off"
-            lines.append(f"| `--{option.name}` | {shown} | {option.range} | {option.help} |")
+            lines.append(f"| `--{name}` | {shown} | {option.range} | {option.help} |")
     return "\n".join(lines)
 
 

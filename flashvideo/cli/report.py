@@ -36,7 +36,7 @@ _STAGE1 = OptionGroup(STAGES["stage1"], Stage1Settings, leave_out=("seed",), ren
 _STAGE2 = OptionGroup(
     f"{STAGES['stage2']}, its size a multiple of {STAGES['stage1']}'s",
     Stage2Settings,
-    leave_out=("solver", "rounding", "motion", "resize", "posterior-mean", "time-windows", "keep", "attention"),
+    leave_out=("solver", "rounding", "motion", "resize", "posterior-mean", "time-windows", "keep", "attention", "seed"),
 )
 
 

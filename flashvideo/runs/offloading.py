@@ -128,11 +128,13 @@ def choose_offload(models: ModelStore, load: Load) -> str:
     """
     if models.device.type == "cpu":
         return ""
-    plan = plan_offload({name: Part(*models.meta(name)) for name in models.names}, load, models.device)
+    parts = {name: Part(*models.meta(name)) for name in models.names}
+    plan = plan_offload(parts, load, models.device)
     if plan.shortage:
+        full = load.attention_windows and plan_offload(parts, replace(load, attention_windows=None), models.device)
+        shortage = plan.shortage + ("; --attention full takes longer, and fits" if full and not full.shortage else "")
         raise ValueError(
-            f"{load.name} do not fit on {models.device}: {plan.shortage}; --offload {plan.offload} tries it all the "
-            "same."
+            f"{load.name} do not fit on {models.device}: {shortage}; --offload {plan.offload} tries it all the same."
         )
     models.offload = plan.offload
     return f"{plan.reason} (--offload {plan.offload})"

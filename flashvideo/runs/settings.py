@@ -235,7 +235,9 @@ class Stage2Settings:
         of_models=False,
         given=identified,
     )
-    seed: int = setting(0, "Of the posterior and the degradation.", low=0, high=MAX_SEED, of_models=False)
+    seed: int = setting(
+        0, "Of the posterior and the degradation.", option="seed", low=0, high=MAX_SEED, of_models=False
+    )
 
     def check(self) -> None:
         """Raise ValueError for settings that cannot run."""

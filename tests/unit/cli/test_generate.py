@@ -176,6 +176,12 @@ def test_other_noise_step_of_degraded_latents(run, names, made, tmp_path, count)
     assert names(tmp_path) == ["out.mp4"]
 
 
+def test_degraded_latents_keep_their_seed(run, no_work, made, tmp_path):
+    said = run("refine", made / "out.degraded.safetensors", "--seed=4", "-o", tmp_path / "out.mp4", code=2)
+    assert "--seed 4 would draw other noise" in said.err
+    assert "degraded with that of seed 3. Leave it out, or refine the preview." in said.err
+
+
 def test_refined_latents_survive_a_failed_decoding(generate, run, names, made, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(chain, "decode_stream", stop(StoppedError("no memory")))

@@ -164,6 +164,7 @@ CASES = {
     ],
     "refine": [
         *STAGE2,
+        of_stage2("--seed=5", DEGRADED, seed=5),
         Case(
             "--allow-other-noise-step",
             {"exit": 0},

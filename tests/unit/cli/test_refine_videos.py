@@ -98,6 +98,12 @@ def test_frames_rate_sound_and_tags_are_kept(clip, refined):
     assert told["models"]["stage2"].startswith("stage2.pt")
 
 
+def test_another_seed_draws_other_noise(run, clip, refined, tmp_path):
+    run("refine", clip, *FAST, PROMPT, "--seed=7", "-o", tmp_path / "out.mp4")
+    assert json.loads(read_metadata(tmp_path / "out.mp4")["flashvideo"])["stage2"]["seed"] == 7
+    assert not torch.equal(read_video(tmp_path / "out.mp4")[0], read_video(refined)[0])
+
+
 def test_cuts_can_be_given_or_off(run, clip, refined, tmp_path):
     said = run("refine", clip, *FAST, PROMPT, "--cuts=10", "-o", tmp_path / "given.mp4")
     assert "2 stretches, with cuts before the frames 10 (--cuts off refines them as one)" in said.out

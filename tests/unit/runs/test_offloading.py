@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -151,6 +152,21 @@ def test_a_store_is_told(free, models):
     free(0.01, 64)
     with pytest.raises(ValueError, match=r"49 frames of 480x256 do not fit on cuda:0: .* --offload cpu tries it all"):
         choose_offload(store, whole("270p"))
+
+
+@pytest.mark.parametrize(("card", "full"), [(12.9, True), (10, False)])
+def test_full_attention_is_named_where_it_fits_and_windows_do_not(free, card, full):
+    """Windows of the trained size take 1.6 GB more at 4K."""
+    free(card, 128)
+    parts = {name: part for name, part in full_parts().items() if name in ("stage2", "vae")}
+    store = SimpleNamespace(device=CARD, names=tuple(parts), meta=lambda name: (parts[name].module, parts[name].config))
+    height, width = SIZES["4k"]
+    load = Load(49, None, (height, width), encodes=True)
+    with pytest.raises(ValueError, match="do not fit on cuda:0: Stage II needs 14 GB") as refused:
+        choose_offload(store, load.with_windows(Stage2Settings(height=height, width=width)))
+    assert (
+        "Choose a smaller size or fewer frames; --attention full takes longer, and fits" in str(refused.value)
+    ) == full
 
 
 def test_nothing_is_chosen_on_a_cpu(models, monkeypatch):
