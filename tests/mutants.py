@@ -247,8 +247,9 @@ MUTANTS = (
 
 
 _NURSERY = """
-import os, sys
+import gc, os, sys
 import diffusers, einops, peft, pytest, safetensors, torch, transformers  # once for all; the package itself by each
+gc.freeze()  # or every child would look through what was imported here
 for line in sys.stdin:
     folder, tests = line.rstrip("\\n").split("\\t")
     child = os.fork()
@@ -257,10 +258,11 @@ for line in sys.stdin:
         sys.path.insert(0, folder)
         for number in (1, 2):
             os.dup2(os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", tests])
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", tests])
         sys.stdout.flush()
         os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+gc.unfreeze()
 """
 
 
@@ -268,7 +270,8 @@ class Nursery:
     """A process that has imported the libraries and is copied for every mutant, which saves most of a mutant's time."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each would be imported again by every child
         command = [sys.executable, "-c", _NURSERY]
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

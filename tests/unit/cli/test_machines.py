@@ -82,10 +82,11 @@ SourceFileLoader.get_code = get_code
 FEW_HANDLES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))"
 
 
-def after(line: str, *arguments, code: int = 0) -> str:
-    """What the command line says in a new process, after a line of Python."""
-    lines = f"{line}\nimport sys\nfrom flashvideo.cli import main\nsys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", lines, *map(str, arguments)]
+def after(lines: str, *commands: list[str], code: int = 0) -> str:
+    """What command lines say in one new process, after lines of Python; ``code`` is the last one's."""
+    lines = f"{lines}\nimport json, sys\nfrom flashvideo.cli import main\n"
+    lines += "sys.exit([main(words) for words in json.loads(sys.argv[1])][-1])"
+    command = [sys.executable, "-c", lines, json.dumps(commands)]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=one_thread, check=False)
     assert done.returncode == code, done.stderr
@@ -96,10 +97,10 @@ def test_nothing_rests_on_asserts(generate, tmp_path):
     """``python -O`` leaves them out: the same bytes, and the same words for what is wrong."""
     run = ["a red ball", "--keep-latents", "-o"]
     generate(*run, tmp_path / "a.mp4")
-    after(WITHOUT_ASSERTS, "generate", *SMALL, *run, tmp_path / "b.mp4")
+    sound, wrong = (["generate", *SMALL, *run, str(tmp_path / name)] for name in ("b.mp4", "c.mp4"))
+    said = after(WITHOUT_ASSERTS, sound, [*wrong, "--size", "30x30"], code=2)
     for file in ("preview.mp4", "preview.safetensors", "refined.safetensors", "mp4"):
         assert (tmp_path / f"a.{file}").read_bytes() == (tmp_path / f"b.{file}").read_bytes()
-    said = after(WITHOUT_ASSERTS, "generate", *SMALL, *run, tmp_path / "c.mp4", "--size", "30x30", code=2)
     assert "multiples of 16" in said
 
 
@@ -140,6 +141,7 @@ def test_spaces_and_unicode_in_every_path(run, tmp_path):
 @pytest.mark.parametrize(("handles", "code"), [(4, 2), (6, 1)])
 def test_few_file_handles(names, tmp_path, handles, code):
     """It is said what ran out, before work or in it (libraries are imported late), and nothing is half-written."""
-    said = after(FEW_HANDLES.format(handles), "generate", *SMALL, "a red ball", "-o", tmp_path / "a.mp4", code=code)
+    command = ["generate", *SMALL, "a red ball", "-o", str(tmp_path / "a.mp4")]
+    said = after(FEW_HANDLES.format(handles), command, code=code)
     assert "This process may open no more files: raise the limit (ulimit -n)" in said
     assert [name for name in names(tmp_path) if not name.startswith("a.preview.")] == []

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -130,13 +127,11 @@ def test_options_that_do_not_go_together(generate, vbench, tmp_path, names, argu
     assert names(tmp_path) == ["vbench.json"]
 
 
-def test_accelerate_launch(small, vbench, tmp_path, names):
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["-m", "flashvideo", "generate", *small, "--seed", "3", "--device", "cpu", "--samples", "2"]
-    command += ["--prompts", str(vbench), "-o", str(tmp_path / "videos")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert names(tmp_path / "videos") == sorted(NAMES)
-    assert done.stdout.count("[1/2]") == done.stdout.count("[2/2]") == 1
+def test_processes_share_the_prompts(sample, tmp_path, names, monkeypatch):
+    """Each makes all samples of its own; :func:`test_many_prompts.test_accelerate_launch` starts them."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        said = sample().out
+        assert [number for number in ("[1/2]", "[2/2]") if said.count(number) == 1] == [f"[{rank + 1}/2]"]
+        assert names(tmp_path / "videos") == sorted(NAMES[: 2 * rank + 2])
