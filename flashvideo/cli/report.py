@@ -32,11 +32,19 @@ from .options import OptionGroup, add_model_options, model_store
 from .progress import Bars, say
 
 _DTYPE = "fp32"
-_STAGE1 = OptionGroup(STAGES["stage1"], Stage1Settings, leave_out=("seed",), renamed={"preview-size": "low-size"})
+_STAGE1 = OptionGroup(
+    STAGES["stage1"],
+    Stage1Settings,
+    leave_out=("seed", "preview-guidance-every"),
+    renamed={"preview-size": "low-size"},
+)
 _STAGE2 = OptionGroup(
     f"{STAGES['stage2']}, its size a multiple of {STAGES['stage1']}'s",
     Stage2Settings,
-    leave_out=("solver", "rounding", "motion", "resize", "posterior-mean", "time-windows", "keep", "attention", "seed"),
+    leave_out=(
+        *("solver", "rounding", "motion", "resize", "posterior-mean", "time-windows", "keep", "attention"),
+        *("seed", "guidance-every"),
+    ),
 )
 
 

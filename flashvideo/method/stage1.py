@@ -12,7 +12,7 @@ from torch import Tensor
 from ..tensors.checks import check_latents
 from ..tensors.noise import Generators, check_generators, standard_normal
 from .degradation import STAGE1_LATENT_SCALE
-from .guidance import GuidedTransformer, check_guidance, dynamic_guidance, smooth_guidance
+from .guidance import GuidedTransformer, SparseGuidance, check_guidance, dynamic_guidance, smooth_guidance
 from .schedules import SolverLevels, stage1_schedule
 
 Callback = Callable[[int, int, Tensor], None]
@@ -117,6 +117,7 @@ def sample_stage1(
     callback: Callback | None = None,
     guidance_curve: GuidanceCurve = "authors",
     sequential_guidance: bool = False,
+    guidance_every: int = 1,
 ) -> Tensor:
     """Paint the small video's latents.
 
@@ -133,6 +134,8 @@ def sample_stage1(
         callback: ``callback(steps done, num_steps, denoised estimate in VAE space)`` after each step.
         guidance_curve: ``authors``; ``smooth`` counts steps instead of timesteps; ``constant`` is plain CFG.
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
+        guidance_every: evaluate the branch without a prompt at the first of so many steps in a row, and reuse its
+            difference at the others; 1 evaluates it at every step.
 
     Returns:
         Latents in VAE space, shape, dtype and device of ``noise``.
@@ -142,7 +145,7 @@ def sample_stage1(
     """
     check_latents("noise", noise)
     check_generators(generator, len(noise))
-    check_guidance(guidance_scale)
+    check_guidance(guidance_scale, guidance_every)
     schedule = stage1_schedule(num_steps)
     timesteps = schedule.timesteps.tolist()
     scales = [
@@ -153,8 +156,11 @@ def sample_stage1(
         raise ValueError("This is a Stage II transformer (it has a noise-step embedding): load Stage I's for sampling.")
     if step_noise is not None:
         _check_step_noise(step_noise, num_steps, noise.shape)
-    guided = GuidedTransformer(
-        transformer, noise.shape, prompt_embeds, negative_prompt_embeds, sequential=sequential_guidance
+    guided = SparseGuidance(
+        GuidedTransformer(
+            transformer, noise.shape, prompt_embeds, negative_prompt_embeds, sequential=sequential_guidance
+        ),
+        guidance_every,
     )
     scale = latent_scale_of(transformer, latent_scale, STAGE1_LATENT_SCALE)
 

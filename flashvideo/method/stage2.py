@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from ..tensors.checks import check_latents
 from .checks import check_noise_step
 from .degradation import STAGE2_LATENT_SCALE
-from .guidance import GuidedTransformer, check_guidance
+from .guidance import GuidedTransformer, SparseGuidance, check_guidance
 from .keeping import Kept, check_keep
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
@@ -128,13 +127,14 @@ class Refinement:
     latent_scale: float | None = None
     rounding: Rounding = None
     sequential_guidance: bool = False
+    guidance_every: int = 1
     attention_windows: Any = None
     time_windows: TimeWindows | None = None
     keepers: Callable[[int], Keeper] | None = None  # of each evaluation, by its number; with windows in time
 
     def __post_init__(self) -> None:
         check_noise_step(self.noise_step)
-        check_guidance(self.guidance_scale)
+        check_guidance(self.guidance_scale, self.guidance_every)
         get_solver(self.solver)
         flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
         if not isinstance(self.time_windows, TimeWindows | None):
@@ -160,7 +160,7 @@ class Refinement:
         Raises:
             ValueError: embeddings that do not fit, before the first evaluation.
         """
-        guided = GuidedTransformer(
+        guided = getattr(self.transformer, "guided", None) or GuidedTransformer(
             self.transformer,
             shape,
             self.prompt_embeds,
@@ -169,15 +169,16 @@ class Refinement:
             sequential=self.sequential_guidance,
             attention_windows=self.attention_windows,
         )
+        predict, evaluations = SparseGuidance(guided, self.guidance_every), count()
 
-        evaluations = count()
+        def evaluate(x: Any, predict_window: Callable[[Tensor], Tensor]) -> Any:
+            if self.time_windows is None:
+                return predict_window(x)
+            keeper = self.keepers(next(evaluations)) if self.keepers is not None else None
+            return evaluate_windows(x, self.time_windows, predict_window, keeper)
 
         def velocity(x: Any, t: Tensor) -> Any:
-            predict = partial(guided, timestep=float(network_timestep(t)), guidance_scale=self.guidance_scale)
-            if self.time_windows is None:
-                return predict(x)
-            keeper = self.keepers(next(evaluations)) if self.keepers is not None else None
-            return evaluate_windows(x, self.time_windows, predict, keeper)
+            return predict(x, float(network_timestep(t)), self.guidance_scale, evaluate)
 
         times = flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
         return flow_steps(get_solver(self.solver), velocity, x, times, kept)
@@ -199,6 +200,7 @@ def refine_latents(
     callback: Callback | None = None,
     rounding: Rounding = None,
     sequential_guidance: bool = False,
+    guidance_every: int = 1,
     attention_windows: Any = None,
     time_windows: TimeWindows | None = None,
     keep: Tensor | None = None,
@@ -208,7 +210,8 @@ def refine_latents(
 
     Args:
         transformer: Stage II's, or any ``f(hidden_states, timestep, encoder_hidden_states, noise_step=)`` that
-            predicts ``d latent / d t`` in model space.
+            predicts ``d latent / d t`` in model space. One with an attribute ``guided``, a
+            :class:`~flashvideo.method.guidance.Guided`, brings its own guidance and prompts.
         latents: ``[B, 16, T, h, w]`` in VAE space, already degraded by :func:`~flashvideo.degrade_latents`.
         prompt_embeds: ``[B, 226, D]`` of ``"medium motion," + prompt``.
         noise_step: the one that the latents were degraded with; the transformer gets it too.
@@ -222,6 +225,8 @@ def refine_latents(
         rounding: ``None`` is exact; ``"bf16"`` rounds the transformer's times and noise step as the authors' production
             run does (five steps: 1000, 904, 784, 624, 384; 676).
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
+        guidance_every: evaluate the branch without a prompt at the first of so many evaluations in a row, and reuse its
+            difference at the others; 1 evaluates it at every one.
         attention_windows: an :class:`~flashvideo.AttentionWindows` that the transformer's attention is confined to;
             ``None`` is full attention.
         time_windows: evaluate the transformer on overlapping stretches of so many latents, one at a time, and join the
@@ -250,6 +255,7 @@ def refine_latents(
         latent_scale=latent_scale,
         rounding=rounding,
         sequential_guidance=sequential_guidance,
+        guidance_every=guidance_every,
         attention_windows=attention_windows,
         time_windows=time_windows,
     )

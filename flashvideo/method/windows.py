@@ -212,6 +212,14 @@ class LatentStream:
     def __rmul__(self, factor: Tensor | float) -> LatentStream:
         return LatentStream(map(partial(mul, factor), self))
 
+    def beside(self, other: LatentStream) -> LatentStream:
+        """Its channels, then the other's."""
+        return LatentStream(map(channels_joined, self, other))
+
+    def half(self, number: int) -> LatentStream:
+        """The first (0) or the second (1) half of its channels."""
+        return LatentStream(map(partial(channel_half, number=number), self))
+
     def watch(self, told: Callable[[Tensor], None]) -> None:
         """Have a function called with each latent as it comes."""
 
@@ -220,6 +228,18 @@ class LatentStream:
             return latent
 
         self._source = map(passed_on, self._source)
+
+
+def channels_joined(first: Latents, second: Latents) -> Latents:
+    """The channels of two latents, or of two streams of them, in one."""
+    if isinstance(first, LatentStream) and isinstance(second, LatentStream):
+        return first.beside(second)
+    return torch.cat((first, second), dim=1)
+
+
+def channel_half(latents: Latents, number: int) -> Latents:
+    """The first (0) or the second (1) half of the channels of latents, or of a stream of them."""
+    return latents.half(number) if isinstance(latents, LatentStream) else latents.chunk(2, dim=1)[number]
 
 
 def evaluate_windows(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.outputs import check_writable, make_folder, write_text
-from . import ablations, cost, fidelity, judging, markdown, refinement, training, windows
+from . import ablations, cost, fidelity, guidance, judging, markdown, refinement, training, windows
 from .bench import Bench
 from .floors import floors_of
 from .models import Extra
@@ -70,6 +70,7 @@ SECTIONS: dict[str, SectionPlan] = {
     refinement.SECTION: SectionPlan(refinement.refinement_section, _REFINE),
     ablations.NFE: SectionPlan(ablations.nfe_section, _REFINE, (*_SHORT, "nfe")),
     ablations.CFG: SectionPlan(ablations.cfg_section, _REFINE, (*_SHORT, "cfg")),
+    guidance.SECTION: SectionPlan(guidance.guidance_section, _ALL, _SHORT),
     ablations.NOISE_STEP: SectionPlan(ablations.noise_step_section, _REFINE, ("ablation_clips", "noise_steps")),
     windows.TRAINED: SectionPlan(windows.trained_section, _REFINE, ("ablation_clips",)),
     windows.WIDER: SectionPlan(windows.wider_section, _REFINE, ("ablation_clips",)),

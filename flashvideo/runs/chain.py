@@ -144,6 +144,7 @@ def sample_previews(
             guidance_scale=settings.guidance_scale,
             guidance_exponent=settings.guidance_exponent,
             guidance_curve=settings.guidance_curve,  # type: ignore[arg-type]
+            guidance_every=settings.guidance_every,
             generator=_generators(seeds, "stage1 solver"),
             sequential_guidance=sequential_guidance(noise.shape),
             callback=_steps(progress, "Stage I"),
@@ -214,6 +215,7 @@ def refine(
         "num_steps": settings.num_steps,
         "shift": settings.shift,
         "guidance_scale": settings.guidance_scale,
+        "guidance_every": settings.guidance_every,
         "solver": settings.solver,
         "rounding": settings.rounding,
         "attention_windows": settings.attention_windows,

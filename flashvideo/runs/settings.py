@@ -72,6 +72,15 @@ class Stage1Settings:
         choices=GUIDANCE_CURVES,
         advanced=True,
     )
+    guidance_every: int = setting(
+        1,
+        "Evaluate the branch without a prompt at the first of so many steps in a row only, and reuse its difference: "
+        "2 saves a quarter of the time, 4 three eighths.",
+        option="preview-guidance-every",
+        low=1,
+        offered=(1, 1000),
+        advanced=True,
+    )
     seed: int = setting(
         0, "Of everything that is drawn, in both stages.", option="seed", low=0, high=MAX_SEED, of_models=False
     )
@@ -168,6 +177,15 @@ class Stage2Settings:
         low=0,
         step=0.1,
         offered=(0, 100),
+    )
+    guidance_every: int = setting(
+        1,
+        "Evaluate the branch without a prompt at the first of so many evaluations in a row only, and reuse its "
+        "difference: 2 saves a quarter of the time.",
+        option="guidance-every",
+        low=1,
+        offered=(1, 1000),
+        advanced=True,
     )
     solver: str = setting(
         "euler",

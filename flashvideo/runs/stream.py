@@ -294,6 +294,7 @@ class _Stream:
             num_steps=settings.num_steps,
             shift=settings.shift,
             guidance_scale=settings.guidance_scale,
+            guidance_every=settings.guidance_every,
             solver=settings.solver,
             rounding=settings.rounding,
             attention_windows=settings.attention_windows,

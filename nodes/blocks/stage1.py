@@ -19,6 +19,7 @@ from ..shared.widgets import (
     STAGE1,
     check_chosen_size,
     chosen_size,
+    guidance_every_input,
     guidance_inputs,
     model_input,
     negative_input,
@@ -114,6 +115,7 @@ class Stage1Sampler(io.ComfyNode):
                 seed_input("Seed of the start and the solver's noise; the same as RandomNoise's in the parts."),
                 stage1_steps_input(),
                 *guidance_inputs(),
+                guidance_every_input(STAGE1),
                 negative_input(" That is also what Text Encode gives."),
                 io.Vae.Input(
                     "vae",
@@ -140,6 +142,7 @@ class Stage1Sampler(io.ComfyNode):
         cfg: float,
         exponent: float = 5.0,
         guidance_curve: GuidanceCurve = "authors",
+        guidance_every: int = 1,
         negative: Any = None,
         vae: Any = None,
     ) -> io.NodeOutput:
@@ -161,6 +164,7 @@ class Stage1Sampler(io.ComfyNode):
             guider = Stage1Guidance(model)
             guider.set_conds(positive, negative)
             guider.set_curve(cfg, exponent, guidance_curve)
+            guider.every = guidance_every
             empty = samples[k : k + 1]
             noise = comfy.sample.prepare_noise(empty, sample_seed)
             callback = sampling_callback(steps * len(seeds), steps * k, scale, factors)
@@ -223,6 +227,7 @@ class Stage1Guider(io.ComfyNode):
                     advanced=True,
                     optional=True,
                 ),
+                guidance_every_input(STAGE1),
                 negative_input(),
             ],
             outputs=[io.Guider.Output(display_name="guider", tooltip="For SamplerCustomAdvanced.")],
@@ -242,12 +247,14 @@ class Stage1Guider(io.ComfyNode):
         exponent: float = 5.0,
         guidance_curve: GuidanceCurve = "authors",
         steps: int = 0,
+        guidance_every: int = 1,
         negative: Any = None,
     ) -> io.NodeOutput:
         require_stage(model, "stage1")
         guider = Stage1Guidance(model)
         guider.set_conds(*conditionings(model, positive, negative))
         guider.set_curve(cfg, exponent, guidance_curve, steps)
+        guider.every = guidance_every
         return io.NodeOutput(guider)
 
 

@@ -10,6 +10,7 @@ from ..host.stage2_sampling import FROM_LATENT, refined_latent, stage2_sigmas, w
 from ..shared.widgets import (
     ROUNDINGS,
     STAGE2,
+    guidance_every_input,
     model_input,
     negative_input,
     noise_step_input,
@@ -50,6 +51,7 @@ class Stage2Refiner(io.ComfyNode):
                     optional=True,
                 ),
                 rounding_input(),
+                guidance_every_input(STAGE2),
                 negative_input(),
                 io.Mask.Input(
                     "keep",
@@ -78,6 +80,7 @@ class Stage2Refiner(io.ComfyNode):
         solver: str = "euler",
         noise_step: int = FROM_LATENT,
         rounding: str = "exact",
+        guidance_every: int = 1,
         negative: Any = None,
         keep: Any = None,
         source: Any = None,
@@ -95,6 +98,7 @@ class Stage2Refiner(io.ComfyNode):
             negative=negative,
             keep=keep,
             source=source,
+            guidance_every=guidance_every,
         )
         return io.NodeOutput(refined)
 

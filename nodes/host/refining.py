@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -14,13 +14,17 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...flashvideo.method.guidance import Guided
+from ...flashvideo.method.windows import channel_half, channels_joined
 from ...flashvideo.runs.settings import Stage2Settings
 from ...flashvideo.runs.stream import padded_frames, refine_frames
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
 from ...flashvideo.vae.limits import Limits
 from ...flashvideo.vae.tiling import memory
 from ..shared.node_text import show_on_node
+from ..shared.wiring import require_finite
 from .codec import VaeLimits
+from .guidance import DifferenceGuider
 from .sampling import Stage2Sampling
 from .source import streamed_frames
 from .stage2_sampling import stage2_sigmas, with_noise_step
@@ -50,33 +54,43 @@ class _OneEvaluation(comfy.samplers.Sampler):
 
 
 class GuidedModel:
-    """A Stage II MODEL as the library calls a transformer, in model space: guidance, patches, LoRAs, windows and
-    offloading are ComfyUI's, evaluation by evaluation.
+    """A Stage II MODEL as the library calls what guides itself (:class:`~flashvideo.method.guidance.Guided`), in model
+    space: guidance, patches, LoRAs, windows and offloading are ComfyUI's, evaluation by evaluation.
 
     Args:
         model: with its noise step.
         positive, negative: CONDITIONING.
-        cfg: guidance scale.
         sigmas: of the run; patches ask where in it they are.
     """
 
     device = torch.device("cpu")  # where latents come from and go to
     dtype = torch.float32
 
-    def __init__(self, model: Any, positive: Any, negative: Any, cfg: float, sigmas: Tensor) -> None:
+    def __init__(self, model: Any, positive: Any, negative: Any, sigmas: Tensor) -> None:
         self.sigmas = sigmas
-        self._guider = comfy.samplers.CFGGuider(model)
+        self._guider = DifferenceGuider(model)
         self._guider.set_conds(positive, negative)
-        self._guider.set_cfg(cfg)
 
-    def prepare(self, _embeds: Tensor, _shape: Any) -> None:
-        """Nothing is kept between evaluations."""
+    @property
+    def guided(self) -> Guided:
+        return self
 
-    def __call__(self, x: Tensor, timestep: Tensor, _embeds: Tensor, **_: Any) -> Tensor:
-        evaluation = _OneEvaluation(x, float(timestep[0]) / _NUMBERS_PER_STEP)
+    def __call__(self, x: Tensor, timestep: float, guidance_scale: float) -> Tensor:
+        self._guider.set_cfg(guidance_scale)
+        evaluation = _OneEvaluation(x, timestep / _NUMBERS_PER_STEP)
         nothing = torch.zeros_like(x)  # the latents are degraded already
         self._guider.sample(nothing, nothing, evaluation, self.sigmas, disable_pbar=True, seed=0)
-        return evaluation.velocity
+        require_finite(evaluation.velocity, "stage2")
+        return evaluation.velocity.to(x)
+
+    def with_difference(self, x: Tensor, timestep: float, guidance_scale: float) -> Tensor:
+        self._guider.reuse = False
+        predicted = self(x, timestep, guidance_scale)
+        return channels_joined(predicted, self._guider.difference.to(x))
+
+    def from_difference(self, x: Tensor, timestep: float, guidance_scale: float) -> Tensor:
+        self._guider.reuse, self._guider.difference = True, channel_half(x, 1)
+        return self(channel_half(x, 0), timestep, guidance_scale)
 
 
 class _HostedModels:
@@ -132,14 +146,14 @@ class RefinedFrames:
         settings, done = self.settings, 0
         sigmas = stage2_sigmas(settings.num_steps, settings.shift)
         model = with_noise_step(self.model, settings.noise_step)
-        guided = GuidedModel(model, self.positive, self.negative, settings.guidance_scale, sigmas)
+        guided = GuidedModel(model, self.positive, self.negative, sigmas)
         limits = self._limits()
         models = _HostedModels(guided, self.vae, limits.memory_budget or 0, self.model.model.latent_format.scale_factor)
         refined = refine_frames(
             models,
             streamed_frames(self.video),
             self.positive[0][0][:1].float().cpu(),
-            replace(settings, guidance_scale=1.0),  # the guider's, not the library's
+            settings,
             _telling(settings.num_steps),
             total=self.frames,
             swap=True,

@@ -19,6 +19,7 @@ from ...flashvideo.method.schedules import SolverLevels, stage1_schedule
 from ...flashvideo.method.stage1 import GuidanceCurve, stage1_guidance, stage1_steps
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.noise import standard_normal
+from .guidance import SparseGuider
 from .sampling import Stage1Sampling, vp_factors
 
 _SEEDS = 2**63
@@ -31,7 +32,7 @@ def stage1_sigmas(model: Any, steps: int) -> Tensor:
     return torch.cat((chosen, chosen.new_zeros(1))).float().cpu()
 
 
-class Stage1Guidance(comfy.samplers.CFGGuider):
+class Stage1Guidance(SparseGuider):
     """Classifier-free guidance whose scale changes with the time step, as the authors' code has it."""
 
     def set_curve(self, scale: float, exponent: float, curve: GuidanceCurve, steps: int = 0) -> None:

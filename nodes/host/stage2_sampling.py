@@ -26,6 +26,7 @@ from ..shared.wiring import (
     require_undegraded,
     sample_seeds,
 )
+from .guidance import SparseGuider
 from .misfits import require_own_sampling
 from .sampling import Stage2Sampling
 
@@ -119,6 +120,7 @@ def refined_latent(
     negative: Any = None,
     keep: Tensor | None = None,
     source: dict[str, Any] | None = None,
+    guidance_every: int = 1,
 ) -> dict[str, Any]:
     """A degraded LATENT brought to full resolution by a Stage II MODEL.
 
@@ -127,6 +129,7 @@ def refined_latent(
         negative: None is all zeros, as the model was trained.
         keep: MASK ``[F, H, W]`` of what is kept, of one frame or of all.
         source: the LATENT before it was degraded, with ``keep`` alone.
+        guidance_every: evaluate the branch without a prompt at the first of so many evaluations in a row.
 
     Raises:
         ValueError: sockets that do not fit, a noise step that is not known, numbers that are not finite.
@@ -143,7 +146,8 @@ def refined_latent(
     for k, sample in enumerate(samples.split(1)):  # one after another: full-resolution latents fill the memory
         end = None if clean is None else clean[k : k + 1] * scale
         sampler = flow_sampler(get_solver(solver), rounding, mask, end)
-        guider = comfy.samplers.CFGGuider(patched)
+        guider = SparseGuider(patched)
+        guider.every = guidance_every
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
         callback = sampling_callback(steps * len(samples), steps * k, scale, None)

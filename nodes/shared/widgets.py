@@ -117,6 +117,11 @@ def guidance_inputs() -> list[io.Input]:
     ]
 
 
+def guidance_every_input(settings: dict[str, Setting]) -> io.Input:
+    """Of either stage; it came later, so it stands behind the widgets that were there (:func:`short_side_input`)."""
+    return setting_input(settings["guidance_every"], optional=True)
+
+
 def stage2_cfg_input() -> io.Input:
     return setting_input(STAGE2["guidance_scale"], "cfg")
 

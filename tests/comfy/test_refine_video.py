@@ -69,7 +69,8 @@ def made(bench: Bench, images: Tensor, fps: float = 8.0, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"solver": "heun", "cfg": 1.0}, {"posterior": "mean", "match_colors": 0.0}, CHOSEN]
+    "changes",
+    [{}, {"solver": "heun", "cfg": 1.0}, {"posterior": "mean", "match_colors": 0.0}, CHOSEN, {"guidance_every": 2}],
 )
 def test_it_is_the_librarys_stream(
     bench: Bench, refined: Any, by_library: Any, tmp_path: Path, changes: dict[str, Any]

@@ -40,19 +40,19 @@ def test_stage1_parts_follow_the_golden_run(bench: Bench, golden: Any, run: str,
     assert_within(saved(path) * 0.7, file.latents(f"{run}.final"), 1e-4)
 
 
-def test_stage1_node_is_its_parts_and_the_library(bench: Bench, golden: Any, tiny_stage1: Any) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_stage1_node_is_its_parts_and_the_library(bench: Bench, golden: Any, tiny_stage1: Any, every: int) -> None:
     context, seed, steps = golden("sampler_stage1")["context"], 12345, 6
     model = bench.add("FlashVideoLoadStage1", model_name=STAGE1)
     positive = bench.tensor("ProbeConditioning", context)
     empty = bench.add("FlashVideoEmptyLatent", size="custom", width=64, height=32, length=9)
-    node = bench.save(
-        bench.add("FlashVideoStage1Sampler", model=model, positive=positive, latent=empty, seed=seed, steps=steps)
-    )
+    sockets = {"model": model, "positive": positive, "latent": empty, "seed": seed, "steps": steps}
+    node = bench.save(bench.add("FlashVideoStage1Sampler", **sockets, guidance_every=every))
     parts = bench.save(
         bench.add(
             "SamplerCustomAdvanced",
             noise=bench.add("RandomNoise", noise_seed=seed),
-            guider=bench.add("FlashVideoStage1Guider", model=model, positive=positive),
+            guider=bench.add("FlashVideoStage1Guider", model=model, positive=positive, guidance_every=every),
             sampler=bench.add("FlashVideoStage1Solver"),
             sigmas=bench.add("FlashVideoStage1Sigmas", model=model, steps=steps),
             latent_image=empty,
@@ -61,7 +61,8 @@ def test_stage1_node_is_its_parts_and_the_library(bench: Bench, golden: Any, tin
     run = bench.run()
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(1, 16, 3, 4, 8, generator=generator)
-    expected = sample_stage1(tiny_stage1, start, context, num_steps=steps, generator=generator)
+    how: dict[str, Any] = {"num_steps": steps, "generator": generator, "guidance_every": every}
+    expected = sample_stage1(tiny_stage1, start, context, **how)
     assert_within(saved(node), expected, 1e-4)
     assert torch.equal(saved(node), saved(parts))
     assert (steps, steps) in {p for progress in run.progress.values() for p in progress}
@@ -223,10 +224,12 @@ def test_refiner_is_the_library(bench: Bench, golden: Any, latents: Any, solver:
     settings = {"steps": 3, "cfg": 5.0, "shift": 1.5, "solver": solver}
     exact = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **settings))
     rounded = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **settings, rounding="bf16"))
+    sparse = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, **settings, guidance_every=2))
     bench.run()
     keywords = {"noise_step": 650, "num_steps": 3, "guidance_scale": 5.0, "shift": 1.5, "solver": solver}
-    for out, rounding in ((exact, None), (rounded, "bf16")):
-        expected = refine_latents(tiny_stage2, given, context, rounding=rounding, **keywords)
+    changes: list[dict[str, Any]] = [{}, {"rounding": "bf16"}, {"guidance_every": 2}]
+    for out, change in zip((exact, rounded, sparse), changes, strict=True):
+        expected = refine_latents(tiny_stage2, given, context, **keywords, **change)
         assert_within(saved(out), expected, 2e-4)
 
 

@@ -81,6 +81,46 @@ def test_guidance_branches_run_one_after_the_other_when_asked(sequential):
     assert calls == ([[1.0], [0.0]] if sequential else [[0.0, 1.0]]) * 4
 
 
+class Drifting:
+    """Two branches, as far apart as the time says; knows how many of each were evaluated."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, x, timestep, text, *, noise_step=None):
+        with_prompt = text.amax(dim=(1, 2)).view(-1, 1, 1, 1, 1)
+        self.batches.append(len(x))
+        return 0.1 * x + with_prompt * (timestep.view(-1, 1, 1, 1, 1) / 1000)
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize(("every", "evaluated"), [(1, [2] * 5), (2, [2, 1, 2, 1, 2]), (9, [2, 1, 1, 1, 1])])
+def test_guidance_is_evaluated_now_and_then(every, evaluated, sequential):
+    for sample in (refine_latents, sample_stage1):
+        model = Drifting()
+        constant = {"guidance_curve": "constant"} if sample is sample_stage1 else {}
+        more = {"num_steps": 5, "sequential_guidance": sequential, **constant}
+        sample(model, torch.ones(SHAPE), TEXT, guidance_every=every, **more)
+        expected = [1 for batch in evaluated for _ in range(batch)] if sequential else evaluated
+        assert model.batches == expected
+
+
+def test_the_difference_of_the_last_guidance_is_reused():
+    """By hand: two steps of one half each, at times 1000 and 500; c - u is 1, then 0.5, or 1 again if it is reused."""
+    how = {"num_steps": 2, "shift": 1.0, "guidance_scale": 3.0, "latent_scale": 1.0}
+    middle = 1 + 0.5 * (0.1 + 3 * 1.0)
+    for every, guidance in ((1, 3 * 0.5), (2, 0.5 + 2 * 1.0)):
+        out = refine_latents(Drifting(), torch.ones(SHAPE), TEXT, guidance_every=every, **how)
+        assert torch.allclose(out, torch.full(SHAPE, middle + 0.5 * (0.1 * middle + guidance)))
+
+
+def test_steps_of_scale_1_leave_the_rhythm_alone():
+    """The smooth curve begins at 1: guidance is first evaluated at the second step, and reused at the third."""
+    model = Drifting()
+    sample_stage1(model, torch.ones(SHAPE), TEXT, num_steps=4, guidance_curve="smooth", guidance_every=2)
+    assert model.batches == [1, 2, 1, 2]
+
+
 def test_guidance_extrapolates_from_the_empty_prompt():
     """u is 0 (all-zero embeddings), c is 1: the guided velocity is the scale."""
 

@@ -51,7 +51,7 @@ def test_a_stream_gives_the_bytes_of_the_whole(count, windows):
     [
         {"guidance_scale": 1.0, "rounding": "bf16", "noise_step": 500},
         {"guidance_scale": 7.0, "sequential_guidance": True, "shift": 1.0, "latent_scale": 0.9},
-        {"guidance_scale": 4.0, "negative_prompt_embeds": text_of() / 3},
+        {"guidance_scale": 4.0, "negative_prompt_embeds": text_of() / 3, "guidance_every": 2},
     ],
 )
 def test_with_every_solver_and_setting(tiny_stage2, solver, options):
@@ -92,7 +92,7 @@ def held_latents() -> int:
     return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values()) // (4 * 16 * 6 * 10)
 
 
-def most_held(count: int, solver: str, windows: TimeWindows) -> int:
+def most_held(count: int, solver: str, windows: TimeWindows, **more: Any) -> int:
     most = 0
 
     def network(x: Tensor, timestep: Tensor, text: Tensor, *, noise_step: float) -> Tensor:
@@ -101,7 +101,7 @@ def most_held(count: int, solver: str, windows: TimeWindows) -> int:
         return x.sin()
 
     latents = (torch.full((1, 16, 1, 6, 10), float(number)) for number in range(count))
-    options = {"num_steps": 2, "solver": solver, "guidance_scale": 1.0, "time_windows": windows}
+    options = {"num_steps": 2, "solver": solver, "time_windows": windows, **more}
     assert sum(1 for _ in refine_stream(network, latents, text_of(), **options)) == count
     return most
 
@@ -109,9 +109,16 @@ def most_held(count: int, solver: str, windows: TimeWindows) -> int:
 @pytest.mark.parametrize("solver", ["euler", "rk4"])
 @pytest.mark.parametrize("windows", [TimeWindows(5, 2), TimeWindows(6, 5, lead=2)])
 def test_what_is_held_does_not_grow_with_the_length(nothing_else, solver, windows):
-    short, long = most_held(30, solver, windows), most_held(150, solver, windows)
+    short, long = (most_held(count, solver, windows, guidance_scale=1.0) for count in (30, 150))
     assert long == short
     assert 0 < long <= 5 * windows.length * 2 * SOLVERS[solver].evaluations
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_reused_guidance_is_let_go(nothing_else, every):
+    """Also that of the last evaluation of both branches, which none comes to reuse (every 2 of 3 evaluations)."""
+    how = {"solver": "euler", "windows": TimeWindows(5, 2), "guidance_every": every, "sequential_guidance": True}
+    assert most_held(30, num_steps=3, **how) == most_held(150, num_steps=3, **how)
 
 
 def test_latents_are_read_as_they_are_needed_and_given_as_soon_as_they_are_final():

@@ -64,6 +64,21 @@ def test_matched_colours_are_shown_beside_those_of_stage2(bench):
     assert oracle.calls["refine"] == 2, "one batch, refined once for both, and the page's clips"
 
 
+def test_guidance_is_compared_at_its_evaluations(bench):
+    settings = replace(SETTINGS, stage2=replace(SETTINGS.stage2, num_steps=4))
+    result = run_report(replace(bench(Oracle()), settings=settings), WEIGHTS, sections=["guidance"])["guidance"]
+    first, second = (
+        {row.name: row.mean for row in table.rows if row.measure == "evaluations"} for table in result.tables
+    )
+    assert second == {
+        **{"guidance in every step": 8, "in one of 2 steps": 6, "in one of 4 steps": 5},
+        **{"3 steps instead of 4": 6, "2 steps instead of 4": 4, "no guidance": 4},
+    }
+    assert (first["guidance in every step"], first["no guidance"]) == (4, 2)  # of two steps
+    for table, measure in zip(result.tables, (PROMPT, "PSNR"), strict=True):
+        assert {row.name for row in table.rows if row.measure == measure} == {row.name for row in table.rows}
+
+
 def test_fidelity_of_swapped_clips_is_chance(bench):
     result = run_report(bench(Oracle(swap=True)), WEIGHTS, sections=["fidelity"])["fidelity"]
     scenes = held_out_scenes(ONE, SETTINGS.clips, SETTINGS)

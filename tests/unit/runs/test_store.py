@@ -89,6 +89,21 @@ def video():
     return moving(FRAMES, 8, 8)
 
 
+def test_reused_guidance_goes_on(models, text, video, tmp_path):
+    settings = dataclasses.replace(SETTINGS, guidance_scale=3.0, guidance_every=2)
+    video, counting = video[:, :, :90], models.parts["stage2"]
+    counting.evaluations = 0
+    expected = torch.cat(list(refine_frames(models, [video], text, settings, first_latent=3)), dim=2)
+    evaluations, counting.evaluations = counting.evaluations, 0
+    attempts = Attempts(models, text, video, tmp_path / "latents")
+    for after in (20, 12):
+        with pytest.raises(StoppedError):
+            attempts.go_on(stopping(after), settings)
+    attempts.go_on(lambda *_: None, settings)
+    assert torch.equal(torch.cat(attempts.frames, dim=2), expected)
+    assert counting.evaluations == evaluations
+
+
 @pytest.fixture(scope="module")
 def whole(models, video, text):
     models.parts["stage2"].evaluations = 0
