@@ -29,6 +29,7 @@ class CheckpointMetadata:
         source_sha256: of the file that it was converted from.
         latent_scale: model space = latents times this, where the checkpoint has its own.
         config: the network's constructor keywords.
+        student: what a distilled Stage II was made for; None for others.
     """
 
     kind: str = ""
@@ -37,6 +38,7 @@ class CheckpointMetadata:
     source_sha256: str = ""
     latent_scale: float | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    student: dict[str, Any] | None = None
 
     def header(self) -> dict[str, str]:
         """Entries for a safetensors header."""
@@ -45,6 +47,8 @@ class CheckpointMetadata:
             entries["latent_scale"] = repr(float(self.latent_scale))
         if self.config:
             entries["config"] = json.dumps(self.config, sort_keys=True)
+        if self.student is not None:
+            entries["student"] = json.dumps(self.student, sort_keys=True)
         return {"format": "pt", **{_PREFIX + key: value for key, value in entries.items()}}
 
 
@@ -94,6 +98,7 @@ def read_metadata(weights: WeightFile) -> CheckpointMetadata:
             source_sha256=entries.get("source_sha256", ""),
             latent_scale=None if scale is None else float(scale),
             config=config,
+            student=json.loads(entries.get("student", "null")),
         )
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{weights.path} has a damaged header ({error}). Convert or download it again.") from error

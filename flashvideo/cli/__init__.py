@@ -83,7 +83,7 @@ def build_parser(words: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentP
 
 def parse_options(words: Sequence[str]) -> argparse.Namespace:
     """Parse a command line. For commands that set ``folder_settings`` to their parser, a ``settings.json`` in the
-    models' folder gives the defaults of the stages' options.
+    models' folder gives the defaults of the stages' options, and a student those that it was made for.
 
     Raises:
         ValueError: a ``settings.json`` that cannot be read, or with other names or kinds of values.
@@ -92,9 +92,9 @@ def parse_options(words: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(words)
     if (command := getattr(options, "folder_settings", None)) is None:
         return options
-    from .options import folder_defaults
+    from .options import model_defaults
 
-    command.set_defaults(**folder_defaults(options.models))
+    command.set_defaults(**model_defaults(options))
     return parser.parse_args(words)
 
 

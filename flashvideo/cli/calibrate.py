@@ -28,7 +28,7 @@ from ..scores.page import Entry, write_page
 from ..tensors.sizes import TEMPORAL_FACTOR, latent_frames, video_frames
 from ..video.files import open_video, write_image, write_video
 from ..video.reading import Pictures, as_video
-from .options import OptionGroup, add_model_options, model_store, settings_of_folder
+from .options import OptionGroup, add_model_options, check_student, model_store, settings_of_models
 from .progress import Bars, say
 
 NOISE_STEPS = (100, 200, 350, 500, 675)
@@ -157,7 +157,7 @@ def _of_video(options: argparse.Namespace, bars: Bars) -> tuple[_Stretch, ModelS
     check_text("the prompt", options.prompt)
     video, fps = _read(options.input, options.start, options.frames)
     shape = video.shape[3], video.shape[4]
-    settings = _STAGE2.settings(options, settings_of_folder(options.models, Stage2Settings(), shape), shape)
+    settings = _STAGE2.settings(options, settings_of_models(options, Stage2Settings(), shape), shape)
     frames = _fitting(options, video.shape[2])
     store = _store(options, settings, frames, shape, ("text", "stage2", "vae"))
     embeds = chain.embed_prompts(store, [stage2_prompt(options.prompt, settings.motion)])
@@ -209,6 +209,7 @@ def _store(
     load = Load(frames, shape, (settings.height, settings.width), encodes=True, time_windows=settings.windows_in_time)
     check_host_memory(load)
     store = model_store(options, parts)
+    check_student(store, settings)
     check_memory(store, load)
     if options.offload == "auto" and (line := choose_offload(store, load)):
         _tell(options, line)

@@ -86,6 +86,8 @@ def describe(inspection: Inspection, *, values: bool) -> list[str]:
         source = inspection.metadata.source_sha256
         said = (inspection.metadata.dtype, f"from a file with SHA-256 {source}" if source else "")
         lines.append(f"  converted:    {', '.join(filter(None, said))}" if any(said) else "  made by FlashVideo")
+    if inspection.student is not None:
+        lines.append(f"  student:      {inspection.student}")
     lines += [f"  also holds:   {_KIND_NAMES[part]}" for part in inspection.also]
     lines += _numbered("note", inspection.notes)
     lines += _numbered("skipped", inspection.ballast)

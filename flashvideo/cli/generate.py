@@ -41,6 +41,7 @@ from .options import (
     add_model_options,
     add_stage1_options,
     add_stage2_options,
+    check_student,
     model_store,
     stage1_settings,
     stage2_settings,
@@ -166,6 +167,7 @@ def _generate_one(options: argparse.Namespace, jobs: list[Job], wanted: Wanted, 
     rank, processes = this_process()
     begun = not options.overwrite and is_begun(jobs, wanted)
     store = _store_for(options, wanted)
+    check_student(store, jobs[0].stage2)
     _make_fit(options, store, load)
     for job in jobs if begun else ():
         check_same_run(job, wanted, options.fps, store.describe())
@@ -217,6 +219,7 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
     rank, processes = this_process()
     store = _store_for(options, wanted)
+    check_student(store, stage2)
     _make_fit(options, store, _load(stage1, stage2, wanted))
     make_folder(folder)
     if sampled:
@@ -292,6 +295,7 @@ def _refine_preview(options: argparse.Namespace, preview: Path) -> None:
     with alone_with(outputs.video), Bars() as bars:
         begun = not options.overwrite and is_begun([job], wanted, preview=False)
         store = model_store(options, ("stage2", "vae"))
+        check_student(store, stage2)
         store.check_text_width(record.stage2_embeds.shape[-1], str(preview))
         _make_fit(options, store, load)
         if record.content == "preview":

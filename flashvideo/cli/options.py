@@ -11,12 +11,14 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..checkpoints.files import name_list
+from ..checkpoints.files import name_list, open_weights
 from ..checkpoints.metadata import STAGES
 from ..checkpoints.paths import expanded
 from ..loading.convert import OUTPUT_DTYPES
 from ..loading.model_store import ModelStore, find_models, models_folder
+from ..loading.source import stored_student
 from ..method.checks import shortened
+from ..method.student import check_student_guidance
 from ..runs.fields import Setting, settings_of
 from ..runs.settings import Stage1Settings, Stage2Settings, VideoSettings
 from ..runs.sizes import ANY_SIZE, FIXED_SIZES, SIZES, parse_size, size_name, target_size
@@ -193,17 +195,16 @@ def stage2_settings(options: argparse.Namespace, base: Stage2Settings, shape: Si
     return _STAGE2.settings(options, base, shape)
 
 
-def settings_of_folder(models: str | None, base: Stage2Settings, shape: Size) -> Stage2Settings:
-    """``base`` with what the ``settings.json`` of a models folder says, at 1080p if it says nothing of sizes.
+def settings_of_models(options: argparse.Namespace, base: Stage2Settings, shape: Size) -> Stage2Settings:
+    """``base`` with what :func:`model_defaults` says, at 1080p if it says nothing of sizes.
 
     Args:
-        models: as ``--models`` names the folder.
         shape: (height, width) of what is enlarged.
 
     Raises:
         ValueError: a ``settings.json`` that cannot be read.
     """
-    table = folder_defaults(models)
+    table = model_defaults(options)
     values = argparse.Namespace(size=table.get("size", size_name(*SIZES["1080p"])))
     for option in options_of(Stage2Settings):
         if (
@@ -289,6 +290,26 @@ def folder_defaults(models: str | None) -> dict[str, str]:
         except (ValueError, RecursionError):
             raise ValueError(f"{file} has {name!r} as {shortened(value)}; expected {known[name].expected}.") from None
     return {name.replace("-", "_"): str(value) for name, value in table.items()}
+
+
+def model_defaults(options: argparse.Namespace) -> dict[str, str]:
+    """What the models that are named say of Stage II's options: a student what it was made for, before all the
+    ``settings.json``; see :func:`folder_defaults`.
+
+    Raises:
+        ValueError: a ``settings.json`` or a Stage II that cannot be read.
+    """
+    defaults = folder_defaults(options.models)
+    path = find_models(options.models, {"stage2": options.stage2}, (), ("stage2",)).stage2
+    student = None if path is None else stored_student(open_weights(path, "transformer"))
+    if student is not None:
+        defaults |= {"steps": str(student.num_steps), "shift": str(student.shift), "cfg": "1"}
+    return defaults
+
+
+def check_student(models: ModelStore, stage2: Stage2Settings) -> None:
+    """Raise ValueError for guidance on top of a student's own, unless it was asked for."""
+    check_student_guidance(models.student, stage2.guidance_scale, stage2.guide_student)
 
 
 def pick_device(name: str) -> torch.device:

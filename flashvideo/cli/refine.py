@@ -31,7 +31,7 @@ from ..video.color_match import cells_of_a_latent
 from ..video.files import VIDEO_SUFFIXES, read_metadata
 from ..video.frames import Shown, look_at
 from ..video.resize import resize_words, stretching
-from .options import model_store, settings_of_folder, stage2_settings
+from .options import check_student, model_store, settings_of_models, stage2_settings
 from .progress import Bars, say
 
 log = logging.getLogger(__name__)
@@ -149,9 +149,10 @@ class _Refining:
         """
         options, shape = self.options, (shown.height, shown.width)
         base = Stage2Settings(time_windows=TIME_WINDOWS)
-        sized = stage2_settings(options, settings_of_folder(options.models, base, shape), shape)
+        sized = stage2_settings(options, settings_of_models(options, base, shape), shape)
         base = replace(base, match_colors=cells_of_a_latent(shape, (sized.height, sized.width)))
-        settings = stage2_settings(options, settings_of_folder(options.models, base, shape), shape)
+        settings = stage2_settings(options, settings_of_models(options, base, shape), shape)
+        check_student(self.store, settings)
         prompts = (options.prompt,) if options.prompt is not None else _prompts(options.prompts, shown.path)
         return VideoJob(shown, output, settings, prompts, self.cuts, self.store.describe())
 

@@ -20,7 +20,7 @@ from ..checkpoints.paths import expanded
 from ..checkpoints.writing import TensorPlan, write_safetensors
 from .load import vae_names, vae_overrides
 from .lora import read_lora, save_lora
-from .source import TransformerSource, open_transformer
+from .source import TransformerSource, open_transformer, stored_student
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,14 @@ def _convert_lora(weights: WeightFile, dst: Path, dtype: torch.dtype | None, ove
     if dtype == FP8:
         raise ValueError("LoRAs are not written in fp8: they are small, and lose much. Use fp32, bf16 or fp16.")
     pairs = read_lora(weights.path)
-    return save_lora(pairs, dst, overwrite=overwrite, source_sha256=sha256(weights.files), dtype=dtype or torch.float32)
+    return save_lora(
+        pairs,
+        dst,
+        overwrite=overwrite,
+        source_sha256=sha256(weights.files),
+        dtype=dtype or torch.float32,
+        student=stored_student(weights),
+    )
 
 
 def _convert_vae(weights: WeightFile, dst: Path, dtype: torch.dtype | None, overwrite: bool) -> Path:
@@ -139,6 +146,7 @@ def _convert_transformer(source: TransformerSource, dst: Path, dtype: torch.dtyp
         source_sha256=sha256(source.weights.files),
         latent_scale=source.latent_scale,
         config=source.config,
+        student=None if source.student is None else source.student.to_table(),
     ).header()
     plan: dict[str, Any] = {}
     quantized: dict[str, dict[str, str]] = {}

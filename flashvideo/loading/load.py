@@ -22,7 +22,7 @@ from ..checkpoints.vae_layout import (
     published_vae_key_map,
 )
 from .lora import LoraPairs, check_lora_fits, read_lora
-from .source import TransformerSource, open_transformer
+from .source import TransformerSource, open_transformer, stored_student
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX
@@ -66,7 +66,14 @@ def _load_transformer(
     check_compute_dtype(dtype)
     source = open_stage(path, kind)
     pairs = fitting_lora(lora, lora_scale, source)
-    model = FlashVideoTransformer3DModel(**source.config, latent_scale=source.latent_scale, device="meta")
+    of_lora = stored_student(open_weights(lora)) if isinstance(lora, (str, Path)) and lora_scale else None
+    student = of_lora or source.student
+    model = FlashVideoTransformer3DModel(
+        **source.config,
+        latent_scale=source.latent_scale,
+        student=None if student is None else student.to_table(),
+        device="meta",
+    )
     dtype = dtype or source.weights.compute_dtype()
     fill_parameters(model, {name: lambda n=name: source.read(n, dtype, pairs) for name in source.parts}, device)
     return model.eval()

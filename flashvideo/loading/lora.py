@@ -26,6 +26,7 @@ from ..checkpoints.lora_names import (
 )
 from ..checkpoints.metadata import CheckpointMetadata
 from ..checkpoints.writing import tensor_plan, write_safetensors
+from ..method.student import Student
 from .lora_scale import LoraScale, lora_alpha, read_scales, shown
 
 log = logging.getLogger(__name__)
@@ -250,6 +251,7 @@ def save_lora(
     overwrite: bool = False,
     source_sha256: str = "",
     dtype: torch.dtype = torch.float32,
+    student: Student | None = None,
 ) -> Path:
     """Write a LoRA as safetensors, atomically, under native names: ``diffusion_model.layers.0.qkv.lora_A.weight``.
 
@@ -265,8 +267,13 @@ def save_lora(
     }
     if too_large := [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]:
         raise ValueError(f"{path}: {name_list(too_large)} are too large for {DTYPE_NAMES[dtype]}. Write fp32 or bf16.")
-    header = CheckpointMetadata(kind="lora", dtype=DTYPE_NAMES[dtype], source_sha256=source_sha256).header()
-    return write_safetensors(path, tensor_plan(state), header, overwrite=overwrite)
+    header = CheckpointMetadata(
+        kind="lora",
+        dtype=DTYPE_NAMES[dtype],
+        source_sha256=source_sha256,
+        student=None if student is None else student.to_table(),
+    )
+    return write_safetensors(path, tensor_plan(state), header.header(), overwrite=overwrite)
 
 
 def check_lora_fits(name: str, pairs: LoraPairs, shapes: Mapping[str, tuple[int, ...]], model: str) -> None:

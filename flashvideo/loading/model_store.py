@@ -16,6 +16,7 @@ from torch import nn
 from ..checkpoints.files import DTYPE_NAMES, fingerprint, open_weights
 from ..checkpoints.paths import expanded
 from ..checkpoints.t5_layout import find_tokenizer, read_layout
+from ..method.student import Student
 from ..models.network import FlashVideoNetwork
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
 from .published import PUBLISHED
@@ -235,12 +236,19 @@ class ModelStore:
         """The scale that a stage's checkpoint carries, if it does."""
         return self.source(name).latent_scale
 
+    @property
+    def student(self) -> Student | None:
+        """What Stage II was distilled for, if it is here and a student."""
+        return None if self.paths.stage2 is None else self.source("stage2").student
+
     def describe(self) -> dict[str, str]:
         """Names and fingerprints of files, LoRA and dtypes, for the record in previews and videos."""
         parts = {name: getattr(self.paths, name) for name in ("stage1", "stage2", "vae", "text")}
         record = {name: self._named(path, name) for name, path in parts.items() if path is not None}
         if self.lora is not None and self.paths.stage1 is not None:
             record["lora"] = f"{self._named(expanded(self.lora), 'lora')} x {self.lora_scale:g}"
+        if self.student is not None:
+            record["student"] = str(self.student)
         for name, dtype in (("dtype", self.dtype), ("vae_dtype", self.vae_dtype)):
             if dtype is not None:
                 record[name] = DTYPE_NAMES[dtype]

@@ -23,6 +23,7 @@ from ..checkpoints.layouts import (
 )
 from ..checkpoints.metadata import read_metadata
 from ..checkpoints.parts import ModelPart, model_part
+from ..method.student import Student
 from ..tensors.sizes import LATENT_CHANNELS
 from .lora import LoraPairs
 
@@ -58,6 +59,7 @@ class TransformerSource:
         layout: what its names are.
         config: constructor keywords of the network.
         latent_scale: the checkpoint's own, if it carries one.
+        student: what it was distilled for, if it is a student.
         parts: native parameter -> its pieces; those whose pieces the file lacks are left out.
         missing, unexpected, ballast, outside: names; ``outside`` is what lies beside the model's prefix.
     """
@@ -66,6 +68,7 @@ class TransformerSource:
     layout: DetectedLayout
     config: dict[str, Any]
     latent_scale: float | None
+    student: Student | None
     parts: dict[str, tuple[_Part, ...]]
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
@@ -197,7 +200,17 @@ def open_transformer(path: str | Path) -> TransformerSource:
         if not config[keyword]:
             layout = {module: pieces for module, pieces in layout.items() if not module.startswith(embedding)}
     latent_scale = metadata.latent_scale or stored.get("latent_scale")
-    return _account(part, detected, layout, config, latent_scale)
+    return _account(part, detected, layout, config, latent_scale, stored_student(weights))
+
+
+def stored_student(weights: WeightFile) -> Student | None:
+    """What a transformer says that it was distilled for, or a LoRA that it makes a student for; ``None``: nothing.
+
+    Raises:
+        ValueError: a damaged header.
+    """
+    table = read_metadata(weights).student or weights.config.get("student")
+    return None if table is None else Student.from_table(table, str(weights.path))
 
 
 def _check_is_text_to_video(weights: WeightFile) -> None:
@@ -213,7 +226,12 @@ def _check_is_text_to_video(weights: WeightFile) -> None:
 
 
 def _account(
-    part: ModelPart, detected: DetectedLayout, layout: Layout, config: dict[str, Any], latent_scale: float | None
+    part: ModelPart,
+    detected: DetectedLayout,
+    layout: Layout,
+    config: dict[str, Any],
+    latent_scale: float | None,
+    student: Student | None,
 ) -> TransformerSource:
     """Match the file's names with the network's parameters."""
     from ..models.network import FlashVideoNetwork  # here: the VAE is read without what the transformer needs
@@ -239,6 +257,7 @@ def _account(
         detected,
         config,
         latent_scale,
+        student,
         parts,
         missing=tuple(missing),
         unexpected=tuple(name for plain, name in rest.items() if not _BALLAST.search(plain)),

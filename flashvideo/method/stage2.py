@@ -17,6 +17,7 @@ from .guidance import GuidedTransformer, SparseGuidance, check_guidance
 from .keeping import Kept, check_keep
 from .schedules import flow_times, network_timestep
 from .stage1 import Callback, latent_scale_of
+from .student import check_student_guidance, student_of
 from .windows import Keeper, Latents, TimeWindows, evaluate_windows
 
 Velocity = Callable[[Any, Tensor], Any]  # (x, time) -> dx / dt; x is a tensor or a stream of latents
@@ -128,6 +129,7 @@ class Refinement:
     rounding: Rounding = None
     sequential_guidance: bool = False
     guidance_every: int = 1
+    guide_student: bool = False
     attention_windows: Any = None
     time_windows: TimeWindows | None = None
     keepers: Callable[[int], Keeper] | None = None  # of each evaluation, by its number; with windows in time
@@ -135,6 +137,7 @@ class Refinement:
     def __post_init__(self) -> None:
         check_noise_step(self.noise_step)
         check_guidance(self.guidance_scale, self.guidance_every)
+        check_student_guidance(student_of(self.transformer), self.guidance_scale, self.guide_student)
         get_solver(self.solver)
         flow_times(self.num_steps, self.shift, time_dtype(self.rounding))
         if not isinstance(self.time_windows, TimeWindows | None):
@@ -184,6 +187,13 @@ class Refinement:
         return flow_steps(get_solver(self.solver), velocity, x, times, kept)
 
 
+def with_defaults(transformer: Any, **settings: Any) -> dict[str, Any]:
+    """Keywords of :class:`Refinement`; those that are missing or ``None`` as a student was made for, if it is one."""
+    student = student_of(transformer)
+    own = {} if student is None else {"num_steps": student.num_steps, "shift": student.shift, "guidance_scale": 1.0}
+    return {**own, **{name: value for name, value in settings.items() if value is not None}}
+
+
 @torch.no_grad()
 def refine_latents(
     transformer: Any,
@@ -191,9 +201,9 @@ def refine_latents(
     prompt_embeds: Tensor,
     *,
     noise_step: int = 675,
-    num_steps: int = 4,
-    shift: float = 2.5,
-    guidance_scale: float = 13.0,
+    num_steps: int | None = None,
+    shift: float | None = None,
+    guidance_scale: float | None = None,
     negative_prompt_embeds: Tensor | None = None,
     solver: str = "euler",
     latent_scale: float | None = None,
@@ -201,6 +211,7 @@ def refine_latents(
     rounding: Rounding = None,
     sequential_guidance: bool = False,
     guidance_every: int = 1,
+    guide_student: bool = False,
     attention_windows: Any = None,
     time_windows: TimeWindows | None = None,
     keep: Tensor | None = None,
@@ -215,9 +226,11 @@ def refine_latents(
         latents: ``[B, 16, T, h, w]`` in VAE space, already degraded by :func:`~flashvideo.degrade_latents`.
         prompt_embeds: ``[B, 226, D]`` of ``"medium motion," + prompt``.
         noise_step: the one that the latents were degraded with; the transformer gets it too.
-        num_steps: steps; evaluations are steps times the solver's (euler 1, midpoint and heun 2, rk4 4).
-        shift: of :func:`~flashvideo.method.schedules.flow_times`.
-        guidance_scale: constant; 1 leaves the branch without a prompt out and halves the cost.
+        num_steps: steps; evaluations are steps times the solver's (euler 1, midpoint and heun 2, rk4 4). Default: what
+            a student was made for, else 4.
+        shift: of :func:`~flashvideo.method.schedules.flow_times`; default: a student's, else 2.5.
+        guidance_scale: constant; 1 leaves the branch without a prompt out and halves the cost. Default: 1 for a
+            student, which has it in its weights, else 13.
         negative_prompt_embeds: ``[B, 226, D]``; ``None`` is all zeros, as the model was trained.
         solver: ``euler``, ``midpoint``, ``heun`` or ``rk4``.
         latent_scale: default: the checkpoint's own, else 1.15258426.
@@ -227,6 +240,7 @@ def refine_latents(
         sequential_guidance: evaluate CFG's branches one after the other, which takes less memory.
         guidance_every: evaluate the branch without a prompt at the first of so many evaluations in a row, and reuse its
             difference at the others; 1 evaluates it at every one.
+        guide_student: allow guidance on top of what a student has in its weights.
         attention_windows: an :class:`~flashvideo.AttentionWindows` that the transformer's attention is confined to;
             ``None`` is full attention.
         time_windows: evaluate the transformer on overlapping stretches of so many latents, one at a time, and join the
@@ -243,9 +257,8 @@ def refine_latents(
     """
     check_latents("latents", latents)
     check_keep(keep, source, latents)
-    refinement = Refinement(
-        transformer=transformer,
-        prompt_embeds=prompt_embeds,
+    settings = with_defaults(
+        transformer,
         noise_step=noise_step,
         num_steps=num_steps,
         shift=shift,
@@ -256,14 +269,16 @@ def refine_latents(
         rounding=rounding,
         sequential_guidance=sequential_guidance,
         guidance_every=guidance_every,
+        guide_student=guide_student,
         attention_windows=attention_windows,
         time_windows=time_windows,
     )
+    refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, **settings)
     scale = refinement.scale
     start, kept = latents.float() * scale, None
     if keep is not None and source is not None:
         kept = Kept(start, source.to(latents.device).float() * scale, keep.to(latents.device).float())
     for step, x in refinement.steps(start, latents.shape, kept):
         if callback is not None:
-            callback(step + 1, num_steps, x / scale)
+            callback(step + 1, refinement.num_steps, x / scale)
     return (x / scale).to(latents.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..tensors.checks import check_latents
 from .keeping import Kept, check_mask
 from .stage1 import Callback
-from .stage2 import Refinement, get_solver
+from .stage2 import Refinement, get_solver, with_defaults
 from .windows import TRAINED_WINDOWS, Keeper, LatentStream, TimeWindows
 
 MAX_EVALUATIONS = 64  # each holds a window, and waits within the next one
@@ -54,7 +54,7 @@ def refine_stream(
     Raises:
         ValueError: settings that do not fit, at once; latents that do not, as they come.
     """
-    settings |= {"time_windows": time_windows, "keepers": keepers}
+    settings = with_defaults(transformer, **settings) | {"time_windows": time_windows, "keepers": keepers}
     refinement = Refinement(transformer=transformer, prompt_embeds=prompt_embeds, **settings)
     if refinement.time_windows is None:
         raise ValueError("time_windows is None; a stream has no end to wait for. Give TimeWindows(length, overlap).")

@@ -46,6 +46,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         use_noise_step_embedding, use_frame_count_embedding: Stage II's two extra embeddings.
         position_encoding: ``rope``, or ``sinusoidal`` for the paper's comparison.
         latent_scale: latents (VAE space) times this is the model space; ``None``: the stage's published value.
+        student: what a distilled Stage II was made for: a :class:`~flashvideo.method.student.Student` as a table.
         operations, attention, device, dtype: see :class:`~flashvideo.models.network.FlashVideoNetwork`; not saved.
     """
 
@@ -94,6 +95,7 @@ class FlashVideoTransformer3DModel(FlashVideoNetwork, ModelMixin, ConfigMixin, P
         use_frame_count_embedding: bool = False,
         position_encoding: str = "rope",
         latent_scale: float | None = None,
+        student: dict[str, Any] | None = None,
         operations: Any = None,
         attention: AttentionFunction | None = None,
         device: torch.device | str | None = None,

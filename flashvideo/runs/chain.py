@@ -216,6 +216,7 @@ def refine(
         "shift": settings.shift,
         "guidance_scale": settings.guidance_scale,
         "guidance_every": settings.guidance_every,
+        "guide_student": settings.guide_student,
         "solver": settings.solver,
         "rounding": settings.rounding,
         "attention_windows": settings.attention_windows,

@@ -20,8 +20,9 @@ from ..checkpoints.vae_layout import is_published_vae
 from ..loading.load import vae_names, whole_vae
 from ..loading.lora import open_lora
 from ..loading.lora_scale import LoraScale
-from ..loading.source import TransformerSource, open_transformer
+from ..loading.source import TransformerSource, open_transformer, stored_student
 from ..loading.text import meta_encoder
+from ..method.student import Student
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Inspection:
         ballast: entries that are skipped.
         damaged: tensors with NaN or infinite values.
         also: other models that the file holds: ``vae``, ``text``.
+        student: what a transformer was distilled for, or a LoRA makes it one for.
         bytes_bf16: memory that the model takes in bf16.
     """
 
@@ -78,6 +80,7 @@ class Inspection:
     ballast: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    student: Student | None = None
 
     @property
     def sound(self) -> bool:
@@ -177,6 +180,7 @@ def _lora_facts(weights: WeightFile) -> dict[str, Any]:
         "lora_rank": max(module.rank for module in lora.modules),
         "lora_scales": _scale_groups((module.name, module.scale) for module in lora.modules),
         "notes": lora.notes,
+        "student": stored_student(weights),
     }
 
 
@@ -205,6 +209,7 @@ def _transformer_facts(weights: WeightFile) -> dict[str, Any]:
         "layout": source.layout.kind,
         "metadata": read_metadata(source.weights),
         "config": source.config,
+        "student": source.student,
         "lora_rank": source.lora_rank,
         "lora_scales": _scale_groups(
             (part.name.removesuffix(".weight"), LoraScale.published(source.lora_rank))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..loading.model_store import release_memory
 from ..method.checks import check_prompt_embeds
+from ..method.student import check_student_guidance, student_of
 from ..models.transformer import FlashVideoTransformer3DModel
 from ..video.files import DEFAULT_FPS, check_fps
 from . import chain
@@ -117,6 +118,9 @@ class FlashVideoPipeline(DiffusionPipeline):
                 "step that needs it (preview_only=True, prompt_embeds=...)."
             )
 
+    def _check_guidance(self, stage2: Stage2Settings) -> None:
+        check_student_guidance(student_of(self.stage2), stage2.guidance_scale, stage2.guide_student)
+
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
         """A part, on its device meanwhile; see :class:`flashvideo.runs.chain.Models`."""
@@ -139,7 +143,9 @@ class FlashVideoPipeline(DiffusionPipeline):
     def describe(self) -> dict[str, str]:
         """Where the models came from, for the record."""
         parts = {name: getattr(self, name) for name in ("stage1", "stage2", "vae")}
-        return {name: str(part.dtype).removeprefix("torch.") for name, part in parts.items() if part is not None}
+        record = {name: str(part.dtype).removeprefix("torch.") for name, part in parts.items() if part is not None}
+        student = student_of(self.stage2)
+        return record if student is None else {**record, "student": str(student)}
 
     def __call__(
         self,
@@ -180,6 +186,8 @@ class FlashVideoPipeline(DiffusionPipeline):
             if prompt is None:
                 raise ValueError("Give a prompt, or prompt_embeds of both stages.")
             self._require("text_encoder", "tokenizer")
+        if not preview_only:
+            self._check_guidance(second)
         refined = None if preview_only else (second.height, second.width)
         load = Load(first.num_frames, (first.height, first.width), refined, encodes=not preview_only)
         load = load.with_windows(second)
@@ -213,6 +221,7 @@ class FlashVideoPipeline(DiffusionPipeline):
         self._require("stage2", "vae")
         check_prompt_embeds("the preview's stage2_embeds", preview.stage2_embeds, 1, self.stage2)
         settings = stage2 or preview.stage2
+        self._check_guidance(settings)
         self._make_fit(Load.of_refining(preview, settings), "stage2", "vae")
         return self._refined(preview, settings, video, progress or self._bars())
 

@@ -187,6 +187,12 @@ class Stage2Settings:
         offered=(1, 1000),
         advanced=True,
     )
+    guide_student: bool = setting(
+        False,
+        "Allow guidance above 1 for a student, which has its teacher's in its weights.",
+        option="guide-student",
+        of_models=False,
+    )
     solver: str = setting(
         "euler",
         "euler: one evaluation a step, the paper's. midpoint, heun: two. rk4: four.",

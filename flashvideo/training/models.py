@@ -171,6 +171,7 @@ def save_transformer(
         dtype=DTYPE_NAMES[dtype],
         latent_scale=model.config.latent_scale,
         config={name: model.config[name] for name in sorted(NETWORK_KEYWORDS)},
+        student=model.config.student,
     ).header()
     return write_safetensors(path, tensor_plan(tensors), header, overwrite=True)
 

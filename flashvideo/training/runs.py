@@ -7,6 +7,8 @@ from pathlib import Path
 from .config import from_table, read_toml
 from .loop import Run
 
+STAGE_KINDS = ("stage1", "stage2", "stage2_student")
+
 
 def encode(path: str | Path) -> None:
     """Encode the datasets of a stage's configuration into their caches; what is there is kept.
@@ -17,8 +19,10 @@ def encode(path: str | Path) -> None:
     from .stages import StageConfig, encode_datasets
 
     table = read_toml(path)
-    if table.get("kind") not in ("stage1", "stage2"):
-        raise ValueError(f"{path}: kind is {table.get('kind')!r}; only 'stage1' and 'stage2' have datasets to encode.")
+    if table.get("kind") not in STAGE_KINDS:
+        raise ValueError(
+            f"{path}: kind is {table.get('kind')!r}; only {', '.join(map(repr, STAGE_KINDS))} have datasets to encode."
+        )
     encode_datasets(from_table(StageConfig, table, "config"))
 
 
@@ -34,8 +38,8 @@ def open_run(path: str | Path, folder: Path) -> Run:
         from .vae import VaeConfig, vae_run
 
         return vae_run(from_table(VaeConfig, table, "config"), folder)
-    if kind in ("stage1", "stage2"):
+    if kind in STAGE_KINDS:
         from .stages import StageConfig, stage_run
 
         return stage_run(from_table(StageConfig, table, "config"), folder)
-    raise ValueError(f"{path}: kind is {kind!r}; expected 'stage1', 'stage2' or 'vae'.")
+    raise ValueError(f"{path}: kind is {kind!r}; expected {', '.join(map(repr, STAGE_KINDS))} or 'vae'.")

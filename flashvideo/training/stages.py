@@ -16,6 +16,7 @@ from ..loading.lora import save_lora
 from ..loading.text import MAX_TOKENS, TextEncoder, load_text_encoder, token_ids
 from ..method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
 from ..method.schedules import NOISE_STEPS
+from ..method.student import student_of
 from ..runs.fields import settings_of
 from ..runs.settings import Stage2Settings
 from .config import Phase, RunSettings, field_of_phases
@@ -32,6 +33,7 @@ from .models import (
     stage2_from,
 )
 from .objectives import Stage1Objective, Stage2Objective, TextSide
+from .student import StudentObjective, TeacherSettings, distilled, load_teacher
 from .text import TextModel, new_text_encoder, save_text_encoder
 
 log = logging.getLogger(__name__)
@@ -87,9 +89,12 @@ class StageConfig:
         source: where Stage II's flow starts: ``degraded`` low resolution (the paper's), ``low`` without the latent
             degradation, or ``noise``, with the low resolution beside it as further channels (a vanilla cascade).
         dtype: of the exported weights; default: as trained.
+        teacher: of a student.
+        student_steps: evaluations of a student, whose end learns the teacher's; None: it learns the teacher's guided
+            velocities, and takes as many steps.
     """
 
-    kind: Literal["stage1", "stage2"]
+    kind: Literal["stage1", "stage2", "stage2_student"]
     vae: str
     vae_precision: Literal["fp32", "bf16"] = "fp32"
     run: RunSettings = field(default_factory=RunSettings)
@@ -107,6 +112,8 @@ class StageConfig:
     time_shift: float = 1.0
     source: Literal["degraded", "low", "noise"] = "degraded"
     dtype: str | None = None
+    teacher: TeacherSettings | None = None
+    student_steps: int | None = None
 
     def check(self) -> None:
         """Raise ValueError for settings that cannot run."""
@@ -115,7 +122,7 @@ class StageConfig:
             raise ValueError("There are no datasets: describe at least one as [datasets.NAME].")
         for name, dataset in self.datasets.items():
             dataset.check(f"datasets.{name}")
-            if self.kind == "stage2" and dataset.degraded_copies < 1:
+            if self.of_stage2 and dataset.degraded_copies < 1:
                 raise ValueError(f"datasets.{name}.degraded_copies is 0; Stage II needs at least one of each clip.")
         for number, phase in enumerate(self.phases):
             phase.check(f"phases[{number}]")
@@ -127,8 +134,9 @@ class StageConfig:
                 )
         if (self.start is None) == (self.model is None):
             raise ValueError("Give either `start`, a transformer to start from, or [model], the size of a new one.")
-        if self.source == "noise" and (self.kind != "stage2" or self.model is None):
+        if self.source == "noise" and (not self.of_stage2 or self.model is None):
             raise ValueError('source = "noise" is for a new Stage II ([model]): it takes twice the channels.')
+        self._check_student()
         if self.lora is not None:
             self.lora.check()
             if self.start is None:
@@ -151,6 +159,24 @@ class StageConfig:
             if phase.crop[0] > size[0] or phase.crop[1] > size[1]:
                 raise ValueError(f"{where}.crop is {phase.crop}; the latents of datasets.{name} are only {size}.")
 
+    def _check_student(self) -> None:
+        if (self.teacher is not None) != (self.kind == "stage2_student"):
+            raise ValueError('[teacher] and kind = "stage2_student" belong together: give both, or neither.')
+        if self.teacher is None:
+            if self.student_steps is not None:
+                raise ValueError("student_steps is for students. Leave it out, or give a [teacher].")
+            return
+        self.teacher.check()
+        if self.student_steps is not None:
+            _STAGE2["num_steps"].check(self.student_steps, "student_steps")
+        if self.start is None:
+            raise ValueError("A student begins as a Stage II transformer: give `start`, the teacher's checkpoint say.")
+
+    @property
+    def of_stage2(self) -> bool:
+        """Whether it is Stage II that is trained, by itself or from a teacher."""
+        return self.kind != "stage1"
+
     @property
     def caches_text(self) -> bool:
         """Whether prompt embeddings lie in the caches."""
@@ -160,7 +186,7 @@ class StageConfig:
     def prefix(self) -> str:
         if self.prompt_prefix is not None:
             return self.prompt_prefix
-        return str(_STAGE2["motion"].default) if self.kind == "stage2" else ""
+        return str(_STAGE2["motion"].default) if self.of_stage2 else ""
 
 
 class StageBatches:
@@ -193,7 +219,7 @@ class StageBatches:
         return batch
 
     def _latents(self, samples: list[dict[str, Any]], phase: StagePhase, generator: torch.Generator) -> Batch:
-        stage2 = self.config.kind == "stage2"
+        stage2 = self.config.of_stage2
         pairs = [self._sample(sample, phase, stage2, generator) for sample in samples]
         latents = torch.stack([pair[0] for pair in pairs])
         batch: Batch = {"latents": latents, "noise": torch.randn(latents.shape, generator=generator)}
@@ -269,6 +295,8 @@ def stage_run(config: StageConfig, folder: Path) -> Run:
     objective: nn.Module
     if config.kind == "stage1":
         objective = Stage1Objective(transformer, side)
+    elif config.teacher is not None:
+        objective = StudentObjective(transformer, side, load_teacher(config.teacher), config.student_steps)
     else:
         objective = Stage2Objective(transformer, side, takes_low=config.source == "noise")
     if config.run.gradient_checkpointing:
@@ -355,7 +383,7 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
     from ..loading.load import load_stage1, load_stage2
     from ..loading.source import open_transformer
 
-    stage2 = config.kind == "stage2"
+    stage2 = config.of_stage2
     published = STAGE2_LATENT_SCALE if stage2 else STAGE1_LATENT_SCALE
     if config.model is not None:
         scale = config.latent_scale or round(1 / latent_statistics(next(iter(caches.values())))[1], 4)
@@ -370,6 +398,10 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
     if stage2 and not of_stage2:
         model = stage2_from(model, scale)
     model.register_to_config(latent_scale=scale)
+    if config.teacher is not None:
+        if not of_stage2:
+            raise ValueError(f"{config.start} is a Stage I transformer; a student begins as a Stage II.")
+        model.register_to_config(student=distilled(config.teacher, config.student_steps).to_table())
     if config.lora is not None:
         if model.dtype == torch.float16 and runs_on_cpu():
             model.float()  # CPUs compute fp16 files in fp32; norms do not mix fp16 with what autocast makes
@@ -385,8 +417,11 @@ def _export(
     dtype = parse_dtype(config.dtype)
     weights = part_of(state, "transformer.")
     if config.lora is not None:
-        save_lora(lora_pairs(weights, config.lora), folder / f"{config.kind}_lora.safetensors", overwrite=True)
+        student = student_of(transformer)
+        pairs, path = lora_pairs(weights, config.lora), folder / f"{config.kind}_lora.safetensors"
+        save_lora(pairs, path, overwrite=True, student=student)
     else:
-        save_transformer(transformer, folder / f"{config.kind}.safetensors", config.kind, state=weights, dtype=dtype)
+        stage, path = "stage2" if config.of_stage2 else "stage1", folder / f"{config.kind}.safetensors"
+        save_transformer(transformer, path, stage, state=weights, dtype=dtype)
     if config.train_text is not None:
         save_text_encoder(text, folder / "text", state=part_of(state, "text.encoder."), dtype=dtype)

@@ -89,6 +89,7 @@ STAGE2 = [
     of_stage2("--shift=1.5", shift=1.5),
     of_stage2("--cfg=2", guidance_scale=2.0),
     of_stage2("--guidance-every=2", guidance_every=2),
+    of_stage2("--guide-student", (), guide_student=True),
     of_stage2("--solver=heun", solver="heun"),
     of_stage2("--rounding=bf16", rounding="bf16"),
     of_stage2("--resize=crop", DEGRADED, resize="crop"),

@@ -15,6 +15,7 @@ from torch import Tensor
 from flashvideo import TimeWindows, refine_latents, refine_stream
 from flashvideo.method.stage2 import SOLVERS, Refinement
 from flashvideo.method.stream import MAX_EVALUATIONS
+from flashvideo.runs.settings import Stage2Settings
 from tests.unit.method.test_time_windows import blurring, latents_of, text_of
 
 
@@ -73,6 +74,9 @@ def test_defaults_are_those_of_the_whole():
     fields = {field.name: field.default for field in dataclasses.fields(Refinement)}
     settings = {name: value for name, value in fields.items() if value is not dataclasses.MISSING}
     assert settings.pop("keepers") is None  # a stream's alone
+    for name in ("num_steps", "shift", "guidance_scale"):  # None asks the transformer, which a student answers
+        assert settings.pop(name) == Stage2Settings.__dataclass_fields__[name].default
+        assert whole[name].default is None
     assert settings == {name: whole[name].default for name in settings}
     assert set(whole) - set(fields) == {"latents", "callback", "keep", "source"}
 

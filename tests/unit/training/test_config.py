@@ -29,7 +29,7 @@ def test_a_table_of_a_configuration_is_read() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('kind = "stage1"', 'kind = "stage3"', "expected 'stage1', 'stage2' or 'vae'"),
+        ('kind = "stage1"', 'kind = "stage3"', "expected 'stage1', 'stage2', 'stage2_student' or 'vae'"),
         ("ema = 0.9", "emma = 0.9", r"config\.run: unknown emma\. Known: .*ema"),
         ("ema = 0.9", 'ema = "much"', r"config\.run\.ema is 'much'; expected float"),
         ("ema = 0.9", "ema = 1.5", r"run\.ema is 1\.5"),

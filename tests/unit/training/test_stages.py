@@ -140,7 +140,7 @@ def test_datasets_are_encoded_without_a_run(run, write, tmp_path):
     assert len(LatentCache(tmp_path / "cache-run")) == 2
     assert "--output" in run("train", config, code=2).err
     config.write_text('kind = "vae"')
-    assert "only 'stage1' and 'stage2'" in run("train", config, "--encode-only", code=2).err
+    assert "only 'stage1', 'stage2', 'stage2_student'" in run("train", config, "--encode-only", code=2).err
 
 
 def test_clips_without_a_caption_are_trained_as_without_a_prompt(write, tmp_path):
