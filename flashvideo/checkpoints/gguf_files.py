@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .files import RowReader, TensorInfo, read_in_blocks
+from .outputs import replacing
 
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 _QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -107,6 +109,33 @@ def open_gguf(path: Path) -> dict[str, TensorInfo]:
             ".safetensors."
         ) from error
     return tensors
+
+
+def write_gguf(
+    path: Path, tensors: Mapping[str, tuple[Any, str]], shapes: Mapping[str, Sequence[int]] | None = None
+) -> Path:
+    """Write a GGUF file by the ``gguf`` package.
+
+    Args:
+        tensors: name -> (array, ggml's name of the format that it is packed in).
+        shapes: of tensors that are stored flattened, as ComfyUI-GGUF's converter notes them.
+
+    Raises:
+        ImportError: the package is missing.
+    """
+    from gguf import GGMLQuantizationType, GGUFWriter
+
+    with replacing(path) as temporary:
+        writer = GGUFWriter(temporary, "cogvideox")
+        for name, (packed, label) in tensors.items():
+            writer.add_tensor(name, packed, raw_dtype=GGMLQuantizationType[label])
+        for name, shape in (shapes or {}).items():
+            writer.add_array(f"{_ORIGINAL_SHAPE}{name}", list(shape))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return path
 
 
 def _info(name: str, shape: tuple[int, ...], packed: Any, kind: Any) -> TensorInfo:

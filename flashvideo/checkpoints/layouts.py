@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -137,6 +140,17 @@ def transformer_layout(kind: str, num_layers: int) -> Layout:
             else:
                 layout[native] = (Piece(published.format(index) if kind == "published" else native),)
     return layout
+
+
+def laid_out(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
+    """Native parameters under the names and in the pieces of a layout."""
+    stored = {}
+    for name, tensor in state.items():
+        module, _, leaf = name.rpartition(".")
+        for piece in layout[module]:
+            rows = [tensor[start:stop] for start, stop in piece.row_ranges(len(tensor))]
+            stored[f"{piece.module}.{leaf}"] = torch.cat(rows)
+    return stored
 
 
 _MARKERS = {  # a key that only this layout has, behind any prefix

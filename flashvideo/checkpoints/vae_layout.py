@@ -97,6 +97,24 @@ def _resnet_part(part: str) -> str:
     return re.sub(r"^nin_shortcut\.", "conv_shortcut.", part)
 
 
+def published_vae_name(name: str, levels: int) -> str:
+    """The published name of one of diffusers' names; the reverse of :func:`published_vae_key_map`.
+
+    Args:
+        levels: of the VAE, whose halves count them from opposite ends.
+    """
+    half, _, rest = name.partition(".")
+    rest = rest.replace("conv_shortcut.", "nin_shortcut.")
+    if match := re.fullmatch(r"mid_block\.resnets\.(\d+)\.(.+)", rest):
+        return f"{half}.mid.block_{int(match[1]) + 1}.{match[2]}"
+    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(?:resnets\.(\d+)|(?:down|up)samplers\.0)\.(.+)", rest)
+    if match is None:
+        return name
+    level = int(match[2]) if half == "encoder" else levels - 1 - int(match[2])
+    part = f"{match[1]}sample" if match[3] is None else f"block.{match[3]}"
+    return f"{half}.{match[1]}.{level}.{part}.{match[4]}"
+
+
 def infer_vae_config(shapes: Mapping[str, Sequence[int]], norm_groups: int = NORM_GROUPS) -> dict[str, Any]:
     """Constructor keywords of ``AutoencoderKLCogVideoX`` for weights of these shapes.
 

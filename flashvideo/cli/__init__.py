@@ -1,4 +1,4 @@
-"""``flashvideo generate | refine | decode | calibrate | convert | inspect | train | report | score | compare``."""
+"""The command line: ``flashvideo COMMAND``, the commands as :data:`COMMANDS` has them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ COMMANDS = {  # name -> its module here, whose add_NAME(parser) adds the options
     "calibrate": ("calibrate", "find the noise step that suits a video"),
     "convert": ("checkpoints", "a checkpoint to native safetensors"),
     "inspect": ("checkpoints", "what is this checkpoint, does it fit, what is missing"),
+    "verify": ("verify", "does every path of this machine give what plain fp32 gives"),
     "train": ("train", "train a model from a configuration file"),
     "report": ("report", "measure a small model on drawn held-out clips"),
     "score": ("score", "judge a video by numbers"),

@@ -234,11 +234,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("FLASHVIDEO_MODELS"),
         help="folder of stage1, stage2, the VAE and the text encoder; 'tiny' is bundled (default: $FLASHVIDEO_MODELS)",
     )
-    for name in ("stage1", "stage2", "vae", "text-encoder", "tokenizer"):
-        group.add_argument(f"--{name}", metavar="PATH", help=f"{name.replace('-', ' ')}: file or folder")
+    add_paths(group, "stage1", "stage2", "vae", "text-encoder", "tokenizer")
     group.add_argument("--lora", metavar="FILE", help="LoRA to merge into Stage I, of any naming")
     group.add_argument("--lora-scale", type=float, default=1.0, metavar="S")
-    group.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu (default: auto)")
+    add_device(group)
     group.add_argument(
         "--dtype",
         choices=_DTYPES,
@@ -254,6 +253,16 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="take each model off the device after use: into host memory (cpu), by loading it again (disk), not at all "
         "(none), or whatever fits what is free (auto)",
     )
+
+
+def add_paths(group: Any, *names: str) -> None:
+    """Options for the path of each of these parts."""
+    for name in names:
+        group.add_argument(f"--{name}", metavar="PATH", help=f"{name.replace('-', ' ')}: file or folder")
+
+
+def add_device(group: Any) -> None:
+    group.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu (default: auto)")
 
 
 def folder_defaults(models: str | None) -> dict[str, str]:

@@ -13,6 +13,9 @@ import importlib
 import importlib.util
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -25,6 +28,17 @@ log = logging.getLogger(__name__)
 SWITCH = "FLASHVIDEO_TRITON"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _failed: list[str] = []
+_left_out = ContextVar("_left_out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Within the block torch's own operations do all the work."""
+    token = _left_out.set(True)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 @functools.cache
@@ -42,6 +56,7 @@ def available(values: Tensor) -> bool:
         and switch != "0"
         and not _failed
         and not torch.compiler.is_compiling()
+        and not _left_out.get()
         and not (torch.is_grad_enabled() and values.requires_grad)
         and _installed()
     )

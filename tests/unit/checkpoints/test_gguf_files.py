@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint, load_stage2
 from flashvideo.checkpoints.files import open_weights
+from flashvideo.checkpoints.gguf_files import write_gguf
 from flashvideo.loading.text import load_text_encoder
 from flashvideo.runs.inspect import inspect_checkpoint
 from tests.conftest import TINY
@@ -33,17 +34,16 @@ def gguf():
     return pytest.importorskip("gguf", reason="the package gguf is not installed")
 
 
-def written(gguf, path, state, label, shapes=()):
+def written(gguf, path, state, label):
     """A file of ``label`` where rows are long enough for its blocks, and the state that it stands for."""
     import numpy as np
 
     kind, meant = gguf.GGMLQuantizationType[label], {}
     block, size = gguf.GGML_QUANT_SIZES[kind]
-    writer = gguf.GGUFWriter(path, "cogvideox")
-    chance = np.random.default_rng(0)
+    chance, tensors = np.random.default_rng(0), {}
     for name, tensor in state.items():
         if tensor.ndim < 2 or tensor.shape[-1] % block:
-            writer.add_tensor(name, tensor.float().numpy())
+            tensors[name] = tensor.float().numpy(), "F32"
             meant[name] = tensor.float()
             continue
         if "_K" in label:  # which the package reads only: random codes and small scales
@@ -54,15 +54,10 @@ def written(gguf, path, state, label, shapes=()):
             packed = bits.reshape(len(tensor), -1)
         else:
             packed = gguf.quants.quantize(tensor.float().numpy(), kind)
-        writer.add_tensor(name, packed, raw_dtype=kind)
+        tensors[name] = packed, label
         values = torch.from_numpy(np.array(gguf.quants.dequantize(packed, kind), dtype=np.float32))
         meant[name] = values.reshape(tensor.shape)
-    for name, shape in shapes:
-        writer.add_array(f"comfy.gguf.orig_shape.{name}", shape)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf(path, tensors)
     return meant
 
 
@@ -107,13 +102,8 @@ def test_q8_0_is_a_half_and_32_bytes(gguf, tmp_path):
     """By the format's definition, not by the package; rows are read in pieces."""
     codes, scales = torch.randint(-127, 128, (6, 64), dtype=torch.int8), torch.rand(6, 2).half()
     blocks = torch.cat((scales.view(torch.uint8).view(6, 2, 2), codes.view(torch.uint8).view(6, 2, 32)), dim=-1)
-    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "x")
-    writer.add_tensor("a.weight", blocks.reshape(6, 68).numpy(), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-    writer.add_array("comfy.gguf.orig_shape.a.weight", [3, 2, 64])
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    packed = {"a.weight": (blocks.reshape(6, 68).numpy(), "Q8_0")}
+    write_gguf(tmp_path / "x.gguf", packed, {"a.weight": (3, 2, 64)})
     info = open_weights(tmp_path / "x.gguf").tensors["a.weight"]
     expected = (codes.view(6, 2, 32).float() * scales.float()[..., None]).reshape(3, 2, 64)
     assert torch.equal(info.read(), expected)

@@ -34,6 +34,9 @@ def test_every_key_has_its_place(shapes):
     wanted = {name: tuple(tensor.shape) for name, tensor in vae.state_dict().items()}
     mapped = vae_layout.published_vae_key_map(source)
     assert set(mapped.values()) == set(source)
+    assert {vae_layout.published_vae_name(name, 4): name for name in mapped} == {
+        old: name for name, old in mapped.items()
+    }
     assert {name: source[old] for name, old in mapped.items()} == wanted
     assert vae_layout.infer_vae_config(wanted) == vae_layout.infer_vae_config(source)
     assert vae_layout.is_diffusers_vae(wanted)
