@@ -1,7 +1,7 @@
 # make demo   a video from a prompt, on a fresh machine
 # make test   lint, types and all tests, on a fresh machine; the last lines sum up
 # make test-lowest | test-newest   the library's tests with the lowest versions that pyproject.toml allows, with the newest of all
-# make lint | js | types | pytest | mutants | bench   parts of it (js: js-types, js-tests; pytest: pytest-library, -nodes, -editor)
+# make lint | js | types | pytest | mutants | bench   parts of it (js: js-types, js-tests; pytest: pytest-library, -commands, -nodes, -editor)
 # make fuzz | kills | queued   damaged inputs, commands ended at random moments, a workflow queued again and again
 
 PYTHON ?= python3
@@ -18,10 +18,12 @@ SKIP := $(PYTHON) tools/parts.py skip
 PYTEST = OMP_NUM_THREADS=1 $(PART) $(1) --junit build/parts/$(1).xml -- \
 	$(BIN)/python -m pytest --junit-xml=build/parts/$(1).xml $(2)
 
+COMMANDS := tests/unit/cli tests/unit/report tests/unit/training
+
 PROMPT ?= a large striped red star moves left over the sea
 
-.PHONY: demo test test-lowest test-newest pytest pytest-library pytest-nodes pytest-editor lint js js-types js-tests types \
-	mutants fuzz kills queued bench clean
+.PHONY: demo test test-lowest test-newest pytest pytest-library pytest-commands pytest-nodes pytest-editor lint js js-types \
+	js-tests types mutants fuzz kills queued bench clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
@@ -43,7 +45,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev
 	@rm -rf build/parts
 	@$(MAKE) --keep-going --no-print-directory lint js types pytest || true
-	@$(PYTHON) tools/parts.py show lint 'js types' 'js tests' mypy library nodes editor
+	@$(PYTHON) tools/parts.py show lint 'js types' 'js tests' mypy library commands nodes editor
 
 # Environments of their own, made anew, by uv. UV_TORCH_BACKEND=cpu: torch without CUDA.
 LIBRARY_IN = $(UV) venv --quiet --clear --python $(2) build/$(1) && \
@@ -56,14 +58,18 @@ test-lowest:
 test-newest:
 	$(call LIBRARY_IN,newest,$(NEWEST_PYTHON),highest)
 
-# The library, the nodes and the editor beside each other (the editor mostly waits); one thread each: tiny models gain
-# nothing from more, and on a busy machine they lose a lot.
+# The longest first, three beside each other (the editor mostly waits), so that two cores are busy to the end; one thread
+# each: tiny models gain nothing from more, and on a busy machine they lose a lot.
 pytest: $(VENV)/installed-dev
 	@$(MAKE) --jobs=3 --keep-going --no-print-directory $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-		pytest-library pytest-nodes pytest-editor
+		pytest-nodes pytest-editor pytest-library pytest-commands
 
 pytest-library: $(VENV)/installed-dev
-	@$(call PYTEST,library,tests/unit)
+	@$(call PYTEST,library,tests/unit $(COMMANDS:%=--ignore=%))
+
+# The highest floors, as long as all others together.
+pytest-commands: $(VENV)/installed-dev
+	@$(call PYTEST,commands,$(COMMANDS))
 
 pytest-nodes: $(VENV)/installed-dev
 	@$(call PYTEST,nodes,tests/comfy)
