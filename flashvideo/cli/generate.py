@@ -108,6 +108,7 @@ def add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("latents", type=Path, help="a .preview, .degraded or .refined .safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the video")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    _add_draft_options(parser, "into the output")
     add_model_options(parser)
     parser.set_defaults(run=run_decode)
 
@@ -119,15 +120,27 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--keep-degraded", action="store_true", help="keep Stage II's start, to try other settings faster"
     )
     parser.add_argument("--keep-latents", action="store_true", help="keep the refined latents")
+    _add_draft_options(parser, "as OUTPUT.draft.mp4; refined latents are kept, and the same command without it goes on")
+
+
+def _add_draft_options(parser: argparse.ArgumentParser, where: str) -> None:
+    parser.add_argument("--draft", action="store_true", help=f"a quick look by a tiny decoder, {where}")
+    parser.add_argument("--draft-decoder", metavar="PATH", help="its file, taecvx.safetensors (default: in --models)")
 
 
 def _wanted(options: argparse.Namespace) -> Wanted:
     final = not getattr(options, "preview_only", False)
+    for name in ("preview_only", "joint"):
+        if options.draft and getattr(options, name, False):
+            raise ValueError(
+                f"--draft is a quick look at the refined video; --{name.replace('_', '-')} has no use for it."
+            )
     return Wanted(
         final=final,
         joint=options.joint and final,
         degraded=options.keep_degraded and final,
-        refined=options.keep_latents and final,
+        refined=(options.keep_latents or options.draft) and final,
+        draft=options.draft,
     )
 
 
@@ -152,8 +165,9 @@ def run_generate(options: argparse.Namespace) -> None:
     if not options.prompt.strip():
         raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
     jobs = seed_jobs(options.prompt, stage1, stage2, expanded(options.output), options.num_previews)
+    jobs = [job.drafted() for job in jobs] if wanted.draft else jobs
     check_jobs(jobs, wanted)
-    with alone_with(_of_process(jobs[0].outputs.video)):
+    with alone_with(_of_process(jobs[0].outputs.namesake)):
         _generate_one(options, jobs, wanted, load)
 
 
@@ -190,8 +204,12 @@ def _load(stage1: Stage1Settings, stage2: Stage2Settings, wanted: Wanted) -> Loa
 
 def _store_for(options: argparse.Namespace, wanted: Wanted) -> ModelStore:
     """The models of a run. Stage II's is looked for even without need: the preview tells what it was made for."""
-    parts = ("text", "stage1", "vae")
+    parts = ("text", "stage1", "vae", *_draft(wanted))
     return model_store(options, (*parts, "stage2")) if wanted.final else model_store(options, parts, ("stage2",))
+
+
+def _draft(wanted: Wanted) -> tuple[str, ...]:
+    return ("draft",) if wanted.draft else ()
 
 
 def _make_fit(options: argparse.Namespace, store: ModelStore, load: Load) -> None:
@@ -228,12 +246,13 @@ def _generate_many(options: argparse.Namespace, stage1: Stage1Settings, stage2: 
         count, identity = options.num_previews, {**store.describe(), "fps": f"{options.fps:g}"}
         every = prompt_jobs(prompts, stage1, stage2, folder, count, identity)
         groups = [every[start : start + count] for start in range(0, len(every), count)]
+    groups = [[job.drafted() for job in jobs] for jobs in groups] if wanted.draft else groups
     check_jobs([job for jobs in groups for job in jobs], wanted)
     if sampled and not options.overwrite:  # names that do not tell the settings
         _check_kept(groups[rank::processes], wanted, options.fps, store)
     for position in range(rank, len(groups), processes):
         jobs = groups[position]
-        output, number = jobs[0].outputs.video, f"[{position + 1}/{len(groups)}]"
+        output, number = jobs[0].outputs.namesake, f"[{position + 1}/{len(groups)}]"
         with claimed(output) as mine, Bars() as bars:
             if not mine:
                 say(f"{number} another process is at it: {output.name}")
@@ -253,7 +272,7 @@ def _check_kept(groups: list[list[Job]], wanted: Wanted, fps: float, store: Mode
     """Refuse files of the videos' names that another run wrote. Those that are being written now are others' care."""
     models = store.describe()
     for jobs in groups:
-        with claimed(jobs[0].outputs.video) as mine:
+        with claimed(jobs[0].outputs.namesake) as mine:
             for job in jobs if mine else ():
                 check_kept(job, wanted, fps, models)
 
@@ -288,13 +307,14 @@ def _refine_preview(options: argparse.Namespace, preview: Path) -> None:
         chain.check_degraded(record, stage2, options.allow_other_noise_step)
         chain.check_colors(record, stage2, str(preview))
     outputs, wanted = Outputs(expanded(options.output)), _wanted(options)
+    outputs = outputs.drafted() if wanted.draft else outputs
     job = Job(record.prompt, record.stage1, stage2, outputs)
     load = Load.of_refining(record, stage2)
     check_host_memory(load)
     check_jobs([job], wanted, preview=False)
-    with alone_with(outputs.video), Bars() as bars:
+    with alone_with(outputs.namesake), Bars() as bars:
         begun = not options.overwrite and is_begun([job], wanted, preview=False)
-        store = model_store(options, ("stage2", "vae"))
+        store = model_store(options, ("stage2", "vae", *_draft(wanted)))
         check_student(store, stage2)
         store.check_text_width(record.stage2_embeds.shape[-1], str(preview))
         _make_fit(options, store, load)
@@ -312,12 +332,13 @@ def run_decode(options: argparse.Namespace) -> None:
         chain.check_colors(record, record.stage2, str(options.latents))
     outputs = Outputs(expanded(options.output))
     check_output(outputs.video, options.overwrite)
-    store = model_store(options, ("vae",))
+    wanted = Wanted(draft=options.draft)
+    store = model_store(options, ("vae", *_draft(wanted)))
     size = (SPATIAL_FACTOR * record.latents.shape[3], SPATIAL_FACTOR * record.latents.shape[4])
     _make_fit(options, store, Load(video_frames(record.latents.shape[2]), refined=size))
     with alone_with(outputs.video), Bars() as bars:
-        Runner(store, Wanted(), overwrite=options.overwrite, progress=bars).decode(record, outputs)
-    _say_written("video", outputs.video)
+        Runner(store, wanted, overwrite=options.overwrite, progress=bars).decode(record, outputs)
+    _say_written("draft" if options.draft else "video", outputs.video)
 
 
 def _tell_resize(preview: Size, stage2: Stage2Settings) -> None:

@@ -353,6 +353,7 @@ def model_store(options: argparse.Namespace, needed: tuple[str, ...], optional: 
         "vae": options.vae,
         "text": options.text_encoder,
         "tokenizer": options.tokenizer,
+        "draft": getattr(options, "draft_decoder", None),
     }
     device = pick_device(options.device)
     if options.lora is not None and not expanded(options.lora).exists():

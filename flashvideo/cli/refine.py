@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 TIME_WINDOWS = f"{TRAINED_WINDOWS.length},{TRAINED_WINDOWS.overlap}"
 _SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".flv", ".gif", ".m4v", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
-_OF_PREVIEWS = ("joint", "keep_degraded", "keep_latents", "allow_other_noise_step")
+_OF_PREVIEWS = ("draft", "joint", "keep_degraded", "keep_latents", "allow_other_noise_step")
 _PIXELS_A_BYTE = 4  # of H.264 at this quality, rather too few
 _VISIBLE = 1.1  # stretching that everyone sees
 

@@ -18,8 +18,9 @@ from ..checkpoints.paths import expanded
 from ..checkpoints.t5_layout import find_tokenizer, read_layout
 from ..method.student import Student
 from ..models.network import FlashVideoNetwork
+from .draft import load_draft_decoder, open_draft_decoder
 from .load import fitting_lora, load_stage1, load_stage2, load_vae, open_stage, open_vae
-from .published import PUBLISHED
+from .published import DRAFT, PUBLISHED
 from .source import TransformerSource
 from .text import MAX_TOKENS, load_text_encoder, meta_encoder
 
@@ -35,6 +36,7 @@ _CANDIDATES = {
     "stage2": ("stage2*.safetensors", "stage2*.pt", "stage2"),
     "vae": ("*vae*.safetensors", "*vae*.pt", "vae"),
     "text": ("text", "text_encoder", "t5*.safetensors", "*t5*"),
+    "draft": ("taecvx*.safetensors", "taecvx*.pth"),
 }
 
 
@@ -52,6 +54,7 @@ class ModelPaths:
     vae: Path | None = None
     text: Path | None = None
     tokenizer: Path | None = None
+    draft: Path | None = None
 
 
 def find_models(
@@ -87,11 +90,11 @@ def find_models(
     if missing:
         place = f"in {root}" if root else "since no models folder was given"
         names = "; ".join(f"{name} ({', '.join(_CANDIDATES[name])})" for name in missing)
-        sources = ", ".join(PUBLISHED[name].url for name in missing)
+        sources = ", ".join({**PUBLISHED, "draft": DRAFT}[name].url for name in missing)
         raise ValueError(
             f"Not found {place}: {names}. Give --models FOLDER (or the environment variable FLASHVIDEO_MODELS), or "
-            f"each with --stage1, --stage2, --vae, --text-encoder. '--models {BUNDLED}' is bundled; the published "
-            f"files are at {sources}"
+            f"each with --stage1, --stage2, --vae, --text-encoder, --draft-decoder. '--models {BUNDLED}' is bundled; "
+            f"the published files are at {sources}"
         )
     tokenizer = given.get("tokenizer")
     if tokenizer and not expanded(tokenizer).exists():
@@ -143,6 +146,8 @@ class ModelStore:
             fitting_lora(self.lora, self.lora_scale, self.source("stage1"))
         if self.paths.vae is not None:
             open_vae(self.paths.vae)
+        if self.paths.draft is not None:
+            open_draft_decoder(self.paths.draft)
         if self.paths.text is not None:
             layout = read_layout(open_weights(self.paths.text, "text_encoder"))
             self.check_text_width(layout.config["d_model"], str(self.paths.text))
@@ -183,6 +188,8 @@ class ModelStore:
             return load_stage2(path, dtype=dtype, device=place)
         if name == "vae":
             return load_vae(path, dtype=dtype, device=place)
+        if name == "draft":
+            return load_draft_decoder(path, dtype=dtype, device=place)
         return load_text_encoder(path, tokenizer=self.paths.tokenizer, dtype=dtype, device=place)
 
     @property
@@ -207,7 +214,7 @@ class ModelStore:
         return FlashVideoNetwork(**source.config, device="meta", dtype=dtype), source.config
 
     def _dtype_of(self, name: str, path: Path) -> torch.dtype | None:
-        chosen = self.vae_dtype if name == "vae" else self.dtype
+        chosen = self.vae_dtype if name in ("vae", "draft") else self.dtype
         if chosen is not None or self.device.type != "cpu":
             return chosen
         stored = open_weights(path, {"vae": "vae", "text": "text_encoder"}.get(name, "transformer")).main_dtype()

@@ -10,23 +10,27 @@ class PublishedFile:
     """A file that a part is published in.
 
     Attributes:
-        repository: on Hugging Face.
+        repository: at its host.
         folder: of ComfyUI's ``models``, where its loaders look for it.
+        host: of the repository.
+        place: of the file in it.
     """
 
     name: str
     repository: str
     folder: str
+    host: str = "https://huggingface.co"
+    place: str = "resolve/main"
 
     @property
     def page(self) -> str:
         """Address of the repository, for people."""
-        return f"https://huggingface.co/{self.repository}"
+        return f"{self.host}/{self.repository}"
 
     @property
     def url(self) -> str:
         """Address of the file itself."""
-        return f"{self.page}/resolve/main/{self.name}"
+        return f"{self.page}/{self.place}/{self.name}"
 
 
 _AUTHORS = "FoundationVision/FlashVideo"
@@ -36,3 +40,6 @@ PUBLISHED = {
     "vae": PublishedFile("3d-vae.pt", _AUTHORS, "vae"),
     "text": PublishedFile("t5xxl_fp16.safetensors", "comfyanonymous/flux_text_encoders", "text_encoders"),
 }
+DRAFT = PublishedFile(  # a quick look, which no run needs
+    "taecvx.safetensors", "madebyollin/taehv", "vae_approx", "https://github.com", "raw/main/safetensors"
+)

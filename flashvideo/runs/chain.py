@@ -7,7 +7,7 @@ alone; everything else is the same for the whole batch. The steps on records, be
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from itertools import count
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ from ..method.windows import TimeWindows, frames_at_once
 from ..tensors.noise import standard_normal
 from ..tensors.sizes import SPATIAL_FACTOR, video_frames
 from ..vae.codec import decode_latents, decode_stream, encode_video
+from ..vae.draft import decode_draft
 from ..video.color_match import match_colors
 from ..video.resize import resize_video
 from .keeping import keep_mask
@@ -41,7 +42,8 @@ class Models(Protocol):
     """Where a run gets its models from."""
 
     def use(self, name: str) -> AbstractContextManager[Any]:
-        """``stage1``, ``stage2``, ``vae`` or ``text`` (model, tokenizer and length), on its device meanwhile."""
+        """``stage1``, ``stage2``, ``vae``, ``draft`` (a tiny decoder) or ``text`` (model, tokenizer and length), on its
+        device meanwhile."""
         ...
 
     def latent_scale(self, name: str) -> float | None:
@@ -252,21 +254,32 @@ def decode_frames(
     *,
     preview: Tensor | None = None,
     settings: Stage2Settings | None = None,
+    draft: bool = False,
 ) -> Iterator[Tensor]:
     """Frames ``[B, 3, f, H, W]`` as they are done, 0..1, fp32 on the CPU.
 
     Args:
+        draft: by the draft decoder instead of the VAE, for a quick look.
         preview: the previews' video ``[B, 3, F, h, w]``, to keep its colours.
         settings: how they are kept, ``match_colors`` and ``resize``; ``None``: not at all.
     """
+    steps = _steps(progress, what)
+    with models.use("draft" if draft else "vae") as decoder:
+        decoding: Generator[Tensor, None, None]
+        decoding = decode_draft(decoder, latents, steps) if draft else decode_stream(decoder, latents, callback=steps)
+        with closing(decoding):
+            yield from _colored(decoding, preview, settings)
+
+
+def _colored(decoded: Iterable[Tensor], preview: Tensor | None, settings: Stage2Settings | None) -> Iterator[Tensor]:
+    """Frames in the previews' colours, if there are such, and settings that keep them."""
     position = 0
-    with models.use("vae") as vae, closing(decode_stream(vae, latents, callback=_steps(progress, what))) as stream:
-        for frames in stream:
-            if settings is not None and settings.match_colors and preview is not None:
-                beside = preview[:, :, position : position + frames.shape[2]]
-                frames = match_colors(frames, beside, settings.match_colors, resize=settings.resize)
-            position += frames.shape[2]
-            yield frames
+    for frames in decoded:
+        if settings is not None and settings.match_colors and preview is not None:
+            beside = preview[:, :, position : position + frames.shape[2]]
+            frames = match_colors(frames, beside, settings.match_colors, resize=settings.resize)
+        position += frames.shape[2]
+        yield frames
 
 
 # steps on records, one video each
@@ -369,12 +382,18 @@ def check_colors(record: Record, stage2: Stage2Settings, name: str) -> None:
 
 
 def record_frames(
-    models: Models, record: Record, progress: Progress = no_progress, *, preview: Tensor | None = None
+    models: Models,
+    record: Record,
+    progress: Progress = no_progress,
+    *,
+    preview: Tensor | None = None,
+    draft: bool = False,
 ) -> Iterator[Tensor]:
     """Frames ``[1, 3, f, H, W]`` as they are done; refined ones in the preview's colours, where their settings say so.
 
     Args:
         preview: the preview's video, if it is at hand.
+        draft: by the draft decoder.
 
     Raises:
         ValueError: colours to match, and no preview.
@@ -384,4 +403,4 @@ def record_frames(
         check_colors(record, settings, "the file")
         assert record.stage1_latents is not None
         preview = decode(models, record.stage1_latents, progress)
-    yield from decode_frames(models, record.latents, progress, preview=preview, settings=settings)
+    yield from decode_frames(models, record.latents, progress, preview=preview, settings=settings, draft=draft)

@@ -37,13 +37,25 @@ class Outputs:
     Attributes:
         video: the video.
         beside: folder of all others; None: the video's.
+        stem: that the others' names begin with; "": the video's.
     """
 
     video: Path
     beside: Path | None = None
+    stem: str = ""
+
+    @property
+    def namesake(self) -> Path:
+        """What all of them are named after: whoever has claimed it writes them, a draft or the video."""
+        return self.video.with_stem(self.stem) if self.stem else self.video
+
+    def drafted(self) -> Outputs:
+        """The same with a draft in the video's place, whose name says so."""
+        stem = self.video.stem
+        return replace(self, video=self.video.with_name(f"{stem}.draft{self.video.suffix}"), stem=stem)
 
     def _sibling(self, ending: str) -> Path:
-        return (self.beside or self.video.parent) / (self.video.stem + ending)
+        return (self.beside or self.video.parent) / ((self.stem or self.video.stem) + ending)
 
     @property
     def preview_video(self) -> Path:
@@ -75,6 +87,10 @@ class Job:
     stage2: Stage2Settings
     outputs: Outputs
 
+    def drafted(self) -> Job:
+        """The same with a draft in the video's place."""
+        return replace(self, outputs=self.outputs.drafted())
+
     def finished(self, wanted: Wanted) -> bool:
         """Whether all files that are wanted are there as a whole, and none that goes at the end."""
         return wanted.whole(self.outputs) and not self.untidy(wanted)
@@ -103,12 +119,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which files a run is to write."""
+    """Which files a run is to write; with ``draft`` the video is the draft decoder's."""
 
     final: bool = True
     joint: bool = False
     degraded: bool = False
     refined: bool = False
+    draft: bool = False
 
     def files(self, outputs: Outputs, *, preview: bool = True) -> list[Path]:
         """All that is written, in this order; the refined latents always, since they lie there to be decoded."""

@@ -79,7 +79,7 @@ class Runner:
         if not (self.resume and self.wanted.whole(outputs)):
             return False
         outputs.refined.unlink(missing_ok=True)
-        self.written("video", outputs.video)
+        self.written("draft" if self.wanted.draft else "video", outputs.video)
         return True
 
     def _write_preview(self, record: Record, outputs: Outputs) -> Tensor:
@@ -146,7 +146,7 @@ class Runner:
             raise
         if not self.wanted.refined:
             outputs.refined.unlink(missing_ok=True)
-        self.written("video", outputs.video)
+        self.written("draft" if self.wanted.draft else "video", outputs.video)
 
     def decode(self, record: Record, outputs: Outputs, *, preview: Tensor | None = None) -> None:
         """Latents of any content straight into the video's file, and beside the preview into the joint one's.
@@ -154,7 +154,7 @@ class Runner:
         Args:
             preview: its video, if it is at hand.
         """
-        metadata, overwrite = _embedded(record), self.overwrite
+        metadata, overwrite = _embedded(record, draft=self.wanted.draft), self.overwrite
         with ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(outputs.video, record.fps, metadata=metadata, overwrite=overwrite))
             beside = None
@@ -163,12 +163,15 @@ class Runner:
                     VideoWriter(outputs.joint, record.fps, JOINT_CRF, metadata=metadata, overwrite=overwrite)
                 )
             position = 0
-            for frames in chain.record_frames(self.models, record, self.progress, preview=preview):
+            for frames in chain.record_frames(
+                self.models, record, self.progress, preview=preview, draft=self.wanted.draft
+            ):
                 writer.write(frames)
                 if beside is not None and preview is not None:
                     beside.write(side_by_side(preview[:, :, position : position + frames.shape[2]], frames))
                 position += frames.shape[2]
 
 
-def _embedded(record: Record) -> dict[str, str]:
-    return {"comment": record.prompt, "flashvideo": json.dumps(record.description())}
+def _embedded(record: Record, *, draft: bool = False) -> dict[str, str]:
+    description = record.description() | ({"decoder": "draft"} if draft else {})
+    return {"comment": record.prompt, "flashvideo": json.dumps(description)}

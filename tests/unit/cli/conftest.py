@@ -11,6 +11,7 @@ from flashvideo.loading.lora import save_lora
 from flashvideo.video.files import write_image
 from tests.conftest import TINY
 from tests.unit.cli.watching import FILES, PROMPT
+from tests.unit.vae.draft_files import save_decoder
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +19,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Copies of the models, each under another name and all in a folder, a LoRA, a mask and a file of prompts."""
     folder = tmp_path_factory.mktemp("files")
     (folder / "models").mkdir()
+    save_decoder(folder / "models" / "taecvx.safetensors")
+    (folder / "other-taecvx.safetensors").symlink_to(folder / "models" / "taecvx.safetensors")
     for name in FILES.values():
         (folder / "models" / name).symlink_to(TINY / name)
         (folder / f"other-{name}").symlink_to(TINY / name)

@@ -14,6 +14,7 @@ from flashvideo.runs.settings import SIZES, parse_size
 from flashvideo.video.files import read_metadata, read_video
 from tests.conftest import TINY
 from tests.unit.conftest import PREVIEW_FILES, StoppedError, names_of_models, stop
+from tests.unit.vae.draft_files import save_decoder
 
 # generate
 
@@ -208,3 +209,30 @@ def test_version_and_help(run):
     for command in ("generate", "refine", "decode", "convert", "inspect"):
         assert command in run("--help").out
         assert "usage: flashvideo " + command in run(command, "--help").out
+
+
+# drafts
+
+
+def test_a_draft_is_named_so_and_the_same_command_goes_on(run, made, names, tmp_path):
+    models, preview = tmp_path / "models", made / "out.preview.safetensors"
+    models.mkdir()
+    for file in ("stage2.pt", "3d-vae.pt"):
+        (models / file).symlink_to(TINY / file)
+    command = ["refine", preview, "-o", tmp_path / "out.mp4", "--models", models]
+    assert "taehv/raw/main/safetensors/taecvx.safetensors" in run(*command, "--draft", code=2).err
+    assert "no use for it" in run(*command, "--draft", "--joint", code=2).err
+    save_decoder(models / "taecvx.safetensors")
+    said = run(*command, "--draft").out
+    assert names(tmp_path) == ["models", "out.draft.mp4", "out.refined.safetensors"]
+    assert f"draft: {tmp_path / 'out.draft.mp4'}" in said
+    assert json.loads(read_metadata(tmp_path / "out.draft.mp4")["flashvideo"])["decoder"] == "draft"
+    draft, _ = read_video(tmp_path / "out.draft.mp4")
+    refined = (tmp_path / "out.refined.safetensors").read_bytes()
+    assert "out.draft.mp4 exists" in run(*command, "--draft", code=2).err
+    run(*command)
+    assert (tmp_path / "out.draft.mp4").exists()
+    exact, _ = read_video(tmp_path / "out.mp4")
+    assert torch.equal(exact, read_video(made / "out.mp4")[0])
+    assert draft.shape == exact.shape
+    assert refined == (made / "out.refined.safetensors").read_bytes()

@@ -103,7 +103,22 @@ FILE = [
     Case("--output={out}/other.mp4", {"stems": {"other"}}),
     Case("--overwrite", {"exit": 0}, None, exists=True),
 ]
+DRAFT = "--models={files}/models"  # which hold a draft decoder
+OTHER_DRAFT = Case(
+    "--draft-decoder={files}/other-taecvx.safetensors",
+    {"store.paths.draft": "{files}/other-taecvx.safetensors"},
+    beside=("--draft", DRAFT),
+    left_out=KEEP,
+)
 KEPT = [
+    Case(
+        "--draft",
+        {"store.paths.draft": "{files}/models/taecvx.safetensors", "record.decoder": "draft"},
+        {"mp4", "draft.mp4", "refined latents"},
+        beside=(DRAFT,),
+        left_out=KEEP,
+    ),
+    OTHER_DRAFT,
     Case("--joint", {}, {"joint.mp4"}, left_out=KEEP),
     Case("--keep-degraded", {}, {"degraded latents"}, left_out=KEEP),
     Case("--keep-latents", {}, {"refined latents"}, left_out=KEEP),
@@ -183,7 +198,12 @@ CASES = {
         *KEPT,
         *of_models({"stage2", "vae"}, loads=False),
     ],
-    "decode": [*FILE, *of_models({"vae"}, loads=False)],
+    "decode": [
+        Case("--draft", {"record.decoder": "draft", "store.paths.draft": ANY}, {"mp4"}, beside=(DRAFT,)),
+        OTHER_DRAFT,
+        *FILE,
+        *of_models({"vae"}, loads=False),
+    ],
 }
 
 
@@ -229,7 +249,8 @@ def look_at(arguments: list[str], out: Path, loads: bool) -> dict[str, Any]:
     for name, path in paths.items():
         found |= look_into(path, name)
     if found["exit"] == 0:
-        record = json.loads(read_metadata(paths.get("mp4", paths.get("preview.mp4")))["flashvideo"])
+        shown = next(paths[name] for name in ("mp4", "draft.mp4", "preview.mp4") if name in paths)
+        record = json.loads(read_metadata(shown)["flashvideo"])
         found |= flat(record | {"models": names_of_models(record["models"])}, "record.")
     return found
 
