@@ -312,7 +312,12 @@ def model_defaults(options: argparse.Namespace) -> dict[str, str]:
     path = find_models(options.models, {"stage2": options.stage2}, (), ("stage2",)).stage2
     student = None if path is None else stored_student(open_weights(path, "transformer"))
     if student is not None:
-        defaults |= {"steps": str(student.num_steps), "shift": str(student.shift), "cfg": "1"}
+        own = student.sampling
+        defaults |= {
+            option.name: str(own[option.fields[0].name])
+            for option in options_of(Stage2Settings)
+            if option.fields[0].name in own
+        }
     return defaults
 
 

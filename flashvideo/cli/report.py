@@ -43,7 +43,7 @@ _STAGE2 = OptionGroup(
     Stage2Settings,
     leave_out=(
         *("solver", "rounding", "motion", "resize", "posterior-mean", "time-windows", "keep", "attention"),
-        *("seed", "guidance-every"),
+        *("seed", "guidance-every", "guide-student"),
     ),
 )
 

@@ -190,8 +190,8 @@ class Refinement:
 def with_defaults(transformer: Any, **settings: Any) -> dict[str, Any]:
     """Keywords of :class:`Refinement`; those that are missing or ``None`` as a student was made for, if it is one."""
     student = student_of(transformer)
-    own = {} if student is None else {"num_steps": student.num_steps, "shift": student.shift, "guidance_scale": 1.0}
-    return {**own, **{name: value for name, value in settings.items() if value is not None}}
+    given = {name: value for name, value in settings.items() if value is not None}
+    return given if student is None else {**student.sampling, **given}
 
 
 @torch.no_grad()

@@ -45,6 +45,11 @@ class Student:
         """As checkpoints keep it."""
         return asdict(self)
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The settings that it was made for, by Stage II's names for them."""
+        return {"num_steps": self.num_steps, "shift": self.shift, "guidance_scale": 1.0}
+
     def __str__(self) -> str:
         steps = f"{self.num_steps} evaluation{'s' * (self.num_steps > 1)}"
         return f"a student, made for {steps} and guidance 1, with guidance {self.guidance_scale:g} in its weights"

@@ -8,8 +8,10 @@ from typing import Any, cast
 
 import torch
 
+from ..checkpoints.files import open_weights
 from ..checkpoints.paths import expanded
 from ..loading.load import fitting_lora, load_stage1, load_stage2, open_stage
+from ..loading.source import stored_student
 from ..method.checks import check_noise_step
 from ..runs.inspect import inspect_checkpoint
 from .models import Extra, LoadedModels, Stage
@@ -48,7 +50,7 @@ class ExtraFile:
     def extra(self, models: LoadedModels, dtype: torch.dtype | None, device: torch.device) -> Extra:
         """In its stage's place; loaded at first use."""
         own = models.with_stage(self.stage, lambda: self.load(dtype, device))
-        return Extra(self.name, self.stage, own, self.noise_step, self.only)
+        return Extra(self.name, self.stage, own, self.noise_step, self.only, stored_student(open_weights(self.path)))
 
 
 def parse_extra(text: str) -> ExtraFile:

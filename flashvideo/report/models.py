@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..loading.text import stage2_prompt
+from ..method.student import Student
 from ..runs import chain
 from ..runs.chain import Models
 from ..runs.settings import Stage1Settings, Stage2Settings
@@ -65,6 +66,7 @@ class Extra:
         noise_step: to refine with, where the weights were trained for one of their own: 0 without latent
             degradation, 999 from pure noise.
         only: the one section to compare in; None: all that they fit.
+        student: of Stage II, what it was distilled for: it is refined with that.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Extra:
     models: VideoModels
     noise_step: int | None = None
     only: str | None = None
+    student: Student | None = None
 
 
 class SubstitutedModels:

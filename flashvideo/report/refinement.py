@@ -150,9 +150,10 @@ def refiner(name: str, models: VideoModels, settings: Stage2Settings) -> Method:
 
 
 def refiner_of(extra: Extra, settings: Stage2Settings) -> Method:
-    """Stage II of other weights, with the noise step that they were trained for."""
+    """Stage II of other weights, with the noise step that they were trained for and what a student was made for."""
+    own = {} if extra.student is None else extra.student.sampling
     noise_step = settings.noise_step if extra.noise_step is None else extra.noise_step
-    return refiner(extra.name, extra.models, replace(settings, noise_step=noise_step))
+    return refiner(extra.name, extra.models, replace(settings, **own, noise_step=noise_step))
 
 
 def compare_methods(

@@ -35,6 +35,7 @@ from ..shared.wiring import (
     require_single,
     require_stage,
     require_undegraded,
+    require_unguided,
     true_frames,
 )
 
@@ -201,6 +202,7 @@ class ParameterGrid(io.ComfyNode):
     ) -> io.NodeOutput:
         rows = parse_cells(steps, cfg, noise_step)
         require_stage(model, "stage2")
+        require_unguided(model, *(cell.cfg for row in rows for cell in row))
         require_vae(vae)
         positive, negative = conditionings(model, positive, negative)
         frame = checked_frame(latent, frame)

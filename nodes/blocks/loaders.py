@@ -6,11 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...flashvideo.checkpoints.files import name_list
+from ...flashvideo.checkpoints.files import name_list, open_weights
 from ...flashvideo.loading.lora import check_lora_fits, read_lora
+from ...flashvideo.loading.source import stored_student
 from ..host.model import WEIGHT_DTYPES, load_stage
 from ..shared.model_files import check_model, model_choices, model_path
-from ..shared.wiring import STAGES, require_any_stage
+from ..shared.wiring import STAGES, STUDENT, require_any_stage
 
 CATEGORY = "FlashVideo"
 
@@ -140,13 +141,16 @@ class LoadLora(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, lora_name: str, strength: float = 1.0) -> io.NodeOutput:
         require_any_stage(model)
-        patches = lora_patches(model, model_path("loras", lora_name))
+        path = model_path("loras", lora_name)
+        patches = lora_patches(model, path)
         if strength == 0:
             return io.NodeOutput(model)
         patched = model.clone()
         taken = set(patched.add_patches(patches, strength))
         if left := sorted(set(patches) - taken):
             raise ValueError(f"{lora_name}: ComfyUI took no patch for {name_list(left)}. Is another node in the way?")
+        if (student := stored_student(open_weights(path))) is not None:
+            patched.model_options["transformer_options"][STUDENT] = student
         return io.NodeOutput(patched)
 
 

@@ -38,7 +38,7 @@ from ..shared.widgets import (
     target_inputs,
     vae_input,
 )
-from ..shared.wiring import conditionings, require_stage
+from ..shared.wiring import conditionings, require_stage, require_unguided
 
 _WINDOWS = TimeWindows()
 _CHOSEN = -1.0  # cells to match colours in
@@ -145,6 +145,7 @@ class RefineVideo(io.ComfyNode):
         audio: Any = None,
     ) -> io.NodeOutput:
         require_stage(model, "stage2")
+        require_unguided(model, cfg)
         require_vae(vae)
         require_own_sampling("stage2", model.get_model_object("model_sampling"))
         require_same_noise_step(model, noise_step)

@@ -20,6 +20,7 @@ from ...flashvideo.checkpoints.metadata import NOTE, CheckpointMetadata, metadat
 from ...flashvideo.loading.load import open_stage
 from ...flashvideo.loading.source import NETWORK_KEYWORDS, TransformerSource
 from ...flashvideo.method.degradation import STAGE1_LATENT_SCALE, STAGE2_LATENT_SCALE
+from ...flashvideo.method.student import Student
 from ...flashvideo.models.estimate import evaluation_bytes
 from ...flashvideo.models.windows import AttentionWindows
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
@@ -72,10 +73,12 @@ class FlashVideoConfig(comfy.supported_models_base.BASE):
     quant_config: Any = None
     supported_inference_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # noqa: RUF012
 
-    def __init__(self, stage: str, network: dict[str, Any], latent_scale: float | None) -> None:
+    def __init__(
+        self, stage: str, network: dict[str, Any], latent_scale: float | None, student: Student | None = None
+    ) -> None:
         super().__init__({})
         self.unet_config = _Architecture(network, image_model=f"flashvideo_{stage}")  # ComfyUI's copy would be plain
-        self.stage = stage
+        self.stage, self.student = stage, student
         self.latent_format = FlashVideoLatents(latent_scale or _SCALES[stage])
         width = network["num_attention_heads"] * network["attention_head_dim"]
         self.memory_usage_factor = width * _MEMORY_FACTOR_PER_WIDTH
@@ -110,7 +113,13 @@ class FlashVideoModel(comfy.model_base.BaseModel):
         state: dict[str, Tensor] = super().state_dict_for_saving(unet_state_dict, *others, **more)
         config = {name: value for name, value in self.model_config.unet_config.items() if name in NETWORK_KEYWORDS}
         scale = self.model_config.latent_format.scale_factor
-        metadata = CheckpointMetadata(kind=self.flashvideo_stage, latent_scale=scale, config=config)
+        student = self.model_config.student
+        metadata = CheckpointMetadata(
+            kind=self.flashvideo_stage,
+            latent_scale=scale,
+            config=config,
+            student=None if student is None else student.to_table(),
+        )
         return {**state, f"model.diffusion_model.{NOTE}": metadata_tensor(metadata)}
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
@@ -194,7 +203,7 @@ def load_stage(path: str, stage: str, weight_dtype: str = "default", disable_dyn
     management = comfy.model_management
     source = open_stage(path, stage)
     state, quantized, stored = _read_weights(source, weight_dtype)
-    config = FlashVideoConfig(stage, source.config, source.latent_scale)
+    config = FlashVideoConfig(stage, source.config, source.latent_scale, source.student)
     config.quant_config = quantized
     config.optimizations["fp8"] = weight_dtype.endswith("_fast")
     device, offload = management.get_torch_device(), management.unet_offload_device()

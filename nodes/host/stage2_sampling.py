@@ -24,6 +24,7 @@ from ..shared.wiring import (
     require_no_mask,
     require_stage,
     require_undegraded,
+    require_unguided,
     sample_seeds,
 )
 from .guidance import SparseGuider
@@ -135,6 +136,7 @@ def refined_latent(
         ValueError: sockets that do not fit, a noise step that is not known, numbers that are not finite.
     """
     require_stage(model, "stage2")
+    require_unguided(model, cfg)
     samples = require_latents(latent)
     require_no_mask(latent, "stage2")
     require_own_sampling("stage2", model.get_model_object("model_sampling"))  # it is replaced below

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...flashvideo.checkpoints.metadata import STAGES as STAGES
+from ...flashvideo.method.student import Student, check_student_guidance
 from ...flashvideo.tensors.checks import check_latents
 from ...flashvideo.tensors.sizes import TEMPORAL_FACTOR, video_frames
 
@@ -15,6 +16,7 @@ from ...flashvideo.tensors.sizes import TEMPORAL_FACTOR, video_frames
 NOISE_STEP_KEY = "flashvideo_noise_step"  # what they were degraded with
 FRAMES_KEY = "flashvideo_frames"  # frames of the video before it was padded to 4n + 1
 RESIZE_KEY = "flashvideo_resize"  # how the small video was brought to its shape
+STUDENT = "flashvideo_student"  # in the transformer options of a MODEL: what a LoRA makes of it
 _VIDEOS = "flashvideo_videos"  # attribute of an IMAGE that holds several videos: it has no dimension for them
 _SEEDS = 2**64
 
@@ -26,6 +28,18 @@ def require_stage(model: Any, stage: str) -> None:
         return
     what = STAGES[actual] if actual else f"another kind of model ({type(model.model).__name__})"
     raise ValueError(f"The model is {what}; this node needs {STAGES[stage]}. Connect FlashVideo Load {STAGES[stage]}.")
+
+
+def student_of_model(model: Any) -> Student | None:
+    """What a Stage II MODEL was distilled for, by its file or a LoRA; ``None``: it is no student."""
+    of_lora: Student | None = model.model_options["transformer_options"].get(STUDENT)
+    return of_lora or model.model.model_config.student
+
+
+def require_unguided(model: Any, *cfg: float) -> None:
+    """Raise ValueError for guidance on top of what a student has in its weights."""
+    for scale in cfg:
+        check_student_guidance(student_of_model(model), scale, False)
 
 
 def require_any_stage(model: Any) -> None:

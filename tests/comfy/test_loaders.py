@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from flashvideo import convert_checkpoint, load_stage1, load_stage2, refine_latents, sample_stage1
 from flashvideo.loading.lora import read_lora, save_lora
+from flashvideo.method.student import Student
+from flashvideo.training.models import save_transformer
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2
 from tests.conftest import TINY, assert_within
@@ -33,10 +35,10 @@ def model_files(server: Any, tmp_path_factory: Any) -> dict[str, Path]:
     return files
 
 
-def refined(bench: Bench, model: Any, context: torch.Tensor, given: torch.Tensor) -> Path:
+def refined(bench: Bench, model: Any, context: torch.Tensor, given: torch.Tensor, cfg: float = 4.0) -> Path:
     sockets = {"model": model, "positive": bench.tensor("ProbeConditioning", context)}
     latent = bench.latent(given, flashvideo_noise_step=675)
-    return bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=latent, steps=2, cfg=4.0))
+    return bench.save(bench.add("FlashVideoStage2Refiner", **sockets, latent=latent, steps=2, cfg=cfg))
 
 
 def library(path: Path, context: torch.Tensor, given: torch.Tensor, **more: Any) -> torch.Tensor:
@@ -128,6 +130,29 @@ def make_lora(folder: Path, naming: str, stage: str = "stage2") -> Path:
             up = up * mask
         pairs[module] = (torch.randn(ranks, columns, generator=generator) * 0.3, up)
     return lora_file(pairs, folder / f"{stage}-{naming}.safetensors", naming)
+
+
+@pytest.mark.parametrize("made_by", ["file", "LoRA"])
+def test_a_student_is_not_guided_twice(bench: Bench, golden: Any, latents: Any, tmp_path: Path, made_by: str) -> None:
+    """Unguided it is the library's, as often evaluated as it was made for."""
+    context, given, student = golden("sampler_stage2")["context"], latents(), Student(2, 2.5, 4.0)
+    if made_by == "file":
+        distilled = load_stage2(TINY / "stage2.pt")
+        distilled.register_to_config(student=student.to_table())
+        file = save_transformer(distilled, tmp_path / "student.safetensors", "stage2")
+        name = bench.server.add_model("diffusion_models", file, f"{tmp_path.name}.safetensors")
+        model = bench.add("FlashVideoLoadStage2", model_name=name)
+    else:
+        file = save_lora(read_lora(make_lora(tmp_path, "native")), tmp_path / "lora.safetensors", student=student)
+        distilled = load_stage2(TINY / "stage2.pt", lora=file)
+        name = bench.server.add_model("loras", file, f"{tmp_path.name}.safetensors")
+        plain = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+        model = bench.add("FlashVideoLoadLora", model=plain, lora_name=name)
+    out = refined(bench, model, context, given, cfg=1.0)
+    bench.run()
+    assert_within(saved(out), refine_latents(distilled, given, context), 2e-4)
+    refined(bench, model, context, given)
+    assert "guidance 4 would guide it a second time. Take 1" in bench.fails()
 
 
 @pytest.mark.parametrize("naming", ["native", "diffusers", "Kohya"])

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from flashvideo.loading.model_store import ModelStore, find_models
+from flashvideo.method.student import Student
 from flashvideo.report import LoadedModels
 from flashvideo.report.extras import parse_extra
 from flashvideo.report.models import EncodedClips
+from flashvideo.report.refinement import refiner_of
 from flashvideo.runs import chain
 from tests.conftest import TINY
 from tests.unit.report.oracle import SETTINGS
@@ -174,7 +176,15 @@ def test_models_are_needed_only_where_they_are_used(run, tmp_path):
     run("report", *small, "--sections", "judge", "-o", tmp_path / "out")
 
 
-def test_extra_lora_goes_onto_its_base(tmp_path):
+class Asked:
+    """Models that are asked to refine."""
+
+    def refine(self, videos, captions, seeds, settings):
+        self.settings = settings
+        return videos
+
+
+def test_extra_lora_goes_onto_its_base(loaded, tmp_path):
     from flashvideo.loading.lora import save_lora
     from flashvideo.loading.source import open_transformer
 
@@ -182,7 +192,7 @@ def test_extra_lora_goes_onto_its_base(tmp_path):
     source = open_transformer(base)
     rows, columns = source.shape("layers.0.attn_out.weight")
     pairs = {"layers.0.attn_out": (torch.ones(2, columns), torch.ones(rows, 2))}
-    lora = save_lora(pairs, tmp_path / "lora.safetensors")
+    lora = save_lora(pairs, tmp_path / "lora.safetensors", student=Student(1, 2.0, 7.0))
     with pytest.raises(ValueError, match="Name the transformer"):
         parse_extra(f"lora={lora}")
     extra = parse_extra(f"lora={lora},base={base}")
@@ -193,3 +203,7 @@ def test_extra_lora_goes_onto_its_base(tmp_path):
     names = extra.hashes()["extra lora"]
     assert names.file == "stage2.pt + lora.safetensors"
     assert len(names.sha256) == 2 * 64 + 3
+    asked = Asked()
+    student = replace(extra.extra(loaded, None, torch.device("cpu")), models=asked)
+    refiner_of(student, SETTINGS.stage2).enlarge(torch.zeros(0), [])
+    assert (asked.settings.num_steps, asked.settings.shift, asked.settings.guidance_scale) == (1, 2.0, 1.0)
