@@ -65,8 +65,7 @@ def claimed(path: Path) -> Iterator[bool]:
     Raises:
         OSError: the folder cannot be written to.
     """
-    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    lock = path.with_name(f".flashvideo-{digest}.lock")
+    lock = lock_of(path)
     handle = _locked(lock)
     try:
         yield handle is not None
@@ -78,6 +77,12 @@ def claimed(path: Path) -> Iterator[bool]:
                 lock.unlink()
             if fcntl is not None:  # the other way round, another process could take it in between
                 os.close(handle)
+
+
+def lock_of(path: Path) -> Path:
+    """The file that lies beside ``path`` while it is :func:`claimed`."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".flashvideo-{digest}.lock")
 
 
 def _locked(lock: Path) -> int | None:

@@ -40,6 +40,7 @@ class Bars:
             self.close()
             self._what = what
             self._bar = tqdm(total=total, desc=f"{self.prefix}{what}", file=sys.stderr, dynamic_ncols=True)
+        self._bar.total = total  # which may grow
         self._bar.update(done - self._bar.n)
         if done >= total:
             self.close()

@@ -5,33 +5,28 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-
-from torch import Tensor
 
 from ..checkpoints.file_kinds import WEIGHTS, file_kind
 from ..checkpoints.locks import claimed
-from ..checkpoints.outputs import check_room, make_folder
+from ..checkpoints.outputs import check_folder, make_folder
 from ..checkpoints.paths import expanded
-from ..loading.model_store import ModelStore
 from ..method.checks import check_text
 from ..method.windows import TRAINED_WINDOWS
-from ..runs import chain
 from ..runs.jobs import alone_with, this_process
-from ..runs.memory import Load, check_host_memory, check_memory
-from ..runs.offloading import choose_offload
 from ..runs.prompts import read_prompts
-from ..runs.refining import VideoJob, discard, plan_stretches, refine_video
+from ..runs.refining import Here, Refiner, Workers, join
 from ..runs.settings import Stage2Settings
-from ..runs.stream import padded_frames
-from ..tensors.sizes import video_frames
+from ..runs.stretches import Task, VideoJob, discard, plan_stretches
 from ..video.color_match import cells_of_a_latent
 from ..video.files import VIDEO_SUFFIXES, read_metadata
 from ..video.frames import Shown, look_at
 from ..video.resize import resize_words, stretching
-from .options import check_student, model_store, settings_of_models, stage2_settings
+from .options import model_store, settings_of_models, stage2_settings
 from .progress import Bars, say
 
 log = logging.getLogger(__name__)
@@ -39,7 +34,6 @@ log = logging.getLogger(__name__)
 TIME_WINDOWS = f"{TRAINED_WINDOWS.length},{TRAINED_WINDOWS.overlap}"
 _SUFFIXES = (*VIDEO_SUFFIXES, ".avi", ".flv", ".gif", ".m4v", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv")
 _OF_PREVIEWS = ("draft", "joint", "keep_degraded", "keep_latents", "allow_other_noise_step")
-_PIXELS_A_BYTE = 4  # of H.264 at this quality, rather too few
 _VISIBLE = 1.1  # stretching that everyone sees
 
 
@@ -57,6 +51,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="auto|off|FRAME,...",
         help="where scenes change: each is refined for itself (default: auto, they are looked for)",
     )
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread videos and scenes over a Ray cluster that shares the folder: auto, local, HOST:PORT or "
+        "ray://HOST:PORT, as Ray has it",
+    )
 
 
 def is_preview(path: Path) -> bool:
@@ -71,7 +71,7 @@ def is_preview(path: Path) -> bool:
 
 def check_no_video_options(options: argparse.Namespace) -> None:
     """Raise ValueError for options that a preview has no use for."""
-    for name, usual in (("prompt", None), ("prompts", None), ("cuts", "auto")):
+    for name, usual in (("prompt", None), ("prompts", None), ("cuts", "auto"), ("ray", None)):
         if getattr(options, name) != usual:
             raise ValueError(f"--{name} goes with videos; a preview holds its prompt, and is one scene.")
 
@@ -85,6 +85,8 @@ def run(options: argparse.Namespace) -> None:
         check_text("the prompt", options.prompt)
         if not options.prompt.strip() or options.prompts is not None:
             raise ValueError("Give a prompt that is not empty, or a file of them with --prompts (one of the two).")
+    if options.ray is not None and this_process()[1] > 1:
+        raise ValueError("--ray spreads the work itself. Leave out accelerate launch, torchrun or mpirun.")
     cuts = _cuts(options.cuts)
     sources, output = [expanded(path) for path in options.source], expanded(options.output)
     many = len(sources) > 1 or sources[0].is_dir()
@@ -94,52 +96,47 @@ def run(options: argparse.Namespace) -> None:
         if cuts:
             raise ValueError("--cuts with frame numbers goes with one video. Use auto or off for many.")
     files = _files(sources) if many else sources
-    outputs = _outputs(files, output) if many else [output]
-    looked = [look_at(file) for file in files] if not many else []
-    store = model_store(options, ("text", "stage2", "vae"))
-    refining = _Refining(options, cuts, store)
     if not many:
-        job = refining.job(looked[0], outputs[0])
-        with alone_with(outputs[0]):
-            refining.refine(job)
+        shown = look_at(files[0])
+        with _workers(options, files, output.parent) as workers:
+            refining = _Refining(options, cuts, workers)
+            job = refining.job(shown, output)
+            with alone_with(output), Bars() as bars:
+                refining.refine(job, bars)
         return
-    _refine_many(refining, files, outputs, output, options.overwrite)
+    outputs = _outputs(files, output)
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{output} is a file; with several videos the output is a folder.")
+    if not output.parent.is_dir():
+        raise ValueError(f"The folder {output.parent} does not exist. Make it first, or choose another place.")
+    make_folder(output)
+    with _workers(options, files, output) as workers, Bars() as bars:
+        _Many(_Refining(options, cuts, workers), files, outputs, bars).refine()
 
 
-def _refine_many(refining: _Refining, files: list[Path], outputs: list[Path], folder: Path, overwrite: bool) -> None:
-    rank, processes = this_process()
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder} is a file; with several videos the output is a folder.")
-    if not folder.parent.is_dir():
-        raise ValueError(f"The folder {folder.parent} does not exist. Make it first, or choose another place.")
-    make_folder(folder)
-    failed = []
-    for position in range(rank, len(files), processes):
-        number = f"[{position + 1}/{len(files)}]"
-        try:
-            with claimed(outputs[position]) as mine:
-                if not mine:
-                    say(f"{number} another process is at it: {outputs[position].name}")
-                    continue
-                job = refining.job(look_at(files[position]), outputs[position])
-                if job.finished and not overwrite:
-                    discard(job)
-                    say(f"{number} finished already: {outputs[position].name}")
-                    continue
-                say(f"{number} {files[position].name}")
-                refining.refine(job)
-        except ValueError as error:  # the others can be refined all the same
-            log.error("%s %s", number, error)
-            failed.append(files[position].name)
-    if failed:
-        raise ValueError(f"{len(failed)} of {len(files)} videos were not refined: {', '.join(failed)}. See above.")
+def _refiner(options: argparse.Namespace) -> Refiner:
+    return Refiner(model_store(options, ("text", "stage2", "vae")), choose=options.offload == "auto")
+
+
+@contextmanager
+def _workers(options: argparse.Namespace, files: Sequence[Path], folder: Path) -> Iterator[Workers]:
+    """This process, or those of the cluster that ``--ray`` names."""
+    if options.ray is None:
+        yield Here(_refiner(options))
+        return
+    from ..runs.cluster import open_cluster
+
+    check_folder(folder)
+    make = partial(_refiner, options)
+    with open_cluster(options.ray, make, device=options.device, seen=files, folder=folder) as workers:
+        yield workers
 
 
 @dataclass
 class _Refining:
     options: argparse.Namespace
     cuts: str | tuple[int, ...]
-    store: ModelStore
+    workers: Workers
 
     def job(self, shown: Shown, output: Path) -> VideoJob:
         """What is to be done of a video.
@@ -152,50 +149,128 @@ class _Refining:
         sized = stage2_settings(options, settings_of_models(options, base, shape), shape)
         base = replace(base, match_colors=cells_of_a_latent(shape, (sized.height, sized.width)))
         settings = stage2_settings(options, settings_of_models(options, base, shape), shape)
-        check_student(self.store, settings)
         prompts = (options.prompt,) if options.prompt is not None else _prompts(options.prompts, shown.path)
-        return VideoJob(shown, output, settings, prompts, self.cuts, self.store.describe())
+        return VideoJob(shown, output, settings, prompts, self.cuts, self.workers.models)
 
-    def refine(self, job: VideoJob) -> None:
-        options, settings, source = self.options, job.settings, job.source
-        if job.finished and job.folder.exists() and not options.overwrite:  # ended just before its last act
+    def refine(self, job: VideoJob, bars: Bars) -> None:
+        """Refine a video, unless it is there."""
+        tasks = self.tasks(job, bars)
+        for _task, error in self.workers.refine(tasks, bars):
+            if error is not None:
+                raise error
+        if tasks:
+            self.join(tasks[0])
+
+    def tasks(self, job: VideoJob, bars: Bars) -> list[Task]:
+        """The stretches of a video; none if it is there.
+
+        Raises:
+            ValueError: a video that cannot be refined, or that is being refined.
+        """
+        overwrite = self.options.overwrite
+        if job.finished and job.folder.exists() and not overwrite:  # ended just before its last act
             discard(job)
             say(f"video: {job.output}")
-            return
-        if job.output.exists() and not options.overwrite:
+            return []
+        if job.output.exists() and not overwrite:
             raise ValueError(
                 f"{job.output} exists already and is kept. Choose another name, or allow it with --overwrite."
             )
-        job.check(overwrite=options.overwrite)
-        windows = settings.windows_in_time
-        at_once = source.frames if windows is None else min(source.frames, video_frames(windows.length))
-        load = Load(padded_frames(at_once), None, (settings.height, settings.width), encodes=True)
-        load = load.with_windows(settings)
-        check_host_memory(load)
-        size = source.frames * settings.height * settings.width // _PIXELS_A_BYTE
-        check_room(job.output.parent, 2 * size, "the run")
-        check_memory(self.store, load)
-        if options.offload == "auto" and (line := choose_offload(self.store, load)):
+        job.check(overwrite=overwrite)
+        for line in self.workers.fit(job):
             say(line)
-        _tell_resize((source.height, source.width), settings)
-        with Bars() as bars:
-            stretches = plan_stretches(job, bars, overwrite=options.overwrite)
-            if len(stretches) > 1:
-                begin = ", ".join(str(stretch.first) for stretch in stretches[1:])
-                say(f"{len(stretches)} stretches, with cuts before the frames {begin} (--cuts off refines them as one)")
-            embeds = self._embeds(job, bars)
-            swap = self.store.offload != "none"
-            refine_video(self.store, job, stretches, embeds, bars, swap=swap)
-        say(f"video: {job.output}")
+        _tell_resize((job.source.height, job.source.width), job.settings)
+        stretches = plan_stretches(job, bars, overwrite=overwrite)
+        if len(stretches) > 1:
+            begin = ", ".join(str(stretch.first) for stretch in stretches[1:])
+            say(f"{len(stretches)} stretches, with cuts before the frames {begin} (--cuts off refines them as one)")
+        return [Task(job, stretches, stretch.number) for stretch in stretches]
 
-    def _embeds(self, job: VideoJob, bars: Bars) -> Callable[[str], Tensor]:
-        motion = job.settings.motion
-        known = {prompt: chain.embed_for_both(self.store, [prompt], motion, bars)[1] for prompt in set(job.prompts)}
-        if self.store.offload == "disk":
-            self.store.offload = (
-                "cpu"  # Stage II and the VAE take turns for every window: loading them each time is no way
-            )
-        return known.__getitem__
+    def join(self, task: Task) -> None:
+        """Write the video whose stretches are finished, of which ``task`` is one."""
+        join(task.job, task.stretches)
+        say(f"video: {task.job.output}")
+
+
+@dataclass
+class _Begun:
+    """A video in work: what messages call it, the claim of its output, how many stretches are left."""
+
+    name: str
+    claim: ExitStack
+    left: int
+
+
+class _Many:
+    """Several videos; one that cannot be refined leaves the others alone."""
+
+    def __init__(self, refining: _Refining, files: list[Path], outputs: list[Path], bars: Bars) -> None:
+        self._refining, self._files, self._outputs, self._bars = refining, files, outputs, bars
+        self._begun: dict[Path, _Begun] = {}
+        self._failed: list[str] = []
+
+    def refine(self) -> None:
+        """Refine all that are not there.
+
+        Raises:
+            ValueError: some that cannot be refined, when the others are done.
+        """
+        try:
+            for task, error in self._refining.workers.refine(self._tasks(), self._bars):
+                self._ended(task, error)
+        finally:
+            for begun in self._begun.values():
+                begun.claim.close()
+        if failed := self._failed:
+            names = ", ".join(failed)
+            raise ValueError(f"{len(failed)} of {len(self._files)} videos were not refined: {names}. See above.")
+
+    def _tasks(self) -> Iterator[Task]:
+        rank, processes = this_process()
+        for position in range(rank, len(self._files), processes):
+            for task in self._begin(f"[{position + 1}/{len(self._files)}]", position):
+                if task.job.output in self._begun:  # else one of its stretches failed
+                    yield task
+
+    def _begin(self, number: str, position: int) -> list[Task]:
+        file, output = self._files[position], self._outputs[position]
+        with ExitStack() as claim:
+            if not claim.enter_context(claimed(output)):
+                say(f"{number} another process is at it: {output.name}")
+                return []
+            try:
+                job = self._refining.job(look_at(file), output)
+                if job.finished and not self._refining.options.overwrite:
+                    discard(job)
+                    say(f"{number} finished already: {output.name}")
+                    return []
+                say(f"{number} {file.name}")
+                tasks = self._refining.tasks(job, self._bars)
+            except ValueError as error:
+                self._fail(number, file.name, error)
+                return []
+            self._begun[output] = _Begun(number, claim.pop_all(), len(tasks))
+        return tasks
+
+    def _ended(self, task: Task, error: ValueError | None) -> None:
+        output = task.job.output
+        if (begun := self._begun.get(output)) is None:  # another stretch of it failed
+            return
+        begun.left -= 1
+        if error is None and begun.left:
+            return
+        del self._begun[output]
+        with begun.claim:
+            try:
+                if error is not None:
+                    raise error
+                self._refining.join(task)
+            except ValueError as failure:
+                self._fail(begun.name, task.job.source.path.name, failure)
+
+    def _fail(self, number: str, name: str, error: ValueError) -> None:
+        log.error("%s %s", number, error)
+        self._failed.append(name)
 
 
 def _cuts(text: str) -> str | tuple[int, ...]:

@@ -8,268 +8,166 @@ it has the same bytes, however often a run was ended and begun again. What is ke
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from fractions import Fraction
-from functools import cached_property, partial
-from itertools import islice, pairwise
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Protocol
 
 from torch import Tensor
 
-from ..checkpoints.files import fingerprint
-from ..checkpoints.outputs import make_folder, write_text
-from ..video.cuts import find_cuts
-from ..video.files import VideoWriter, check_output, read_metadata
-from ..video.frames import Shown, read_frames
-from ..video.joining import frames_in, join_parts, sounds, tags_of
+from ..checkpoints.locks import claimed
+from ..checkpoints.outputs import write_text
+from ..loading.model_store import ModelStore
+from ..method.student import check_student_guidance
+from ..video.files import VideoWriter
+from ..video.frames import read_frames
+from ..video.joining import frames_in, join_parts, tags_of
 from ..video.whole import is_cut_short
 from .beside import Behind, read_ahead
-from .chain import Models, Progress, no_progress
-from .keeping import endless_masks
-from .settings import Stage2Settings
-from .stream import DRAWS, go_on_refining, padded_frames
-
-log = logging.getLogger(__name__)
+from .chain import Progress, embed_for_both, no_progress
+from .memory import Load, check_host_memory, check_memory
+from .offloading import choose_offload
+from .stream import go_on_refining
+from .stretches import Stretch, Task, VideoJob, discard, known
 
 PART_FRAMES = 96  # of a part; the first of a stretch has one more, so that all end with a chunk of the decoder
 _AHEAD, _BEHIND = 16, 2  # frames read ahead; pieces of 8 or 9 frames that wait to be written
-_PLAN = "plan.json"
-FORMAT = "1"
+_BUDGETS = "budgets.json"
+_PATIENCE = 60  # seconds in which a process that others gave up ends
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Frames between two cuts: ``first`` to ``last``, that one not included; ``latent`` numbers its draws."""
-
-    number: int
-    first: int
-    last: int
-    latent: int
-
-
-def stretches_between(cuts: Sequence[int], frames: int) -> list[Stretch]:
-    """The stretches of a video with cuts before these frames.
-
-    Raises:
-        ValueError: cuts that lie outside, or do not rise.
-    """
-    borders = [0, *cuts, frames]
-    if any(left >= right for left, right in pairwise(borders)):
-        raise ValueError(
-            f"cuts before the frames {', '.join(map(str, cuts))}; expected rising numbers from 1 to {frames - 1}."
-        )
-    stretches, latent = [], 0
-    for number, (first, last) in enumerate(pairwise(borders)):
-        stretches.append(Stretch(number, first, last, latent))
-        latent += (padded_frames(last - first) - 1) // 4 + 1
-    return stretches
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """A video to refine.
-
-    Attributes:
-        source: the video.
-        output: the file to write.
-        settings: Stage II's.
-        prompts: of the stretches, or one of all.
-        cuts: "auto", or numbers of the frames that begin a stretch; none makes one stretch of all.
-        models: what the models are, for the record.
-    """
-
-    source: Shown
-    output: Path
-    settings: Stage2Settings
-    prompts: tuple[str, ...]
-    cuts: str | tuple[int, ...]
-    models: Mapping[str, str]
-
-    @property
-    def folder(self) -> Path:
-        """Of what is kept until the output is there."""
-        return self.output.with_name(f"{self.output.name}.parts")
-
-    @cached_property
-    def description(self) -> dict[str, Any]:
-        """All that the result depends on, as it is embedded in it."""
-        return {
-            "format": FORMAT,
-            "content": "refined video",
-            "prompt": self.prompts[0] if len(self.prompts) == 1 else list(self.prompts),
-            "fps": float(self.source.rate),
-            "draws": DRAWS,
-            "cuts": self.cuts if isinstance(self.cuts, str) else list(self.cuts),
-            "source": {"name": self.source.path.name, "fingerprint": fingerprint([self.source.path])},
-            "stage2": self.settings.to_dict(),
-            "models": dict(sorted(self.models.items())),
-        }
-
-    @property
-    def finished(self) -> bool:
-        """Whether the output is there as a whole, and is this job's."""
-        if not self.output.is_file() or is_cut_short(self.output):
-            return False
-        try:
-            return bool(_known(read_metadata(self.output).get("flashvideo", "")) == self.description)
-        except ValueError:
-            return False
-
-    def check(self, *, overwrite: bool) -> None:
-        """Find out before any work whether the job can be done, or gone on with.
-
-        Raises:
-            ValueError: an output that is there, or cannot be written; parts of another run.
-        """
-        check_output(self.output, overwrite or self.finished)
-        if not self._is_ours(self.folder):
-            raise ValueError(
-                f"{self.folder} would hold the parts of {self.output.name}, and has other files. Move it, or choose "
-                "another name for the output."
-            )
-        if not overwrite and self.folder.exists() and (other := self._others()):
-            raise ValueError(
-                f"{self.folder} holds parts of another run ({other}). Give the settings of that run to go on with it, "
-                "or --overwrite to begin anew."
-            )
-        if others := sounds(self.source.path, self.output.suffix.lower())[1]:
-            log.warning(
-                "%s: Its sound in %s does not go into %s as it is, and is left out. Write an .mkv, which takes all.",
-                *(self.source.path, ", ".join(others), self.output.suffix.lower()),
-            )
-
-    @staticmethod
-    def _is_ours(folder: Path) -> bool:
-        """Whether a folder is not there, or was made by a run: it goes with all that is in it."""
-        if not folder.is_dir():
-            return not folder.exists()
-        return (folder / _PLAN).exists() or all(path.name.startswith(".flashvideo-") for path in folder.iterdir())
-
-    def _others(self) -> str:
-        """How the kept parts differ from this job's, in words; "" if they do not."""
-        kept = self.plan()
-        if kept is None:
-            return ""
-        differing = [name for name, value in self.description.items() if kept["job"].get(name) != value]
-        return f"other {', '.join(differing)}" if differing else ""
-
-    def plan(self) -> dict[str, Any] | None:
-        """What is kept of an earlier run's beginning; None if there is nothing that can be read."""
-        try:
-            plan = _known((self.folder / _PLAN).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        whole = isinstance(plan, dict) and isinstance(plan.get("job"), dict) and isinstance(plan.get("cuts"), list)
-        return plan if whole else None
-
-
-def _known(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def plan_stretches(job: VideoJob, progress: Progress = no_progress, *, overwrite: bool = False) -> list[Stretch]:
-    """Find a job's stretches, or what an earlier run found, and keep it.
-
-    Raises:
-        ValueError: a number of prompts that is not that of the stretches; a source that cannot be read.
-    """
-    if overwrite:
-        shutil.rmtree(job.folder, ignore_errors=True)
-    kept, frames = job.plan(), job.source.frames
-    if kept is not None:
-        cuts = [int(cut) for cut in kept["cuts"]]
-    elif isinstance(job.cuts, str):
-        cuts = find_cuts(job.source, lambda frame: progress("Look for cuts", min(frame + 1, frames), frames))
-    else:
-        cuts = list(job.cuts)
-    stretches = stretches_between(cuts, frames)
-    if len(job.prompts) not in (1, len(stretches)):
-        raise ValueError(
-            f"there are {len(job.prompts)} prompts for {len(stretches)} stretches, which begin at the frames "
-            f"{', '.join(str(stretch.first) for stretch in stretches)}. Give one prompt for each, or one for all."
-        )
-    if len(stretches) > 1 and isinstance(endless_masks(job.settings), Iterator):
-        raise ValueError(
-            f"the mask {job.settings.keep.rpartition('#')[0]} moves, and the video has {len(stretches)} stretches, "
-            "each of which begins anew. Give a picture as the mask, or --cuts off."
-        )
-    if kept is None:
-        make_folder(job.folder)
-        write_text(job.folder / _PLAN, json.dumps({"job": job.description, "cuts": cuts}))
-    return stretches
-
-
-def refine_video(
-    models: Models,
-    job: VideoJob,
-    stretches: Sequence[Stretch],
-    embeds: Callable[[str], Tensor],
-    progress: Progress = no_progress,
-    *,
-    swap: bool = False,
-) -> Path:
-    """Refine a video, or go on with it, and write it.
+class Refiner:
+    """Refines stretches of videos with models that are loaded once.
 
     Args:
-        stretches: as :func:`plan_stretches` found them.
-        embeds: gives ``[1, 226, D]`` of a prompt with the motion prefix.
-        swap: have one model at a time on its device.
+        models: the text encoder, Stage II and the VAE.
+        choose: choose where they wait by what is free.
+    """
+
+    def __init__(self, models: ModelStore, *, choose: bool) -> None:
+        self.models, self._choose = models, choose
+        self._fits: Load | None = None
+        self._embeds: dict[tuple[str, str], Tensor] = {}
+
+    def fit(self, job: VideoJob) -> str:
+        """Choose where the models wait; returns the choice in a line, "" if there is none.
+
+        Raises:
+            ValueError: a video that does not fit here; guidance on top of a student's own.
+        """
+        settings = job.settings
+        check_student_guidance(self.models.student, settings.guidance_scale, settings.guide_student)
+        check_host_memory(job.load)
+        check_memory(self.models, job.load)
+        line = choose_offload(self.models, job.load) if self._choose else ""
+        self._fits = job.load
+        return line
+
+    def refine(self, task: Task, progress: Progress = no_progress) -> None:
+        """Refine a stretch, or go on with it, into parts that are kept.
+
+        Raises:
+            ValueError: a video that does not fit here; frames that cannot be read.
+            OSError: a full disk. What is finished is kept.
+        """
+        job = task.job
+        if _Parts(job, task.stretch).finished:
+            return
+        if job.load != self._fits:
+            self.fit(job)
+        embeds = self._embedded(job, progress)[task.prompt]
+        with _alone_with(task):
+            parts = _Parts(job, task.stretch)  # others may have gone on with it meanwhile
+            if not parts.finished:
+                _refine_stretch(self.models, task, parts, embeds, progress)
+
+    def _embedded(self, job: VideoJob, progress: Progress) -> dict[str, Tensor]:
+        """``[1, 226, D]`` of each of a job's prompts with the motion prefix."""
+        motion = job.settings.motion
+        for prompt in job.prompts:
+            if (prompt, motion) not in self._embeds:
+                self._embeds[prompt, motion] = embed_for_both(self.models, [prompt], motion, progress)[1]
+        if self.models.offload == "disk":
+            self.models.offload = "cpu"  # Stage II and the VAE take turns for every window: loading each anew is no way
+        return {prompt: self._embeds[prompt, motion] for prompt in job.prompts}
+
+
+class Workers(Protocol):
+    """Who refines stretches: this process, or a cluster.
+
+    Attributes:
+        models: what their models are, for the record.
+    """
+
+    models: dict[str, str]
+
+    def fit(self, job: VideoJob) -> list[str]:
+        """As :meth:`Refiner.fit`."""
+        ...
+
+    def refine(self, tasks: Iterable[Task], progress: Progress) -> Iterator[tuple[Task, ValueError | None]]:
+        """Refine stretches; each comes when it is finished, with what is wrong with it, if something is."""
+        ...
+
+
+class Here:
+    """This process as the only one of :class:`Workers`."""
+
+    def __init__(self, refiner: Refiner) -> None:
+        self._refiner = refiner
+        self.models = refiner.models.describe()
+
+    def fit(self, job: VideoJob) -> list[str]:
+        return [line for line in (self._refiner.fit(job),) if line]
+
+    def refine(self, tasks: Iterable[Task], progress: Progress) -> Iterator[tuple[Task, ValueError | None]]:
+        for task in tasks:
+            try:
+                self._refiner.refine(task, progress)
+            except ValueError as error:
+                yield task, error
+            else:
+                yield task, None
+
+
+@contextmanager
+def _alone_with(task: Task) -> Iterator[None]:
+    """Inside, no other process works at the stretch: one that was given up, say, and is still there.
 
     Raises:
-        ValueError: frames that cannot be read.
-        OSError: a full disk. What is finished is kept.
+        ValueError: one does, and does not end.
     """
-    for stretch in stretches:
-        parts = _Parts(job, stretch)
-        if parts.finished:
-            continue
-        prompt = job.prompts[min(stretch.number, len(job.prompts) - 1)]
-        told = _of_stretch(progress, stretch, stretches)
-        _refine_stretch(models, job, parts, embeds(prompt), told, is_last=stretch is stretches[-1], swap=swap)
+    for _ in range(_PATIENCE):
+        with claimed(task.job.folder / f"stretch-{task.number:05d}") as mine:
+            if mine:
+                yield
+                return
+        time.sleep(1)
+    raise ValueError(f"Another process is at {task.job.output} at this moment. Wait until it ends, and try again.")
+
+
+def join(job: VideoJob, stretches: Sequence[Stretch]) -> None:
+    """Write a video of the parts of all its stretches, which are finished, and remove these."""
     files = [path for stretch in stretches for path in _Parts(job, stretch).files]
     metadata = {**tags_of(job.source.path), "comment": "\n".join(job.prompts)}
     metadata["flashvideo"] = json.dumps(job.description)
     join_parts(files, job.output, _written_rate(job), metadata, sound=job.source.path, start=job.source.start)
     discard(job)
-    return job.output
-
-
-def discard(job: VideoJob) -> None:
-    """Remove what is kept of a job."""
-    shutil.rmtree(job.folder, ignore_errors=True)
 
 
 def _written_rate(job: VideoJob) -> Fraction:
     return job.source.rate.limit_denominator(1001)
 
 
-def _of_stretch(progress: Progress, stretch: Stretch, stretches: Sequence[Stretch]) -> Progress:
-    if len(stretches) == 1:
-        return progress
-    return lambda what, done, total: progress(f"{what} {stretch.number + 1}/{len(stretches)}", done, total)
-
-
-def _refine_stretch(
-    models: Models,
-    job: VideoJob,
-    parts: _Parts,
-    prompt_embeds: Tensor,
-    progress: Progress,
-    *,
-    is_last: bool,
-    swap: bool,
-) -> None:
-    stretch, source = parts.stretch, job.source
-    length = None if is_last else stretch.last - stretch.first  # there may be more frames than a file tells
+def _refine_stretch(models: ModelStore, task: Task, parts: _Parts, prompt_embeds: Tensor, progress: Progress) -> None:
+    job, stretch, source = task.job, task.stretch, task.job.source
+    length = None if task.is_last else stretch.last - stretch.first  # there may be more frames than a file tells
 
     def frames(start: int) -> Iterator[Tensor]:
         left = None if length is None else length - start
@@ -284,10 +182,12 @@ def _refine_stretch(
         job.settings,
         latents,
         lambda: parts.safe,
-        progress,
+        _of_stretch(progress, task),
         total=stretch.last - stretch.first,
         first_latent=stretch.latent,
-        swap=swap,
+        swap=models.offload != "none",
+        budgets=job.folder / _BUDGETS,
+        longest=max(each.last - each.first for each in task.stretches),
     )
     with closing(stream), parts:
         with Behind(_BEHIND) as writing:
@@ -295,6 +195,11 @@ def _refine_stretch(
                 writing.do(partial(parts.write, piece))
         parts.end()
     shutil.rmtree(latents, ignore_errors=True)
+
+
+def _of_stretch(progress: Progress, task: Task) -> Progress:
+    number = f" {task.number + 1}/{len(task.stretches)}" if len(task.stretches) > 1 else ""
+    return lambda what, done, total: progress(f"{what}{number}", done, total)
 
 
 class _Parts:
@@ -336,7 +241,7 @@ class _Parts:
     def _end(self) -> int | None:
         """Frames of the whole stretch, once all are there."""
         try:
-            end = _known(self._mark.read_text(encoding="utf-8"))
+            end = known(self._mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return end if isinstance(end, int) else None

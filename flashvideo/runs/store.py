@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.files import open_weights
+from ..checkpoints.locks import claimed
 from ..checkpoints.outputs import make_folder, write_text
 from ..checkpoints.writing import tensor_plan, write_safetensors
 from ..method.windows import Settled
@@ -26,7 +28,30 @@ log = logging.getLogger(__name__)
 
 _START, _REFINED, _SETTLED = "start", "refined", "settled"
 _WINDOW = "flashvideo.window"
-_BUDGETS = "budgets.json"
+_LOOK = 0.1  # seconds between looks whether another process is done
+
+
+def same_budgets(file: Path, *budgets: int) -> tuple[int, ...]:
+    """The budgets that a file keeps, or these from now on: the VAE's tiles, and its rounding, are chosen by them.
+
+    Of processes that come at once, all get those of the first.
+    """
+    make_folder(file.parent)
+    while (known := _budgets_in(file, len(budgets))) is None:
+        with claimed(file) as mine:
+            if mine and _budgets_in(file, len(budgets)) is None:
+                write_text(file, json.dumps(budgets))
+        time.sleep(0 if mine else _LOOK)
+    return known
+
+
+def _budgets_in(file: Path, number: int) -> tuple[int, ...] | None:
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(known, list) and len(known) == number and all(type(one) is int and one > 0 for one in known)
+    return tuple(known) if whole else None
 
 
 @dataclass(frozen=True)
@@ -114,23 +139,6 @@ class LatentStore:
         """Forget everything."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.begin = self.started = self.refined = 0
-
-    def same_budgets(self, *budgets: int) -> tuple[int, ...]:
-        """The budgets that the first run had, or these: the VAE's tiles, and its rounding, are chosen by them."""
-        file = self.folder / _BUDGETS
-        try:
-            known = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            known = None
-        if (
-            isinstance(known, list)
-            and len(known) == len(budgets)
-            and all(type(one) is int and one > 0 for one in known)
-        ):
-            return tuple(known)
-        make_folder(self.folder)
-        write_text(file, json.dumps(budgets))
-        return budgets
 
     def keep_start(self, first: int, latents: Tensor) -> None:
         """Keep latents of Stage II's start, ``[1, 16, t, h, w]``; ``first`` is the number of the first."""

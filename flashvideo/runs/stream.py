@@ -47,10 +47,11 @@ from .chain import Models, Progress, no_progress, sequential_guidance, stage2_sc
 from .keeping import endless_masks, identified
 from .seeds import Purpose, frame_noise
 from .settings import Stage2Settings
-from .store import LatentStore
+from .store import LatentStore, same_budgets
 
 DRAWS = "frame"  # how records of streams call their draws; those of previews are of a whole clip
 _WHOLE = TimeWindows(length=1 << 40, overlap=0)  # one window that holds everything
+_BUDGETS = "budgets.json"
 _PERIOD = 2 * TEMPORAL_FACTOR  # frames of two latents: streams of latents have an odd length
 
 
@@ -61,6 +62,11 @@ def padded_frames(frames: int) -> int:
     stream cannot know.
     """
     return frames + (1 - frames) % _PERIOD
+
+
+def _latents_of(frames: int | None) -> int | None:
+    """Latents of a stream of so many frames, if that is known."""
+    return None if frames is None else latent_frames(padded_frames(frames))
 
 
 def refine_frames(
@@ -113,6 +119,8 @@ def go_on_refining(
     total: int | None = None,
     first_latent: int = 0,
     swap: bool = False,
+    budgets: Path | None = None,
+    longest: int | None = None,
 ) -> Generator[Tensor, None, None]:
     """As :func:`refine_frames`, keeping what is finished: after any end the same call goes on, to the same bytes.
 
@@ -121,11 +129,16 @@ def go_on_refining(
         store: folder for what is kept, this stream's alone.
         done: tells how many frames are safe by now, 0 or 8n + 1: the stream begins behind those that are safe when it
             is made, and lets go what only they needed.
+        budgets: file that keeps what the VAE may take, for all streams that are to be coded in the same tiles; None:
+            one in ``store``.
+        longest: frames of the longest of these streams; None: ``total``.
     """
     settings.check()
     identified(settings.keep)
     kept = LatentStore(store, settings.num_steps * get_solver(settings.solver).evaluations)
-    return _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, None, kept).run(frames, done)
+    file, longest = budgets or store / _BUDGETS, longest or total
+    stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, None, kept, file, longest)
+    return stream.run(frames, done)
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,8 @@ class _Stream:
     swap: bool
     limits: Limits | None
     store: LatentStore | None = None
+    budgets: Path | None = None
+    longest: int | None = None
 
     def run(self, frames: Callable[[int], Iterator[Tensor]], safe: Callable[[], int]) -> Generator[Tensor, None, None]:
         done = safe()
@@ -195,7 +210,8 @@ class _Stream:
         if device.type == "cpu":
             return Limits(memory_budget=max(1, host // 8), host_budget=max(1, host * 3 // 8))
         size = self.settings.height // SPATIAL_FACTOR, self.settings.width // SPATIAL_FACTOR
-        shape = (1, LATENT_CHANNELS, min(self._windows.length, self._latents or 1 << 20), *size)
+        longest = _latents_of(self.longest or self.total) or 1 << 20
+        shape = (1, LATENT_CHANNELS, min(self._windows.length, longest), *size)
         work = sampling_bytes(
             transformer.config,
             shape,
@@ -210,19 +226,14 @@ class _Stream:
 
     def _kept_limits(self, transformer: Any) -> Limits:
         limits = self._limits(transformer)
-        if self.store is None:
+        if self.budgets is None:
             return limits
-        device, host = self.store.same_budgets(int(limits.memory_budget or 1), int(limits.host_budget or 1))
+        device, host = same_budgets(self.budgets, int(limits.memory_budget or 1), int(limits.host_budget or 1))
         return replace(limits, memory_budget=device, host_budget=host)
 
     @property
     def _windows(self) -> TimeWindows:
         return self.settings.windows_in_time or _WHOLE
-
-    @property
-    def _latents(self) -> int | None:
-        """How many there will be."""
-        return None if self.total is None else latent_frames(padded_frames(self.total))
 
     def _sequential(self, shape: tuple[int, ...]) -> bool:
         # Of a window: how long the video is changes nothing.
@@ -280,7 +291,7 @@ class _Stream:
         settings = self.settings
         size = (settings.height // SPATIAL_FACTOR, settings.width // SPATIAL_FACTOR)
         steps = count(1 + settings.num_steps * (self.store.begin if self.store else 0))
-        in_all = settings.num_steps * (self._latents or 0)
+        in_all = settings.num_steps * (_latents_of(self.total) or 0)
         latents, kept = self._kept(latents)
 
         def told(_done: int, _total: int, _latent: Tensor) -> None:

@@ -105,6 +105,7 @@ def _start(arguments: list[str], said: Path) -> int:
     child = os.fork()
     if child == 0:
         code = 70
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs this in the background
         try:
             with said.open("a") as words:
                 sys.stdout = sys.stderr = words

@@ -194,6 +194,7 @@ CASES = {
         of_video("--prompt=snow falls", {"record.prompt": "snow falls"}),
         of_video("--prompts={files}/other-prompts.txt", {"record.prompt": "it snows"}),
         of_video("--cuts=3", {"record.cuts": [3]}),
+        Case("--ray=nowhere", {"exit": 2}, None, left_out=KEEP, source="video", beside=("--size=32x32", "--steps=1")),
         *FILE,
         *KEPT,
         *of_models({"stage2", "vae"}, loads=False),

@@ -133,7 +133,8 @@ def test_the_prompt_in_the_file_is_the_default(run, refined, clip, tmp_path):
 
 def test_the_size_follows_the_video(run, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("flashvideo.cli.refine.refine_video", lambda _store, job, *_, **__: seen.append(job.settings))
+    monkeypatch.setattr(refining.Refiner, "refine", lambda *_: None)
+    monkeypatch.setattr("flashvideo.cli.refine.join", lambda job, _stretches: seen.append(job.settings))
     for name, (height, width) in (("wide", (32, 48)), ("tall", (48, 32))):
         with VideoWriter(tmp_path / f"{name}.mp4", 8) as writer:
             writer.write(moving(3, height, width))
@@ -197,7 +198,7 @@ def no_work_of_stage2(monkeypatch):
 
 
 def test_options_of_videos_are_refused_for_previews(run, made, tmp_path):
-    for option in (PROMPT, "--cuts=off", "--prompts=a.txt"):
+    for option in (PROMPT, "--cuts=off", "--prompts=a.txt", "--ray=local"):
         said = run("refine", made / "out.preview.safetensors", option, "-o", tmp_path / "a.mp4", code=2)
         assert "goes with videos; a preview holds its prompt" in said.err
 

@@ -143,12 +143,11 @@ def test_interrupted_anywhere_the_bytes_are_the_same(models, text, video, whole,
 
 
 def test_the_vae_goes_on_in_its_tiles(tmp_path):
-    first = stores.LatentStore(tmp_path / "latents", 1)
-    assert first.same_budgets(7, 8) == (7, 8)
-    again = stores.LatentStore(tmp_path / "latents", 1)
-    assert again.same_budgets(1, 2) == (7, 8)
-    (tmp_path / "latents" / "budgets.json").write_text("[0, 1")
-    assert again.same_budgets(1, 2) == (1, 2)
+    file = tmp_path / "latents" / "budgets.json"
+    assert stores.same_budgets(file, 7, 8) == (7, 8)
+    assert stores.same_budgets(file, 1, 2) == (7, 8)
+    file.write_text("[0, 1")
+    assert stores.same_budgets(file, 1, 2) == (1, 2)
 
 
 def test_what_is_kept_of_the_source_stays_so(models, text, video, tmp_path):
