@@ -29,6 +29,7 @@ FAMILIES = (
         "blocks.grid",
     ),
     *("blocks.choose", "gate.preview_gate", "blocks.pixel_degradation", "blocks.windows", "blocks.refine_video"),
+    "blocks.verify",
 )
 
 

@@ -184,14 +184,17 @@ def test_the_example_video_is_put_where_load_video_looks(server: ComfyServer, tm
 
 
 REFINE = "FlashVideoRefineVideo"
-MODELS = ["FlashVideoAttentionWindows", "FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2", REFINE]
+MODELS = [
+    *("FlashVideoAttentionWindows", "FlashVideoLoadLora", "FlashVideoLoadStage1", "FlashVideoLoadStage2"),
+    *("FlashVideoVerify", REFINE),
+]
 PLAYERS = ["FlashVideoCompare", "FlashVideoDecodeVideo", "FlashVideoScoreVideo", "FlashVideoVideoFrames", REFINE]
 
 
 @pytest.mark.parametrize(
     ("broken", "families", "lost"),
     [
-        ("einops", ["loaders", "refine_video", "windows"], MODELS),
+        ("einops", ["loaders", "refine_video", "verify", "windows"], MODELS),
         ("av", ["compare", "refine_video", "score", "video", "video_frames"], PLAYERS),
         ("diffusers peft accelerate", [], []),
     ],

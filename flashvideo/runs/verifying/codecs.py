@@ -17,7 +17,7 @@ from ...tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR
 from ...vae.codec import decode_latents, decode_stream, encode_video
 from ...vae.limits import Limits
 from .stages import fused_path
-from .verdicts import DTYPES, EXACT, Limit, Path, Verdict, judge, named, no_result, rounded, usual_dtype
+from .verdicts import DTYPES, EXACT, Limit, Path, Verdict, convolved, judge, named, no_result, usual_dtype
 
 LATENTS = (1, LATENT_CHANNELS, 5, 4, 6)
 FRAMES = 33  # two chunks of the encoder
@@ -26,42 +26,46 @@ _CHUNK = 16  # frames of diffusers' batches, so that they are the authors' 17, 1
 _RESNET = "CogVideoXResnetBlock3D"
 
 
-def _latents() -> Tensor:
+def fixed_latents() -> Tensor:
+    """What is decoded."""
     return torch.randn(LATENTS, generator=torch.Generator().manual_seed(0))
 
 
-def _video() -> Tensor:
+def fixed_video() -> Tensor:
+    """What is encoded."""
     height, width = (side * SPATIAL_FACTOR for side in LATENTS[3:])
     return torch.rand((1, 3, FRAMES, height, width), generator=torch.Generator().manual_seed(1))
 
 
-def _noise() -> Tensor:
+def fixed_noise() -> Tensor:
+    """What latents are drawn with."""
     shape = (1, LATENT_CHANNELS, (FRAMES - 1) // 4 + 1, *LATENTS[3:])
     return torch.randn(shape, generator=torch.Generator().manual_seed(2))
 
 
 def decode(vae: Any, **limits: Any) -> Tensor:
     """A fixed video out of fixed latents."""
-    return decode_latents(vae, _latents(), **limits)
+    return decode_latents(vae, fixed_latents(), **limits)
 
 
 def encode(vae: Any, **limits: Any) -> Tensor:
     """Latents of a fixed video, drawn with fixed noise; on the CPU."""
-    return encode_video(vae, _video(), noise=_noise(), **limits).cpu()
+    return encode_video(vae, fixed_video(), noise=fixed_noise(), **limits).cpu()
 
 
 @torch.no_grad()
 def plain_decode(vae: Any) -> Tensor:
     """:func:`decode` by diffusers alone."""
-    return (vae.decode(_latents()).sample / 2 + 0.5).clamp(0, 1)
+    return (vae.decode(fixed_latents()).sample / 2 + 0.5).clamp(0, 1)
 
 
 @torch.no_grad()
-def plain_encode(vae: Any) -> Tensor:
-    """:func:`encode` by diffusers alone."""
+def plain_encode(vae: Any, *, sample: bool = True) -> Tensor:
+    """:func:`encode` by diffusers alone; without ``sample`` the posterior's mean."""
     vae.num_sample_frames_batch_size = _CHUNK
-    posterior = vae.encode(_video() * 2 - 1).latent_dist
-    return posterior.mean + posterior.std * _noise()
+    posterior = vae.encode(fixed_video() * 2 - 1).latent_dist
+    mean: Tensor = posterior.mean
+    return mean + posterior.std * fixed_noise() if sample else mean
 
 
 RUNS: dict[str, tuple[Callable[..., Tensor], Callable[[Any], Tensor], str]] = {
@@ -86,7 +90,7 @@ def vae_verdicts(part: str, file: FilePath, device: torch.device, groups: frozen
     expected, layers = own(vae), resnets(getattr(vae, half))
     del vae
     for dtype in DTYPES:
-        limit = rounded(dtype, layers, tf32=device.type == "cuda" and torch.backends.cudnn.allow_tf32)
+        limit = convolved(dtype, layers, device)
         try:
             vae = load_vae(file, dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
@@ -132,7 +136,7 @@ def _exact(part: str, file: FilePath, vae: Any, device: torch.device, groups: fr
 
 
 def _streamed(vae: Any) -> Tensor:
-    return torch.cat(tuple(decode_stream(vae, _latents(), Limits(tile=False))), dim=2)
+    return torch.cat(tuple(decode_stream(vae, fixed_latents(), Limits(tile=False))), dim=2)
 
 
 def _used_again(store: ModelStore, run: Callable[..., Tensor]) -> Tensor:

@@ -59,11 +59,13 @@ class Inputs:
         latents: ``[2, 16, T, h, w]`` in model space.
         timestep: ``[2]``.
         embeds: ``[2, 226, D]``, the second all zeros.
+        noise_step: of Stage II.
     """
 
     latents: Tensor
     timestep: Tensor
     embeds: Tensor
+    noise_step: int | None
 
     @classmethod
     def of(cls, network: Any) -> Inputs:
@@ -72,7 +74,8 @@ class Inputs:
         latents = torch.randn(SHAPE, generator=generator)
         embeds = torch.randn(2, network.text_length, network.text_dim, generator=generator)
         embeds[1] = 0
-        return cls(latents, torch.tensor(TIMESTEPS), embeds)
+        noise_step = None if network.noise_step_embedding is None else NOISE_STEP
+        return cls(latents, torch.tensor(TIMESTEPS), embeds, noise_step)
 
 
 @torch.no_grad()
@@ -87,17 +90,17 @@ def evaluate(network: Any, *, inplace: bool = True, windows: AttentionWindows | 
         inputs.latents.to(weight.device, weight.dtype),
         inputs.timestep.to(weight.device),
         inputs.embeds.to(weight.device, weight.dtype),
-        noise_step=None if network.noise_step_embedding is None else NOISE_STEP,
+        noise_step=inputs.noise_step,
         inplace=inplace,
         attention_windows=windows,
     )
     return out.float().cpu()
 
 
-def plain(network: Any) -> Tensor:
+def plain(network: Any, windows: AttentionWindows | None = None) -> Tensor:
     """:func:`evaluate` by torch's operations alone, nothing overwritten, attention as softmax(q k) v."""
     with fusing.left_out(), sdpa_kernel(SDPBackend.MATH):
-        return evaluate(network, inplace=False)
+        return evaluate(network, inplace=False, windows=windows)
 
 
 def stage_verdicts(
@@ -187,7 +190,7 @@ def _exact(part: str, network: Any, groups: frozenset[str]) -> Iterator[Verdict]
     if network.noise_step_embedding is None:
         return
     inputs = Inputs.of(network)
-    settings: dict[str, Any] = {"num_steps": 2, "guidance_scale": 2.0, "noise_step": NOISE_STEP}
+    settings: dict[str, Any] = {"num_steps": 2, "guidance_scale": 1.0, "noise_step": NOISE_STEP}
     latents, embeds = inputs.latents[:1], inputs.embeds[:1]
     refine = partial(refine_latents, network, latents, embeds, **settings)
     covering = Path("windows", "one time window", partial(refine, time_windows=TimeWindows(SHAPE[2], 0)), EXACT)

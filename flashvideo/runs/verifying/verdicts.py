@@ -58,11 +58,16 @@ def reordered(layers: int) -> Limit:
     return Limit(value, f"fp32 in another order: {_SUMS} x 2^-24 x sqrt({layers} layers)")
 
 
+def convolved(dtype: torch.dtype, layers: int, device: torch.device) -> Limit:
+    """Of convolutions: torch lets cuDNN's round fp32 to TF32, unless told otherwise."""
+    return rounded(dtype, layers, tf32=device.type == "cuda" and torch.backends.cudnn.allow_tf32)
+
+
 def rounded(dtype: torch.dtype, layers: int, *, tf32: bool = False) -> Limit:
     """Of results that are rounded to ``dtype``; in fp32 there is only another order.
 
     Args:
-        tf32: fp32 is rounded to TF32 before it is multiplied, as torch lets cuDNN's convolutions do.
+        tf32: fp32 is rounded to TF32 before it is multiplied.
     """
     if dtype == torch.float32 and not tf32:
         return reordered(layers)
@@ -213,6 +218,11 @@ class Certificate:
     def summary(self) -> str:
         counts = {status: sum(v.status == status for v in self.verdicts) for status in (OK, OVER, FAILED, NOT_HERE)}
         return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+    def told(self) -> tuple[str, ...]:
+        """In few lines: how many paths are right, and which are not."""
+        wrong = (f"{v.part}, {v.path}: {v.status} ({v.why or v.limit.reason})" for v in self.verdicts if not v.ok)
+        return (self.summary, *wrong)
 
     def to_dict(self) -> dict[str, Any]:
         return {"ok": self.ok, "place": dict(self.place), "paths": [v.to_dict() for v in self.verdicts]}
