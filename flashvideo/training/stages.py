@@ -393,15 +393,14 @@ def _transformer(config: StageConfig, caches: Mapping[str, LatentCache]) -> Any:
     of_stage2 = open_transformer(config.start).kind == "stage2"
     if of_stage2 and not stage2:
         raise ValueError(f"{config.start} is a Stage II transformer; Stage I cannot start from it.")
+    if config.teacher is not None and not of_stage2:
+        raise ValueError(f"{config.start} is a Stage I transformer; a student begins as a Stage II.")
     model: Any = (load_stage2 if of_stage2 else load_stage1)(config.start)
     scale = config.latent_scale or model.config.latent_scale or published
     if stage2 and not of_stage2:
         model = stage2_from(model, scale)
-    model.register_to_config(latent_scale=scale)
-    if config.teacher is not None:
-        if not of_stage2:
-            raise ValueError(f"{config.start} is a Stage I transformer; a student begins as a Stage II.")
-        model.register_to_config(student=distilled(config.teacher, config.student_steps).to_table())
+    student = None if config.teacher is None else distilled(config.teacher, config.student_steps).to_table()
+    model.register_to_config(latent_scale=scale, student=student)
     if config.lora is not None:
         if model.dtype == torch.float16 and runs_on_cpu():
             model.float()  # CPUs compute fp16 files in fp32; norms do not mix fp16 with what autocast makes

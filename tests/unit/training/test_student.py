@@ -114,6 +114,16 @@ def test_a_lora_student_merged_equals_unmerged_and_carries_the_same(write, tmp_p
     assert merged.config.student == {"num_steps": 1, "shift": 2.5, "guidance_scale": 4.0}
 
 
+def test_what_is_trained_on_from_a_student_is_none(write, tmp_path):
+    run = open_run(write(STUDENT, start=START, tables=TABLES), tmp_path / "student")
+    assert run.objective.transformer.config.student is not None
+    train(run, stop_after=1)
+    start = START.replace(str(TEACHER), str(tmp_path / "student/stage2_student.safetensors"), 1)
+    text = STUDENT.replace("stage2_student", "stage2", 1)
+    further = open_run(write(text, start=start.replace("\nstudent_steps = 1", ""), tables=""), tmp_path / "further")
+    assert further.objective.transformer.config.student is None
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
