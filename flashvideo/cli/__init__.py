@@ -27,6 +27,7 @@ COMMANDS = {  # name -> its module here, whose add_NAME(parser) adds the options
     "train": ("train", "train a model from a configuration file"),
     "report": ("report", "measure a small model on drawn held-out clips"),
     "score": ("score", "judge a video by numbers"),
+    "bench": ("bench", "what the networks cost on this machine and on others"),
     "compare": ("compare", "show videos in step on one HTML page, with scores and a blind test"),
 }
 EXIT_USAGE, EXIT_FAILURE, EXIT_INTERRUPTED = 2, 1, 130

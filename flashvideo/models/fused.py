@@ -28,18 +28,16 @@ def norm_modulate(norm: Any, x: Tensor, modulation: Tensor, text_length: int, fi
     if weights is None or x.stride(-1) != 1:
         return None
     out = x.new_empty(x.shape)
-    result: Tensor | None = fusing.run(
-        _KERNELS, "norm_modulate", x, out, *weights, modulation, norm.eps, text_length, first
-    )
-    return result
+    done = fusing.run(_KERNELS, "norm_modulate", x, out, *weights, modulation, norm.eps, text_length, first)
+    return None if done is None else out
 
 
 def gated_add(x: Tensor, branch: Tensor, modulation: Tensor, text_length: int, gate: int) -> Tensor | None:
     """``x += gate * branch``, both ``[B, S, dim]``; ``gate`` is the number of its chunk of the modulation."""
     if not fusing.available(x) or x.stride(-1) != 1:
         return None
-    result: Tensor | None = fusing.run(_KERNELS, "gated_add", x, branch.contiguous(), modulation, text_length, gate)
-    return result
+    done = fusing.run(_KERNELS, "gated_add", x, branch.contiguous(), modulation, text_length, gate)
+    return None if done is None else x
 
 
 def positions(qkv: Tensor) -> bool:

@@ -16,6 +16,8 @@ from .statistics import Statistics
 
 _KERNELS = f"{__package__}.kernels"
 _WIDEST = 4096  # channels, which one program takes at once
+_BLOCK = 4096  # elements that a program works on at a time
+VOXELS = 1024  # that one program of `finish` gathers statistics of, about
 
 
 def modulate(
@@ -60,7 +62,7 @@ def finish(
         return False
     gathered = None
     if statistics is not None:
-        number, each = fusing.run(_KERNELS, "programs", result[..., 0].numel(), result.shape[-1])
+        number, each = programs(result[..., 0].numel(), result.shape[-1])
         gathered = tuple(result.new_empty((number, result.shape[-1]), dtype=torch.float32) for _ in range(2))
     if not fusing.run(_KERNELS, "finish", result, bias, straight, target, gathered):
         return False
@@ -68,6 +70,19 @@ def finish(
         means, squares = gathered
         statistics.gather(result[..., 0].numel(), each, means, squares)
     return True
+
+
+def block(channels: int) -> tuple[int, int]:
+    """Pixels and channels that a program works on at a time, both powers of two."""
+    wide = 1 << (channels - 1).bit_length()
+    return max(1, _BLOCK // wide), wide
+
+
+def programs(count: int, channels: int) -> tuple[int, int]:
+    """How many programs finish ``count`` voxels, and the voxels of each but the last."""
+    pixels, _ = block(channels)
+    each = max(1, VOXELS // pixels) * pixels
+    return -(-count // each), each
 
 
 def _fits(*tensors: Tensor) -> bool:

@@ -9,14 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK = 4096  # elements that a program works on at a time
-VOXELS = 1024  # that one program of `finish` gathers statistics of, about
-
-
-def _pixels(channels: int) -> tuple[int, int]:
-    """Pixels and channels of a block, both powers of two."""
-    wide = triton.next_power_of_2(channels)
-    return max(1, _BLOCK // wide), wide
+from .fused import block, programs
 
 
 @triton.jit(do_not_specialize=["columns", "frames", "latent_frames", "above", "left", "grid"])
@@ -55,7 +48,7 @@ def modulate(
     """
     frames, rows, columns, channels = source.shape
     maps = (0, 0, 0) if scale.dim() == 1 else scale.stride()[:3]
-    pixels, wide = _pixels(channels)
+    pixels, wide = block(channels)
     _modulate[(triton.cdiv(columns, pixels), rows, frames)](
         source, target, scale, shift, columns, channels, frames, 1 if scale.dim() == 1 else len(scale), *offset, grid,
         *source.stride()[:3], *target.stride()[:3], *maps, ALONE=alone, PIXELS=pixels, CHANNELS=wide, num_warps=4,
@@ -80,8 +73,8 @@ def _finish(
     if MEASURED:  # deviations are taken from the first voxel, which loses next to nothing and needs one pass
         origin = tl.load(result + start * channels + channel, mask=known, other=0.0).to(tl.float32) + added
         sums, squared = tl.zeros((PIXELS, CHANNELS), tl.float32), tl.zeros((PIXELS, CHANNELS), tl.float32)
-    for block in range(BLOCKS):
-        voxel = start + block * PIXELS + tl.arange(0, PIXELS)
+    for number in range(BLOCKS):
+        voxel = start + number * PIXELS + tl.arange(0, PIXELS)
         inside = (voxel < count)[:, None] & known[None, :]
         line, column = voxel // columns, voxel % columns
         frame, row = line // rows, line % rows
@@ -105,13 +98,6 @@ def _finish(
         tl.store(squares + program * channels + channel, tl.maximum(spread, 0.0), mask=known)
 
 
-def programs(count: int, channels: int) -> tuple[int, int]:
-    """How many programs finish ``count`` voxels, and the voxels of each but the last."""
-    pixels, _ = _pixels(channels)
-    each = max(1, VOXELS // pixels) * pixels
-    return triton.cdiv(count, each), each
-
-
 def finish(
     result: Tensor,
     bias: Tensor | None,
@@ -128,7 +114,7 @@ def finish(
     """
     frames, rows, columns, channels = result.shape
     count = frames * rows * columns
-    pixels, wide = _pixels(channels)
+    pixels, wide = block(channels)
     number, each = programs(count, channels)
     means, squares = statistics or (result, result)
     of = (0, 0, 0) if straight is None else straight.stride()[:3]
@@ -167,7 +153,7 @@ def enlarge(source: Tensor, target: Tensor, offset: tuple[int, int]) -> bool:
         offset: rows and columns of the halo before the tile, 0 or 1.
     """
     frames, rows, columns, channels = target.shape
-    pixels, wide = _pixels(channels)
+    pixels, wide = block(channels)
     _enlarge[(triton.cdiv(columns, pixels), rows, frames)](
         source, target, columns, *source.shape[1:3], channels, *offset, *source.stride()[:3], *target.stride()[:2],
         PIXELS=pixels, CHANNELS=wide, num_warps=4,
