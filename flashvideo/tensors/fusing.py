@@ -13,14 +13,9 @@ import importlib
 import importlib.util
 import logging
 import os
-<<<<<<< HEAD
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-=======
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
->>>>>>> c2eeb1e (flashvideo bench: what the networks cost a device, counted at full size, measured here, predicted for cards)
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -33,7 +28,7 @@ log = logging.getLogger(__name__)
 SWITCH = "FLASHVIDEO_TRITON"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _failed: list[str] = []
-<<<<<<< HEAD
+_recorders: list[Callable[[str, tuple[Any, ...]], None]] = []
 _left_out = ContextVar("_left_out", default=False)
 
 
@@ -45,9 +40,6 @@ def left_out() -> Iterator[None]:
         yield
     finally:
         _left_out.reset(token)
-=======
-_recorders: list[Callable[[str, tuple[Any, ...]], None]] = []
->>>>>>> c2eeb1e (flashvideo bench: what the networks cost a device, counted at full size, measured here, predicted for cards)
 
 
 @functools.cache

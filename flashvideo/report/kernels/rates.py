@@ -89,15 +89,15 @@ def predict(count: Count, rates: Rates) -> Prediction:
 
 def _card(peak: float, memory: float, attention: float | None = None) -> Rates:
     """Of published peaks: bf16 without sparsity in TFLOP/s, memory in GB/s."""
-    # What well-shaped kernels reach of them: cuBLAS, cuDNN, FlashAttention with heads of 64, a copy.
-    products, convolutions, kernel, copies = 0.7, 0.6, 0.42, 0.85
+    # What well-shaped kernels are taken to reach of them: cuBLAS, cuDNN, FlashAttention 2 with heads of 64, a copy.
+    products, convolutions, kernel, copies = 0.7, 0.6, 0.6, 0.85
     attending = peak * kernel if attention is None else attention
     return Rates(peak * products * TERA, peak * convolutions * TERA, attending * TERA, memory * copies * GIGA, 2e-6)
 
 
 CARDS: dict[str, Rates] = {  # peaks from NVIDIA's data sheets and architecture papers
-    "H200": _card(989, 4800, 414),  # attention as measured with cuDNN's kernel
-    "H100": _card(989, 3350, 414),
+    "H200": _card(989, 4800, attention=414),  # as measured with cuDNN's kernel
+    "H100": _card(989, 3350, attention=414),
     "A100 80 GB": _card(312, 2039),
     "L40S": _card(362, 864),
     "RTX 5090": _card(209.5, 1792),
