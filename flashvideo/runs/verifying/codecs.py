@@ -95,6 +95,7 @@ def vae_verdicts(part: str, file: FilePath, device: torch.device, groups: frozen
             vae = load_vae(file, dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
             yield no_result(part, named(dtype, device), limit, error)
+            release_memory(device)
             continue
         usual = dtype == usual_dtype(device)
         for path in _of_dtype(partial(run, vae), named(dtype, device), device, limit, usual):

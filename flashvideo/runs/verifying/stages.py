@@ -123,16 +123,18 @@ def stage_verdicts(
             network = load(dtype=dtype, device=device)
         except (RuntimeError, MemoryError) as error:
             yield no_result(part, name, limit, error)
+            release_memory(device)
             continue
         if usual:
             yield from _exact(part, network, groups)
-            if "offload" in groups:
-                yield from _offloaded(part, kind, file, device, evaluate(network))
+            resident = evaluate(network)
         for path in _of_dtype(network, name, device, limit, usual):
             if path.group in groups:
                 yield judge(part, path, expected)
-        del network
+        del network, path
         release_memory(device)
+        if usual and "offload" in groups:  # alone on the device
+            yield from _offloaded(part, kind, file, device, resident)
 
 
 def _of_dtype(network: Any, name: str, device: torch.device, limit: Limit, usual: bool) -> Iterator[Path]:
