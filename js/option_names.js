@@ -33,6 +33,9 @@ const zh = {
   random: "随机",
   strong: "强",
   weak: "弱",
+  auto: "自动",
+  full: "全部",
+  windows: "窗口",
 };
 
 /** @param {string | null | undefined} value */

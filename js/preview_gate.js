@@ -23,7 +23,7 @@ const MOST_BATCHES = 8;
 const SETTLED = 400; // milliseconds after the last edit
 const LIMIT = "FlashVideo.PreviewStore.Limit";
 const EMPTY = "FlashVideo.EmptyPreviewStore";
-const DEFAULT_LIMIT = 1024; // megabytes, as in gate/store.py
+const DEFAULT_LIMIT = 8192; // megabytes, as in kept/store.py
 const CHANGED = /** @type {any} */ ("flashvideo.previews"); // an event of the server's; the types know the editor's own
 const WIDTH = 400; // two previews side by side
 const ROUTE = "/flashvideo/previews";
@@ -272,9 +272,9 @@ app.registerExtension({
   settings: [
     {
       id: /** @type {any} */ (LIMIT), // the editor's type knows its own settings only
-      name: "Size limit of the preview store (MB)",
-      category: ["FlashVideo", "Preview store", "Limit"],
-      tooltip: "Previews that were not used for longest are removed first.",
+      name: "Size limit of the store (MB)",
+      category: ["FlashVideo", "Store", "Limit"],
+      tooltip: "Of previews, and of what Refine Video keeps to go on with. What was not used for longest is removed first.",
       type: "number",
       defaultValue: DEFAULT_LIMIT,
       attrs: { min: 1, max: 1048576, showButtons: false },
@@ -285,8 +285,8 @@ app.registerExtension({
   commands: [
     {
       id: EMPTY,
-      label: "FlashVideo: empty the preview store",
-      menubarLabel: "Empty the preview store",
+      label: "FlashVideo: empty the store",
+      menubarLabel: "Empty the store",
       function: confirmAndEmpty,
     },
   ],

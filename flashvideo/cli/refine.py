@@ -21,7 +21,7 @@ from ..runs.jobs import alone_with, this_process
 from ..runs.prompts import read_prompts
 from ..runs.refining import Here, Refiner, Workers, join
 from ..runs.settings import Stage2Settings
-from ..runs.stretches import Task, VideoJob, discard, plan_stretches
+from ..runs.stretches import Task, VideoJob, cuts_of, discard, plan_stretches, stretch_words
 from ..video.color_match import cells_of_a_latent
 from ..video.files import VIDEO_SUFFIXES, read_metadata
 from ..video.frames import Shown, look_at
@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
             raise ValueError("Give a prompt that is not empty, or a file of them with --prompts (one of the two).")
     if options.ray is not None and this_process()[1] > 1:
         raise ValueError("--ray spreads the work itself. Leave out accelerate launch, torchrun or mpirun.")
-    cuts = _cuts(options.cuts)
+    cuts = cuts_of(options.cuts)
     sources, output = [expanded(path) for path in options.source], expanded(options.output)
     many = len(sources) > 1 or sources[0].is_dir()
     if many and (options.prompts is not None or not isinstance(cuts, str | None) or cuts == ()):
@@ -182,8 +182,7 @@ class _Refining:
         _tell_resize((job.source.height, job.source.width), job.settings)
         stretches = plan_stretches(job, bars, overwrite=overwrite)
         if len(stretches) > 1:
-            begin = ", ".join(str(stretch.first) for stretch in stretches[1:])
-            say(f"{len(stretches)} stretches, with cuts before the frames {begin} (--cuts off refines them as one)")
+            say(f"{stretch_words(stretches)} (--cuts off refines them as one)")
         return [Task(job, stretches, stretch.number) for stretch in stretches]
 
     def join(self, task: Task) -> None:
@@ -271,20 +270,6 @@ class _Many:
     def _fail(self, number: str, name: str, error: ValueError) -> None:
         log.error("%s %s", number, error)
         self._failed.append(name)
-
-
-def _cuts(text: str) -> str | tuple[int, ...]:
-    """What ``--cuts`` asks for.
-
-    Raises:
-        ValueError: something else.
-    """
-    if text in ("auto", "off"):
-        return "auto" if text == "auto" else ()
-    parts = text.split(",")
-    if not all(part.isdecimal() and len(part) < 10 for part in parts):
-        raise ValueError(f"--cuts is {text[:60]!r}; expected auto, off, or numbers of frames such as 120,455.")
-    return tuple(map(int, parts))
 
 
 def _prompts(file: Path | None, video: Path) -> tuple[str, ...]:

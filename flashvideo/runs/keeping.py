@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +77,11 @@ def endless_masks(settings: Stage2Settings) -> Tensor | Iterator[Tensor] | None:
     """:func:`keep_mask` of a video of any length: one mask for all latents, or masks that go on with their last."""
     if not settings.keep:
         return None
-    masks = keep_masks(settings)
+    return endless(keep_masks(settings))
+
+
+def endless(masks: Iterator[Tensor]) -> Tensor | Iterator[Tensor]:
+    """A single mask for all latents, or masks that go on with their last."""
     begin = list(islice(masks, 2))
     return begin[0] if len(begin) == 1 else _going_on(chain(begin, masks))
 
@@ -91,8 +95,13 @@ def _going_on(masks: Iterator[Tensor]) -> Iterator[Tensor]:
 def keep_masks(settings: Stage2Settings) -> Iterator[Tensor]:
     """Masks ``[1, 1, 1, h, w]`` of one latent after another, as many as the mask's file has."""
     path, _ = _parted(identified(settings.keep))
+    return masks_of(_frames(path), settings)
+
+
+def masks_of(frames: Iterable[Tensor], settings: Stage2Settings) -> Iterator[Tensor]:
+    """Masks ``[1, 1, 1, h, w]`` of latents, from those of frames, ``[1, 3, 1, H, W]`` of any size."""
     height, width = settings.height, settings.width
-    sized = (resize_video(frame, height, width, mode=settings.resize) for frame in _frames(path))
+    sized = (resize_video(frame, height, width, mode=settings.resize) for frame in frames)
     grey = (frame[0, :, 0].mean(dim=0, keepdim=True) for frame in sized)
     return latent_masks(grey, height // SPATIAL_FACTOR, width // SPATIAL_FACTOR)
 

@@ -48,14 +48,18 @@ def is_json(path: Path) -> bool:
     return path.suffix.lower() == ".json"
 
 
+def prompts_in(text: str) -> list[str]:
+    """Prompts, one a line; blank lines and those that begin with # do not count."""
+    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
 def read_prompts(path: Path) -> list[str]:
-    """Prompts of a text file, one a line; blank lines and those that begin with # do not count.
+    """:func:`prompts_in` a text file.
 
     Raises:
         ValueError: no such file, or no prompt in it.
     """
-    lines = _read(path, "a UTF-8 text file, one prompt a line").splitlines()
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    prompts = prompts_in(_read(path, "a UTF-8 text file, one prompt a line"))
     if not prompts:
         raise ValueError(f"{path} has no prompts in it. Write one a line.")
     for index, prompt in enumerate(prompts):

@@ -167,7 +167,7 @@ class LatentStore:
 
     def drop_refined(self, before: int) -> None:
         """Refined latents before a number are needed no more."""
-        for piece in self._pieces(_REFINED):
+        for piece in self._pieces(_REFINED) if before else ():
             if piece.first < before:
                 piece.path.unlink(missing_ok=True)
 

@@ -69,6 +69,11 @@ def _latents_of(frames: int | None) -> int | None:
     return None if frames is None else latent_frames(padded_frames(frames))
 
 
+def _nothing() -> int:
+    """Frames that are safe where nobody keeps them."""
+    return 0
+
+
 def refine_frames(
     models: Models,
     frames: Iterable[Tensor],
@@ -104,7 +109,7 @@ def refine_frames(
     settings.check()
     identified(settings.keep)
     stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, limits)
-    return stream.run(lambda _start: iter(frames), lambda: 0)
+    return stream.run(lambda _start: iter(frames), _nothing)
 
 
 def go_on_refining(
@@ -112,8 +117,8 @@ def go_on_refining(
     frames: Callable[[int], Iterator[Tensor]],
     prompt_embeds: Tensor,
     settings: Stage2Settings,
-    store: Path,
-    done: Callable[[], int],
+    store: Path | None,
+    done: Callable[[], int] = _nothing,
     progress: Progress = no_progress,
     *,
     total: int | None = None,
@@ -121,23 +126,40 @@ def go_on_refining(
     swap: bool = False,
     budgets: Path | None = None,
     longest: int | None = None,
+    limits: Limits | Callable[[], Limits] | None = None,
+    masks: Tensor | Iterator[Tensor] | None = None,
 ) -> Generator[Tensor, None, None]:
     """As :func:`refine_frames`, keeping what is finished: after any end the same call goes on, to the same bytes.
 
     Args:
         frames: gives the frames from a number on, ``[1, 3, 1, h, w]`` each.
-        store: folder for what is kept, this stream's alone.
+        store: folder for what is kept, this stream's alone; None keeps nothing.
         done: tells how many frames are safe by now, 0 or 8n + 1: the stream begins behind those that are safe when it
-            is made, and lets go what only they needed.
+            is made, and lets go what only they needed. Where none are, all refined latents are kept, and decoded again.
         budgets: file that keeps what the VAE may take, for all streams that are to be coded in the same tiles; None:
             one in ``store``.
         longest: frames of the longest of these streams; None: ``total``.
+        limits: as there; the budgets of a function, and what is free, hold for whoever goes on too.
+        masks: of what is kept, instead of the settings': ``[1, 1, 1, h, w]`` of all latents, or one after another.
     """
     settings.check()
     identified(settings.keep)
-    kept = LatentStore(store, settings.num_steps * get_solver(settings.solver).evaluations)
-    file, longest = budgets or store / _BUDGETS, longest or total
-    stream = _Stream(models, prompt_embeds, settings, progress, total, first_latent, swap, None, kept, file, longest)
+    kept = LatentStore(store, settings.num_steps * get_solver(settings.solver).evaluations) if store else None
+    file, longest = budgets or (store / _BUDGETS if store else None), longest or total
+    stream = _Stream(
+        models,
+        prompt_embeds,
+        settings,
+        progress,
+        total,
+        first_latent,
+        swap,
+        limits,
+        store=kept,
+        budgets=file,
+        longest=longest,
+        masks=masks,
+    )
     return stream.run(frames, done)
 
 
@@ -150,17 +172,18 @@ class _Stream:
     total: int | None
     first_latent: int
     swap: bool
-    limits: Limits | None
+    limits: Limits | Callable[[], Limits] | None
     store: LatentStore | None = None
     budgets: Path | None = None
     longest: int | None = None
+    masks: Tensor | Iterator[Tensor] | None = None
 
     def run(self, frames: Callable[[int], Iterator[Tensor]], safe: Callable[[], int]) -> Generator[Tensor, None, None]:
         done = safe()
         with ExitStack() as stack:
             vae, using_vae = self._part("vae", stack)
             transformer = self._transformer(stack)
-            limits = self.limits or self._kept_limits(transformer)
+            limits = self._chosen_limits(transformer)
             reach = decoder_reach(vae)
             decoding = _decoded_from(done, reach)
             if self.store and not self.store.reaches(decoding.latent):
@@ -224,8 +247,11 @@ class _Stream:
         left = max(1, (memory.free_on(device) - work) // 2)
         return Limits(memory_budget=left, host_budget=max(1, host // 2), device=device)
 
-    def _kept_limits(self, transformer: Any) -> Limits:
-        limits = self._limits(transformer)
+    def _chosen_limits(self, transformer: Any) -> Limits:
+        """What was given; else what is free, or was so when the stream was begun."""
+        if isinstance(self.limits, Limits):
+            return self.limits
+        limits = self.limits() if self.limits else self._limits(transformer)
         if self.budgets is None:
             return limits
         device, host = same_budgets(self.budgets, int(limits.memory_budget or 1), int(limits.host_budget or 1))
@@ -280,7 +306,9 @@ class _Stream:
         store = self.store
         store.drop_refined(decoding.latent)
         there = store.refined if store.first_refined() <= decoding.latent else 0
-        yield from store.refined_from(decoding.latent) if there > decoding.latent else ()
+        for number, latent in enumerate(store.refined_from(decoding.latent) if there > decoding.latent else (), 1):
+            self.progress("Kept latents", number, there - decoding.latent)
+            yield latent
         for number, latent in enumerate(self._flow(transformer, latents), store.begin):
             if number >= store.refined:
                 store.keep_refined(number, latent)
@@ -319,7 +347,7 @@ class _Stream:
 
     def _kept(self, latents: Iterable[Tensor]) -> tuple[Iterable[Tensor], dict[str, Any]]:
         """The latents, and what else refining takes to keep a part of their source."""
-        masks = endless_masks(self.settings)
+        masks = endless_masks(self.settings) if self.masks is None else self.masks
         if masks is None:
             return latents, {}
         latents, degraded, each = tee(latents, 3)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..checkpoints.files import fingerprint
 from ..checkpoints.outputs import check_room, make_folder, write_text
+from ..method.checks import shortened
 from ..tensors.sizes import latent_frames, video_frames
 from ..video.cuts import find_cuts
 from ..video.files import check_output, read_metadata
@@ -48,6 +49,20 @@ class Stretch:
         return latent_frames(padded_frames(self.last - self.first))
 
 
+def cuts_of(text: str) -> str | tuple[int, ...]:
+    """Where scenes change as people tell it: ``auto``, or numbers of frames, ``off`` being none of them.
+
+    Raises:
+        ValueError: something else.
+    """
+    if text in ("auto", "off"):
+        return "auto" if text == "auto" else ()
+    parts = text.split(",")
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise ValueError(f"cuts are {shortened(text)}; expected auto, off, or numbers of frames such as 120,455.")
+    return tuple(map(int, parts))
+
+
 def stretches_between(cuts: Sequence[int], frames: int) -> tuple[Stretch, ...]:
     """The stretches of a video with cuts before these frames.
 
@@ -64,6 +79,21 @@ def stretches_between(cuts: Sequence[int], frames: int) -> tuple[Stretch, ...]:
         stretches.append(Stretch(number, first, last, latent))
         latent += stretches[-1].latents
     return tuple(stretches)
+
+
+def stretch_words(stretches: Sequence[Stretch]) -> str:
+    """How many there are, and where they begin."""
+    begin = ", ".join(str(stretch.first) for stretch in stretches[1:])
+    return f"{len(stretches)} stretches, with cuts before the frames {begin}"
+
+
+def check_prompts(prompts: Sequence[str], stretches: Sequence[Stretch]) -> None:
+    """Raise ValueError unless there is one prompt for all stretches, or one for each."""
+    if len(prompts) not in (1, len(stretches)):
+        raise ValueError(
+            f"there are {len(prompts)} prompts for {len(stretches)} stretches, which begin at the frames "
+            f"{', '.join(str(stretch.first) for stretch in stretches)}. Give one prompt for each, or one for all."
+        )
 
 
 @dataclass(frozen=True)
@@ -198,11 +228,7 @@ def plan_stretches(job: VideoJob, progress: Progress = no_progress, *, overwrite
     else:
         cuts = list(job.cuts)
     stretches = stretches_between(cuts, frames)
-    if len(job.prompts) not in (1, len(stretches)):
-        raise ValueError(
-            f"there are {len(job.prompts)} prompts for {len(stretches)} stretches, which begin at the frames "
-            f"{', '.join(str(stretch.first) for stretch in stretches)}. Give one prompt for each, or one for all."
-        )
+    check_prompts(job.prompts, stretches)
     if len(stretches) > 1 and isinstance(endless_masks(job.settings), Iterator):
         raise ValueError(
             f"the mask {job.settings.keep.rpartition('#')[0]} moves, and the video has {len(stretches)} stretches, "

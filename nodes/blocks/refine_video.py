@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from comfy_api.latest import io
 
 from ...flashvideo.method.windows import TimeWindows
-from ...flashvideo.runs.attention import FULL
+from ...flashvideo.runs.attention import AUTO, FULL, WINDOWS
+from ...flashvideo.runs.prompts import prompts_in
 from ...flashvideo.runs.settings import Stage2Settings
+from ...flashvideo.runs.stretches import Stretch, check_prompts, cuts_of, stretch_words, stretches_between
 from ...flashvideo.video.color_match import cells_of_a_latent
+from ...flashvideo.video.cuts import CutFinder
 from ...flashvideo.video.resize import resize_words
 from ..host.codec import VaeLimits, limit_inputs, require_vae
 from ..host.lazy_video import FrameSource, HeldFrames, KeptFrames, LazyVideo
 from ..host.misfits import require_own_sampling
-from ..host.refining import RefinedFrames, require_same_noise_step
+from ..host.network import with_windows_unless_set
+from ..host.refining import RefinedFrames, require_mask_of, require_same_noise_step
 from ..host.source import described
+from ..kept.signature import content_and_models, signature
 from ..shared.node_text import told
 from ..shared.widgets import (
     OF_INPUT,
@@ -38,10 +44,13 @@ from ..shared.widgets import (
     target_inputs,
     vae_input,
 )
-from ..shared.wiring import conditionings, require_stage, require_unguided
+from ..shared.wiring import STAGES, conditionings, require_stage, require_unguided
+from .text import MOTION, encoded_text, motion_input, staged_prompt
 
 _WINDOWS = TimeWindows()
 _CHOSEN = -1.0  # cells to match colours in
+# of the inputs, what the refined latents are made from
+_SOURCES = ("video", "model", "positive", "negative", "vae", "clip", "keep")
 
 
 class RefineVideo(io.ComfyNode):
@@ -106,13 +115,49 @@ class RefineVideo(io.ComfyNode):
                 guidance_every_input(STAGE2),
                 negative_input(),
                 io.Audio.Input("audio", optional=True, tooltip="Audio to put under the video, instead of its own."),
+                io.String.Input(
+                    "cuts",
+                    default=AUTO,
+                    tooltip="Where scenes change; each is refined for itself. auto looks for it, off takes the video "
+                    "for one scene, 120,455 are the frames that begin one.",
+                    advanced=True,
+                    optional=True,
+                ),
+                io.Combo.Input(
+                    "attention",
+                    options=[AUTO, FULL, WINDOWS],
+                    default=AUTO,
+                    tooltip=f"{STAGE2['attention'].help} A model that comes from Attention Windows keeps its own.",
+                    advanced=True,
+                    optional=True,
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="For prompts: FlashVideo Load Text Encoder."),
+                io.String.Input(
+                    "prompts",
+                    multiline=True,
+                    default="",
+                    tooltip="Instead of positive, with clip: one prompt a line for each stretch between cuts, or one "
+                    "for all. Lines that begin with # do not count.",
+                    advanced=True,
+                    optional=True,
+                ),
+                motion_input(advanced=True, optional=True),
+                io.Mask.Input(
+                    "keep",
+                    optional=True,
+                    tooltip="White stays as the video shows it, enlarged: faces, text. One mask for all frames, or one "
+                    "for each; of any size.",
+                ),
             ],
             outputs=[io.Video.Output(display_name="video", tooltip="For Save Video, which refines it on the way.")],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
-    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None) -> bool:
+    def validate_inputs(cls, size: Any = None, width: Any = None, height: Any = None, cuts: Any = None) -> bool:
         check_chosen_size(size, width, height, OF_INPUT)
+        if cuts is not None:
+            cuts_of(cuts)
         return True
 
     @classmethod
@@ -143,15 +188,31 @@ class RefineVideo(io.ComfyNode):
         guidance_every: int = 1,
         negative: Any = None,
         audio: Any = None,
+        cuts: str = AUTO,
+        attention: str = AUTO,
+        clip: Any = None,
+        prompts: str = "",
+        motion: str = MOTION,
+        keep: Any = None,
     ) -> io.NodeOutput:
         require_stage(model, "stage2")
         require_unguided(model, cfg)
         require_vae(vae)
         require_own_sampling("stage2", model.get_model_object("model_sampling"))
         require_same_noise_step(model, noise_step)
+        given, lines = cuts_of(cuts), prompts_in(prompts)
+        if lines and clip is None:
+            raise ValueError(
+                f"prompts has {len(lines)} prompts, and clip is not connected, which encodes them. Connect FlashVideo "
+                "Load Text Encoder, or leave prompts empty."
+            )
         positive, negative = conditionings(model, positive, negative)
-        source = described(video, with_audio=audio is None)
+        finder = CutFinder() if given == AUTO else None
+        source = described(video, with_audio=audio is None, cuts=finder)
         frames, shape = source.shape[0], source.shape[1:]
+        stretches = stretches_between(given if finder is None else finder.cuts, frames)
+        if keep is not None:
+            keep = require_mask_of(keep, frames)
         rows, columns = chosen_target(size, width, height, short_side, shape)
         settings = Stage2Settings(
             height=rows,
@@ -164,21 +225,56 @@ class RefineVideo(io.ComfyNode):
             solver=solver,
             resize=resize,
             sample_posterior=posterior == "sample",
-            attention=FULL,  # the MODEL knows its windows
+            attention=attention,
             time_windows=f"{int(window)},{int(overlap)}",
             match_colors=cells_of_a_latent(shape, (rows, columns)) if match_colors == _CHOSEN else match_colors,
             seed=int(seed),
         )
         settings.check()
+        positives = _encoded(clip, lines, motion, stretches) if lines else (positive,)
+        for each in positives:
+            conditionings(model, each, negative)
         refined: FrameSource = KeptFrames(
-            RefinedFrames(video, frames, model, vae, positive, negative, settings, VaeLimits(tile_size, memory_gb))
+            RefinedFrames(
+                video,
+                stretches,
+                with_windows_unless_set(model, settings.attention_windows),
+                vae,
+                positives,
+                negative,
+                keep,
+                settings,
+                VaeLimits(tile_size, memory_gb),
+                {**cls._made_from(), **({"prompts": lines, "motion": motion} if lines else {})},
+            )
         )
         taken = source.taken
         if taken.numbers is not None:
             refined = HeldFrames(refined, taken.numbers)
         remarks = [resize_words(*shape, rows, columns, mode=resize), *taken.remarks]
+        if len(stretches) > 1:
+            remarks.append(f"{stretch_words(stretches)} (cuts: off refines them as one).")
         audio = taken.audio if audio is None else audio
         return told(LazyVideo(refined, taken.rate, audio, bit_depth), remarks=remarks)
+
+    @classmethod
+    def _made_from(cls) -> dict[str, str]:
+        """Signatures of what is connected."""
+        lookup = cls.hidden.dynprompt.get_node
+        inputs = lookup(cls.hidden.unique_id)["inputs"]
+        return {name: signature(inputs[name], lookup, content_and_models) for name in _SOURCES if name in inputs}
+
+
+def _encoded(clip: Any, prompts: list[str], motion: str, stretches: Sequence[Stretch]) -> tuple[Any, ...]:
+    """CONDITIONINGs of prompts, one for all stretches or one for each.
+
+    Raises:
+        ValueError: another number of prompts.
+    """
+    check_prompts(prompts, stretches)
+    texts = {prompt: staged_prompt(prompt, STAGES["stage2"], motion) for prompt in prompts}
+    encoded = {prompt: encoded_text(clip, text) for prompt, text in texts.items()}
+    return tuple(encoded[prompt] for prompt in prompts)
 
 
 NODES = [RefineVideo]

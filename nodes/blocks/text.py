@@ -48,6 +48,37 @@ def fit_tokens(tokens: Tokens, length: int) -> tuple[Tokens, int]:
     return {"t5xxl": [fitted]}, lost
 
 
+def motion_input(*, advanced: bool | None = None, optional: bool = False) -> io.Input:
+    tooltip = STAGE2["motion"].help
+    return io.Combo.Input(
+        "motion", options=MOTIONS, default=MOTION, tooltip=tooltip, advanced=advanced, optional=optional
+    )
+
+
+def encoded_text(clip: Any, text: str, *, weights: bool = False) -> Any:
+    """CONDITIONING of a text as a stage reads it; ``weights`` reads (words:1.2).
+
+    Raises:
+        ValueError: another kind of text encoder, or one whose file does not do.
+    """
+    length = text_length(clip)
+    tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not weights), length)
+    if lost:
+        said = f"The prompt has {length + lost} tokens; the last {lost} were cut off."
+        log.warning("FlashVideo: %s", said)
+        show_on_node(said)
+    conditioning = clip.encode_from_tokens_scheduled(tokens)
+    for embeds, extra in conditioning:
+        if "attention_mask" in extra:
+            raise ValueError(
+                "This text encoder masks its padding, which the model was not trained with. Load it with "
+                "CLIPLoader type cogvideox, or FlashVideo Load Text Encoder."
+            )
+        if not torch.isfinite(embeds).all():
+            raise ValueError("The text encoder gave NaN or infinite values. Use its bf16, fp8 or fp32 file.")
+    return conditioning
+
+
 class LoadTextEncoder(io.ComfyNode):
     """T5 of any size as a CLIP."""
 
@@ -108,12 +139,7 @@ class TextEncode(io.ComfyNode):
                     tooltip="Which model the prompt is for. Stage I gets it bare, Stage II with the motion level in "
                     "front.",
                 ),
-                io.Combo.Input(
-                    "motion",
-                    options=MOTIONS,
-                    default=MOTION,
-                    tooltip=STAGE2["motion"].help,
-                ),
+                motion_input(),
                 io.Boolean.Input(
                     "prompt_weights",
                     default=False,
@@ -142,21 +168,7 @@ class TextEncode(io.ComfyNode):
         if not prompt.strip():
             raise ValueError("The prompt is empty. Describe the video in 60 to 130 words.")
         text = staged_prompt(prompt, stage, motion)
-        length = text_length(clip)
-        tokens, lost = fit_tokens(clip.tokenize(text, disable_weights=not prompt_weights), length)
-        if lost:
-            said = f"The prompt has {length + lost} tokens; the last {lost} were cut off."
-            log.warning("FlashVideo: %s", said)
-            show_on_node(said)
-        positive = clip.encode_from_tokens_scheduled(tokens)
-        for embeds, extra in positive:
-            if "attention_mask" in extra:
-                raise ValueError(
-                    "This text encoder masks its padding, which the model was not trained with. Load it with "
-                    "CLIPLoader type cogvideox, or FlashVideo Load Text Encoder."
-                )
-            if not torch.isfinite(embeds).all():
-                raise ValueError("The text encoder gave NaN or infinite values. Use its bf16, fp8 or fp32 file.")
+        positive = encoded_text(clip, text, weights=prompt_weights)
         return io.NodeOutput(positive, zero_conditioning(positive))
 
 

@@ -1,1 +1,1 @@
-"""The preview gate: its node, its store, its routes, its signature."""
+"""The preview gate: its node, its batches in the store, its routes."""

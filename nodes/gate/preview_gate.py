@@ -14,12 +14,13 @@ from torch import Tensor
 
 from ...flashvideo.video.files import write_video
 from ..host.codec import require_vae
+from ..kept.signature import ancestors, content_mark, signature
+from ..kept.store import is_hash
+from ..kept.users import kept_store, running_user
 from ..shared.widgets import VIDEO, setting_input
 from ..shared.wiring import FRAMES_KEY, require_latents
 from .routes import described, gate_store, tell_editors
-from .signature import ancestors, content_mark, signature
-from .store import Batch, Sample, is_hash, split_batch
-from .users import running_user
+from .store import Batch, Sample, split_batch
 
 NEVER, ALWAYS = "never", "always"
 _PREVIEW_SIDE = 480  # pixels of the longer side of a preview; Stage I's own size
@@ -106,7 +107,7 @@ class PreviewGate(io.ComfyNode):
     def fingerprint_inputs(cls, **inputs: Any) -> list[Any]:
         """ComfyUI's cache must not show previews that are not in the store any more, or in another user's."""
         user = running_user()
-        return [user, gate_store(user).generation]
+        return [user, kept_store(user).generation]
 
     @classmethod
     def made_from(cls, fps: float) -> tuple[str, str, list[Any]]:
@@ -154,7 +155,7 @@ class PreviewGate(io.ComfyNode):
             require_vae(vae)
             batch = with_previews(batch, vae, key, fps)
             tell_editors()
-        store.touch(name)
+        store.kept.touch(name)
         if approve == ALWAYS:
             approve = batch.hashes[0]
         if chosen is None and approve in batch.hashes:

@@ -1,19 +1,18 @@
-"""What the editor asks the server about previews: batches of them, videos, size and emptying."""
+"""What the editor asks the server: batches of previews and their videos, the store's size, limit and emptying."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache, wraps
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import folder_paths
 from aiohttp import web
 
-from .store import Batch, GateStore, checked_limit, is_hash
-from .users import EVERYONE, UnknownUserError, follow_users, prompt_server, user_of
+from ..kept.store import KeptStore, checked_limit, is_hash
+from ..kept.users import EVERYONE, UnknownUserError, follow_users, kept_store, prompt_server, user_of
+from .store import Batch, GateStore
 
 PREFIX = "/flashvideo/previews"
 CHANGED = "flashvideo.previews"  # the event
@@ -22,9 +21,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @cache
 def gate_store(user: str = EVERYONE) -> GateStore:
-    """A user's store in ComfyUI's user directory, which restarts leave alone and the userdata routes do not serve."""
-    root = Path(folder_paths.get_system_user_directory("flashvideo"))
-    return GateStore((root / "users" / user if user else root) / "previews")
+    """The batches in a user's store."""
+    return GateStore(kept_store(user))
 
 
 def described(batch: Batch, user: str = EVERYONE) -> list[dict[str, Any]]:
@@ -66,18 +64,18 @@ async def get_video(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(path, headers={"Content-Type": "video/mp4", "Cache-Control": "private, max-age=86400"})
 
 
-async def _state(store: GateStore) -> web.Response:
+async def _state(store: KeptStore) -> web.Response:
     """What the store takes and may take; its folders are looked at beside the server's loop."""
     size, limit = await asyncio.to_thread(lambda: (store.size(), store.limit))
     return web.json_response({"bytes": size, "limit_megabytes": limit})
 
 
 async def get_state(request: web.Request) -> web.Response:
-    return await _state(gate_store(user_of(request)))
+    return await _state(kept_store(user_of(request)))
 
 
 async def post_empty(request: web.Request) -> web.Response:
-    store = gate_store(user_of(request))
+    store = kept_store(user_of(request))
     await asyncio.to_thread(store.empty)
     tell_editors()
     return await _state(store)
@@ -88,7 +86,7 @@ async def post_limit(request: web.Request) -> web.Response:
         given = (await request.json())["megabytes"]
     except (ValueError, TypeError, LookupError, RecursionError):  # also no such charset, arrays in arrays in arrays
         return web.json_response({"error": 'expected {"megabytes": number}'}, status=400)
-    store = gate_store(user_of(request))
+    store = kept_store(user_of(request))
     try:
         limit = checked_limit(given)
     except ValueError as error:

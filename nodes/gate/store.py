@@ -1,8 +1,8 @@
 """What the gate keeps on disk: samples and their previews outlive ComfyUI's caches. Imports nothing of ComfyUI.
 
-A batch of latents has a folder, named by what it was made from (its signature). There are ``entry.json``,
+A batch of latents has a folder of the store, named by what it was made from (its signature). There are its entry,
 ``<hash>.safetensors`` for each sample and ``<hash>-<key>.mp4``, its preview, where the key tells which VAE and frame
-rate made it. Batches that were not used for longest go first when the store outgrows its limit.
+rate made it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import re
-import shutil
-import threading
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,33 +21,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ...flashvideo.checkpoints.outputs import make_folder, write_text
+from ...flashvideo.checkpoints.outputs import make_folder
 from ...flashvideo.checkpoints.writing import tensor_plan, write_safetensors
+from ..kept.store import KeptStore, is_hash
 
 log = logging.getLogger(__name__)
-
-DEFAULT_LIMIT = 1024  # megabytes: some 500 previews of 49 frames
-_MAX_LIMIT = 1 << 20  # megabytes
-_MEGABYTE = 1 << 20
-_SETTLED = 2 * 10**9  # nanoseconds after which a change of a folder has another time than the one before it
-_HEX = re.compile(r"[0-9a-f]{32}")
-_ENTRY, _LIMIT = "entry.json", "limit.json"
-
-
-def is_hash(text: str) -> bool:
-    """Whether a text can be a signature or a content hash."""
-    return _HEX.fullmatch(text) is not None
-
-
-def checked_limit(megabytes: object) -> int:
-    """A limit from a file or a request.
-
-    Raises:
-        ValueError: no number, or none that a limit can be.
-    """
-    if isinstance(megabytes, bool) or not isinstance(megabytes, int | float) or not 1 <= megabytes <= _MAX_LIMIT:
-        raise ValueError(f"expected 1 to {_MAX_LIMIT} megabytes")
-    return int(megabytes)
 
 
 def plain_values(latent: dict[str, Any]) -> dict[str, Any]:
@@ -125,14 +98,10 @@ class Batch:
 
 
 class GateStore:
-    """The store in a folder. Safe to use from several threads."""
+    """The batches of a store. Safe to use from several threads."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.generation = 0  # grows when batches vanish, so that ComfyUI's cache does not stand in for them
-        self._evicted: set[str] = set()
-        self._known: dict[str, tuple[int, int]] = {}  # a batch -> when its folder changed, its bytes then
-        self._lock = threading.RLock()
+    def __init__(self, kept: KeptStore) -> None:
+        self.kept = kept
 
     # ---- reading
 
@@ -141,16 +110,12 @@ class GateStore:
         if not is_hash(signature):
             return None
         try:
-            batch = Batch.from_json((self.root / signature / _ENTRY).read_text(encoding="utf-8"))
+            if (entry := self.kept.entry(signature)) is None:
+                return None
+            batch = Batch.from_json(entry)
             if batch.signature != signature:
                 raise ValueError("it is another batch's")
             return batch
-        except FileNotFoundError:
-            with self._lock:
-                if signature in self._evicted:
-                    self._evicted.discard(signature)
-                    self.generation += 1
-            return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
             log.warning("FlashVideo: a damaged batch of previews is ignored (%s: %s)", signature, error)
             return None
@@ -160,7 +125,7 @@ class GateStore:
         if not (is_hash(signature) and is_hash(sample)):
             return None
         try:
-            with safe_open(self.root / signature / f"{sample}.safetensors", framework="pt") as file:
+            with safe_open(self.kept.folder(signature) / f"{sample}.safetensors", framework="pt") as file:
                 # A copy: Windows neither replaces nor removes a file while a tensor of it is in use.
                 latent = {**json.loads(file.metadata()["values"]), "samples": file.get_tensor("samples").clone()}
             if content_hash(latent) != sample:
@@ -177,7 +142,7 @@ class GateStore:
 
     def preview(self, signature: str, sample: str, key: str) -> Path:
         """Where a sample's preview is, or would be."""
-        return self.root / signature / f"{sample}-{key}.mp4"
+        return self.kept.folder(signature) / f"{sample}-{key}.mp4"
 
     def has_previews(self, batch: Batch, key: str) -> bool:
         return all(self.preview(batch.signature, sample, key).is_file() for sample in batch.hashes)
@@ -186,7 +151,7 @@ class GateStore:
 
     def add(self, signature: str, latents: Iterable[dict[str, Any]]) -> Batch:
         """Keep a batch's samples; it has no previews yet."""
-        folder = self.root / signature
+        folder = self.kept.folder(signature)
         make_folder(folder)
         hashes = []
         for latent in latents:
@@ -200,96 +165,9 @@ class GateStore:
 
     def write(self, batch: Batch) -> None:
         """Write what is known of a batch, remove previews of another key, then make room."""
-        folder = self.root / batch.signature
-        with self._lock:
-            write_text(folder / _ENTRY, batch.as_json())
-            self._evicted.discard(batch.signature)
-            for preview in folder.glob("*.mp4"):
-                if not preview.stem.endswith(f"-{batch.key}"):
-                    with contextlib.suppress(OSError):  # Windows removes nothing that is being played
-                        preview.unlink()
-            self.make_room(batch.signature)
-
-    def touch(self, signature: str) -> None:
-        """Note that a batch was used, where that can be noted."""
-        with contextlib.suppress(OSError):
-            os.utime(self.root / signature / _ENTRY)
-
-    # ---- size
-
-    @property
-    def limit(self) -> int:
-        """Megabytes."""
-        try:
-            return checked_limit(json.loads((self.root / _LIMIT).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return DEFAULT_LIMIT
-        except (OSError, ValueError, RecursionError) as error:
-            log.warning("FlashVideo: %s is damaged (%s); the limit is %d MB.", _LIMIT, error, DEFAULT_LIMIT)
-            return DEFAULT_LIMIT
-
-    @limit.setter
-    def limit(self, megabytes: int) -> None:
-        make_folder(self.root)
-        write_text(self.root / _LIMIT, json.dumps(megabytes))
-        self.make_room()
-
-    def _folders(self) -> list[Path]:
-        return [f for f in self.root.iterdir() if f.is_dir() and is_hash(f.name)] if self.root.is_dir() else []
-
-    def size(self) -> int:
-        """Bytes of all batches."""
-        return sum(self._sizes().values())
-
-    def _sizes(self) -> dict[Path, int]:
-        """Bytes of each batch; a folder's files are looked at again when the folder has changed."""
-        sizes, known = {}, {}
-        with self._lock:
-            for folder in self._folders():
-                try:
-                    changed = folder.stat().st_mtime_ns
-                except OSError:  # removed meanwhile
-                    continue
-                before = self._known.get(folder.name)
-                sizes[folder] = before[1] if before is not None and before[0] == changed else _size(folder)
-                if time.time_ns() - changed > _SETTLED:
-                    known[folder.name] = changed, sizes[folder]
-            self._known = known
-        return sizes
-
-    def make_room(self, keep: str = "") -> None:
-        """Remove the batches that were not used for longest until the limit holds; ``keep`` stays."""
-        with self._lock:
-            sizes, limit = self._sizes(), self.limit
-            total, allowed = sum(sizes.values()), limit * _MEGABYTE
-            for folder in sorted(sizes, key=_last_used) if total > allowed else ():
-                if total <= allowed:
-                    break
-                if folder.name != keep:
-                    total -= sizes[folder]
-                    self._evicted.add(folder.name)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    log.info("FlashVideo: the preview store is over %d MB, an old batch was removed", limit)
-
-    def empty(self) -> int:
-        """Remove all batches; gives the bytes that were freed."""
-        with self._lock:
-            freed = self.size()
-            for folder in self._folders():
-                shutil.rmtree(folder, ignore_errors=True)
-            self.generation += 1
-        return freed
-
-
-def _size(folder: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in folder.iterdir())
-    except OSError:  # removed meanwhile
-        return 0
-
-
-def _last_used(folder: Path) -> float:
-    try:
-        return (folder / _ENTRY).stat().st_mtime
-    except OSError:  # half-written by a crash: the first to go
-        return 0.0
+        self.kept.note(batch.signature, batch.as_json())
+        for preview in self.kept.folder(batch.signature).glob("*.mp4"):
+            if not preview.stem.endswith(f"-{batch.key}"):
+                with contextlib.suppress(OSError):  # Windows removes nothing that is being played
+                    preview.unlink()
+        self.kept.make_room(batch.signature)

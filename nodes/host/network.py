@@ -53,6 +53,12 @@ def with_attention_windows(model: Any, windows: AttentionWindows) -> Any:
     return patched
 
 
+def with_windows_unless_set(model: Any, windows: AttentionWindows | None) -> Any:
+    """A MODEL whose attention is confined to windows; one that has others keeps them."""
+    kept = windows is None or model.model_options["transformer_options"].get(ATTENTION_WINDOWS)
+    return model if kept else with_attention_windows(model, windows)
+
+
 _FOLLOWED = {"patches": {"attn1_patch", "attn1_output_patch"}, "patches_replace": {"dit"}}
 
 
@@ -75,7 +81,7 @@ def require_followed(options: dict[str, Any]) -> None:
     if options.get(ATTENTION_WINDOWS) and any(options.get("patches", {}).get(name) for name in _FOLLOWED["patches"]):
         raise ValueError(
             "A node before this one patches attention between all tokens, and Attention Windows cuts it into windows. "
-            "Take one of the two out."
+            "Take one of the two out (in Refine Video, set attention to full)."
         )
     rope = options.get("rope_options") or {}
     if any(value != (1.0 if name.startswith("scale") else 0.0) for name, value in rope.items()):

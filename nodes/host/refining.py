@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -16,17 +19,22 @@ from torch import Tensor
 
 from ...flashvideo.method.guidance import Guided
 from ...flashvideo.method.windows import channel_half, channels_joined
+from ...flashvideo.runs.attention import FULL
+from ...flashvideo.runs.keeping import endless, masks_of
 from ...flashvideo.runs.settings import Stage2Settings
-from ...flashvideo.runs.stream import padded_frames, refine_frames
+from ...flashvideo.runs.stream import DRAWS, go_on_refining, padded_frames
+from ...flashvideo.runs.stretches import FORMAT, Stretch
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
 from ...flashvideo.vae.limits import Limits
 from ...flashvideo.vae.tiling import memory
+from ..kept.signature import digest_of
+from ..kept.users import kept_store, running_user
 from ..shared.node_text import show_on_node
 from ..shared.wiring import require_finite
 from .codec import VaeLimits
 from .guidance import DifferenceGuider
 from .sampling import Stage2Sampling
-from .source import streamed_frames
+from .source import content_of, streamed_frames
 from .stage2_sampling import stage2_sigmas, with_noise_step
 from .vae import claimed_bytes
 
@@ -117,59 +125,128 @@ class _HostedModels:
         return {}
 
 
+class _Reader:
+    """Frames of a VIDEO from any number on; it is opened again only to go back."""
+
+    def __init__(self, video: Any) -> None:
+        self._video, self._position = video, 0
+        self._frames = streamed_frames(video)
+
+    def read(self, first: int, last: int) -> Iterator[Tensor]:
+        """Frames ``[1, 3, 1, h, w]`` in 0..1, ``last`` not included; fewer where the video ends."""
+        if first < self._position:
+            self.close()
+            self._frames, self._position = streamed_frames(self._video), 0
+        while self._position < last and (frame := next(self._frames, None)) is not None:
+            self._position += 1
+            if self._position > first:
+                yield frame
+
+    def close(self) -> None:
+        self._frames.close()
+
+
 @dataclass(frozen=True)
 class RefinedFrames:
-    """Frames of a VIDEO, refined as they are read.
+    """Frames of a VIDEO, refined as they are read. What is finished is kept: whoever reads the same again, after any
+    end, even the server's, goes on from there.
 
     Attributes:
         video: what is refined.
-        frames: that it has.
+        stretches: of its frames, each refined for itself.
         model: Stage II's, undegraded latents' noise step not set.
+        positives: CONDITIONING of each stretch, or one of all.
+        keep: MASK of what stays as the video shows it, of one frame or of all; None keeps nothing.
         settings: all of Stage II's.
         limits: of the VAE.
+        made_from: what else tells the result from others: signatures of what is connected, by input.
     """
 
     video: Any
-    frames: int
+    stretches: tuple[Stretch, ...]
     model: Any
     vae: Any
-    positive: Any
+    positives: tuple[Any, ...]
     negative: Any
+    keep: Tensor | None
     settings: Stage2Settings
     limits: VaeLimits
+    made_from: Mapping[str, Any]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.frames, self.settings.height, self.settings.width
+        return self.stretches[-1].last, self.settings.height, self.settings.width
 
     def stream(self, stop: int) -> Generator[Tensor, None, None]:
-        settings, done = self.settings, 0
+        description, store = self._description(), kept_store(running_user())
+        name, done = digest_of(description), 0
+        tell = _telling(self.settings.num_steps, self.stretches)
+        with (
+            store.using(name, json.dumps(description)) as folder,
+            contextlib.closing(_Reader(self.video)) as reader,
+        ):
+            for stretch in self.stretches:
+                with contextlib.closing(self._refined(stretch, reader, folder, partial(tell, stretch))) as refined:
+                    for chunk in refined:
+                        chunk = chunk[:, :, : stop - done]
+                        yield chunk[0].movedim(0, -1)
+                        done += chunk.shape[2]
+                        if done == stop:
+                            break
+                if done == stop:
+                    break
+                if done < stretch.last:
+                    raise ValueError(
+                        f"The video ended after {done} of {self.shape[0]} frames: its file has changed, or it is "
+                        "damaged. Load it again."
+                    )
+            if folder and done == self.shape[0]:
+                store.finish(name)
+
+    def _description(self) -> dict[str, Any]:
+        """All that the latents depend on."""
+        others = {name: mark for name, mark in self.made_from.items() if name != "video"}
+        return {
+            "format": FORMAT,
+            "content": "refinement",
+            "draws": DRAWS,
+            "video": content_of(self.video) or self.made_from["video"],
+            "cuts": [stretch.first for stretch in self.stretches[1:]],
+            "stage2": self.settings.to_dict(),
+            **others,
+        }
+
+    def _refined(
+        self, stretch: Stretch, reader: _Reader, folder: Path | None, progress: Callable[[str, int, int], None]
+    ) -> Generator[Tensor, None, None]:
+        """Frames ``[1, 3, f, H, W]`` of a stretch."""
+        settings, positive = self.settings, self.positives[min(stretch.number, len(self.positives) - 1)]
         sigmas = stage2_sigmas(settings.num_steps, settings.shift)
         model = with_noise_step(self.model, settings.noise_step)
-        guided = GuidedModel(model, self.positive, self.negative, sigmas)
+        guided = GuidedModel(model, positive, self.negative, sigmas)
         limits = self._limits()
-        models = _HostedModels(guided, self.vae, limits.memory_budget or 0, self.model.model.latent_format.scale_factor)
-        refined = refine_frames(
-            models,
-            streamed_frames(self.video),
-            self.positive[0][0][:1].float().cpu(),
-            settings,
-            _telling(settings.num_steps),
-            total=self.frames,
+        scale = self.model.model.latent_format.scale_factor
+        return go_on_refining(
+            _HostedModels(guided, self.vae, limits.memory_budget or 0, scale),
+            lambda start: reader.read(stretch.first + start, stretch.last),
+            positive[0][0][:1].float().cpu(),
+            replace(settings, attention=FULL),  # the MODEL knows its windows
+            folder / f"latents-{stretch.number:05d}" if folder else None,
+            progress=progress,
+            total=stretch.last - stretch.first,
+            first_latent=stretch.latent,
             swap=True,
-            limits=limits,
+            budgets=folder / "budgets.json" if folder else None,
+            limits=limits if self.limits.budget else lambda: limits,
+            masks=self._masks(stretch),
         )
-        with contextlib.closing(refined):
-            for chunk in refined:
-                chunk = chunk[:, :, : stop - done]
-                yield chunk[0].movedim(0, -1)
-                done += chunk.shape[2]
-                if done == stop:
-                    return
-        raise ValueError(
-            f"The video ended after {done} of {self.frames} frames: its file has changed, or it is damaged. Load it "
-            "again."
-        )
+
+    def _masks(self, stretch: Stretch) -> Tensor | Iterator[Tensor] | None:
+        """Of a stretch's latents."""
+        if self.keep is None:
+            return None
+        masks = self.keep if len(self.keep) == 1 else self.keep[stretch.first : stretch.last]
+        return endless(masks_of((mask.expand(1, 3, 1, *mask.shape) for mask in masks), self.settings))
 
     def _limits(self) -> Limits:
         """What encoding and decoding may take each; both hold their caches while Stage II computes."""
@@ -178,10 +255,24 @@ class RefinedFrames:
         if device.type == "cpu":
             return Limits(tile, budget or max(1, host // 8), max(1, host * 3 // 8), device=device)
         rows, columns = (side // SPATIAL_FACTOR for side in self.shape[1:])
-        latents = (1, LATENT_CHANNELS, min(latent_frames(padded_frames(self.frames)), 5), rows, columns)
+        latents = (1, LATENT_CHANNELS, min(latent_frames(padded_frames(self.shape[0])), 5), rows, columns)
         whole = claimed_bytes(self.vae.first_stage_model, device, latents, encode=False)
         share = _SHARE * comfy.model_management.get_total_memory(device)
         return Limits(tile, budget or max(1, min(whole, share)), max(1, host // 2), device=device)
+
+
+def require_mask_of(mask: Tensor, frames: int) -> Tensor:
+    """A MASK ``[1 or F, H, W]``, of one frame or of all.
+
+    Raises:
+        ValueError: it has another number of frames.
+    """
+    mask = (mask if mask.ndim == 3 else mask[None]).float().cpu()
+    if len(mask) not in (1, frames):
+        raise ValueError(
+            f"The mask has {len(mask)} frames, the video {frames}. Give one mask for all frames, or one for each."
+        )
+    return mask
 
 
 def require_same_noise_step(model: Any, noise_step: int) -> None:
@@ -194,19 +285,28 @@ def require_same_noise_step(model: Any, noise_step: int) -> None:
         )
 
 
-def _telling(num_steps: int) -> Callable[[str, int, int], None]:
+def _telling(num_steps: int, stretches: Sequence[Stretch]) -> Callable[[Stretch, str, int, int], None]:
     """Progress of a stream: ComfyUI's bar, a line with the time left, and interruption."""
-    bar, began, told = comfy.utils.ProgressBar(1), time.monotonic(), 0.0
+    bar, began, told, first = comfy.utils.ProgressBar(1), time.monotonic(), 0.0, 0
+    last = stretches[-1]
+    steps = num_steps * (last.latent + latent_frames(padded_frames(last.last - last.first)))
 
-    def tell(_what: str, done: int, total: int) -> None:
-        nonlocal told
+    def tell(stretch: Stretch, what: str, done: int, total: int) -> None:
+        nonlocal began, told, first
         comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(done, total)
         now = time.monotonic()
+        if what == "Stage II":
+            done, total = done + num_steps * stretch.latent, steps
+            bar.update_absolute(done, total)
+            first = first or done
+            left = (now - began) / (done - first + 1) * (total - done)
+            line = f"Step {done} of {total} ({num_steps} for each latent), about {_duration(left)} left."
+        else:
+            began = now if not first else began  # what an earlier run has finished says nothing of the time left
+            line = f"{what}: {done} of {total}."
         if now - told >= _SECONDS or done == total:
             told = now
-            left = (now - began) / done * (total - done)
-            show_on_node(f"Step {done} of {total} ({num_steps} for each latent), about {_duration(left)} left.")
+            show_on_node(line)
 
     return tell
 

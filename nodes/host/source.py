@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -15,7 +18,10 @@ from comfy_api.input import AudioInput
 from comfy_api.input_impl import VideoFromFile
 from torch import Tensor
 
+from ...flashvideo.checkpoints.files import fingerprint
 from ...flashvideo.runs.memory import Load, check_host_memory
+from ...flashvideo.scores.shown import eight_bits
+from ...flashvideo.video.cuts import CutFinder
 from ...flashvideo.video.ffmpeg import open_input
 from ...flashvideo.video.reading import Pictures, as_video
 from ...flashvideo.video.sound import read_sound
@@ -71,8 +77,11 @@ class Described:
     taken: Taken
 
 
-def described(video: Any, with_audio: bool = True) -> Described:
+def described(video: Any, with_audio: bool = True, cuts: CutFinder | None = None) -> Described:
     """What there is to know of a VIDEO before its frames are asked for with :func:`streamed_frames`.
+
+    Args:
+        cuts: is shown all pictures; those of a lazy VIDEO are made for it.
 
     Raises:
         ValueError: a file that cannot be read.
@@ -80,12 +89,18 @@ def described(video: Any, with_audio: bool = True) -> Described:
     if not isinstance(video, VideoFromFile):
         width, height = video.get_dimensions()
         taken = Taken(Fraction(video.get_frame_rate()), _made_audio(video) if with_audio else None)
+        for number, frame in enumerate(streamed_frames(video) if cuts is not None else ()):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            pixels = eight_bits(frame[0, :, 0]).movedim(0, -1).contiguous().numpy()
+            cuts.look(number, av.VideoFrame.from_ndarray(pixels, format="rgb24"))
         return Described((video.get_frame_count(), height, width), taken)
     size: tuple[int, int] | None = None
     with _pictures(video) as pictures:
-        for picture in pictures:
+        for number, picture in enumerate(pictures):
             comfy.model_management.throw_exception_if_processing_interrupted()
             size = size or picture.pixels().shape[:2]
+            if cuts is not None:
+                cuts.look(number, picture.frame)
     assert size is not None
     timing, remarks = pictures.timing(), list(pictures.remarks)
     rate, numbers = _kept_in_step(timing, len(timing), pictures.rates, remarks)
@@ -110,6 +125,21 @@ def streamed_frames(video: Any) -> Generator[Tensor, None, None]:
     else:
         for frame in video.get_components().images:
             yield frame[..., :3].movedim(-1, 0)[None, :, None]
+
+
+def content_of(video: Any) -> list[str] | None:
+    """What tells a VIDEO's pictures from others; None of a lazy one, which would have to make them."""
+    if isinstance(video, LazyVideo):
+        return None
+    if isinstance(video, VideoFromFile):
+        file = video.get_stream_source()
+        held = isinstance(file, io.BytesIO)
+        content = hashlib.sha256(file.getbuffer()).hexdigest() if held else fingerprint([Path(file)])
+        return [content, *map(str, trimmed_to(video))]
+    images, digest = video.get_components().images, hashlib.sha256()
+    for frame in images:
+        digest.update(frame.detach().cpu().contiguous().numpy().data)
+    return [digest.hexdigest(), str(images.dtype), str(list(images.shape))]
 
 
 def read_frames(video: Any) -> tuple[Tensor, Fraction, AudioInput | None, list[str]]:

@@ -112,7 +112,7 @@ def test_other_editors_hear_of_changes(gated: Gated) -> None:
         assert next(said) == "status"
         for change in (
             gated.run,
-            lambda: server.post("/flashvideo/previews/limit", {"megabytes": 1024}),
+            lambda: server.post("/flashvideo/previews/limit", {"megabytes": 8192}),
             lambda: server.post("/flashvideo/previews/empty", {}),
         ):
             change()
@@ -250,7 +250,7 @@ def test_the_store_keeps_its_limit(gated: Gated, tmp_path: Path) -> None:
             assert saved(out).shape == (1, 16, 1, 80, 80)
         assert server.get("/flashvideo/previews")["bytes"] < 1 << 20
     finally:
-        server.post("/flashvideo/previews/limit", {"megabytes": 1024})
+        server.post("/flashvideo/previews/limit", {"megabytes": 8192})
 
 
 @pytest.mark.parametrize("approve", ["yes", "ABCDEF" * 6, "../secret"])
@@ -298,7 +298,7 @@ def test_a_limit_that_is_none_is_the_askers_mistake(server: ComfyServer, body: s
         urllib.request.urlopen(urllib.request.Request(address, content, {"Content-Type": kind}), timeout=60)
     assert error.value.code == 400
     assert "expected" in json.loads(error.value.read())["error"]
-    assert server.get("/flashvideo/previews")["limit_megabytes"] == 1024
+    assert server.get("/flashvideo/previews")["limit_megabytes"] == 8192
 
 
 def test_a_damaged_entry_is_made_anew(gated: Gated) -> None:
@@ -332,7 +332,7 @@ def test_a_damaged_limit_is_the_default(gated: Gated, content: bytes) -> None:
     folder = next((server.base / "user").rglob(shown["signature"])).parent
     try:
         (folder / "limit.json").write_bytes(content)
-        assert server.get("/flashvideo/previews")["limit_megabytes"] == 1024
+        assert server.get("/flashvideo/previews")["limit_megabytes"] == 8192
         assert "limit.json is damaged" in server.log()
         gated.nodes[gated.stage1]["inputs"]["seed"] += 1
         gated.run()

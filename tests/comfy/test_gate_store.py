@@ -23,7 +23,7 @@ A, B = "a" * 32, "b" * 32
 @pytest.fixture(scope="module")
 def module() -> Any:
     """The store's module, without the nodes around it."""
-    for name in ("pack", "pack.nodes", "pack.nodes.gate"):
+    for name in ("pack", "pack.nodes", "pack.nodes.gate", "pack.nodes.kept"):
         package = ModuleType(name)
         package.__path__ = [str(ROOT.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = package
@@ -34,7 +34,7 @@ def module() -> Any:
 
 @pytest.fixture
 def store(module: Any, tmp_path: Path) -> Any:
-    return module.GateStore(tmp_path / ODD_NAME)
+    return module.GateStore(module.KeptStore(tmp_path / ODD_NAME))
 
 
 def latent(value: float = 1.0) -> dict[str, Any]:
@@ -47,24 +47,25 @@ def settle(root: Path) -> None:
         os.utime(folder, (1, 1))
 
 
-def test_what_did_not_change_is_not_looked_at_again(module: Any, store: Any, monkeypatch: Any) -> None:
+def test_what_did_not_change_is_not_looked_at_again(store: Any, monkeypatch: Any) -> None:
     looked: list[str] = []
+    kept, module = store.kept, sys.modules["pack.nodes.kept.store"]
     size = module._size
     monkeypatch.setattr(module, "_size", lambda folder: looked.append(folder.name) or size(folder))
     for signature in (A, B):
         store.add(signature, [latent()])
-    settle(store.root)
-    before = store.size()
-    assert before == sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    settle(kept.root)
+    before = kept.size()
+    assert before == sum(file.stat().st_size for file in kept.root.rglob("*") if file.is_file())
     looked.clear()
-    assert [store.size() for _ in range(10)] == [before] * 10
+    assert [kept.size() for _ in range(10)] == [before] * 10
     assert looked == []
     store.add(A, [latent(2.0)])
     looked.clear()
-    assert store.size() == sum(file.stat().st_size for file in store.root.rglob("*") if file.is_file())
+    assert kept.size() == sum(file.stat().st_size for file in kept.root.rglob("*") if file.is_file())
     assert looked == [A]
-    store.empty()
-    assert store.size() == 0
+    kept.empty()
+    assert kept.size() == 0
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_there(store: Any, monkeypatch: Any) -> None:
@@ -72,12 +73,12 @@ def test_a_full_disk_is_told_and_leaves_what_was_there(store: Any, monkeypatch: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     store.add(A, [latent()])
-    before = {path.name: path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    before = {path.name: path.read_bytes() for path in store.kept.root.rglob("*") if path.is_file()}
     monkeypatch.setattr(os, "fsync", full)
-    for write in (lambda: store.add(A, [latent(2.0)]), lambda: setattr(store, "limit", 7)):
+    for write in (lambda: store.add(A, [latent(2.0)]), lambda: setattr(store.kept, "limit", 7)):
         with pytest.raises(OSError, match=r"writing .* failed: No space left on device.*Free some space"):
             write()
-    assert {path.name: path.read_bytes() for path in store.root.rglob("*") if path.is_file()} == before
+    assert {path.name: path.read_bytes() for path in store.kept.root.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -92,7 +93,7 @@ def test_nothing_rests_on_replacing_what_is_open(store: Any, monkeypatch: Any) -
             store.write(batch)
             assert broken.pop().startswith(f"os.remove of {played}")
             assert played.exists()
-            store.empty()
+            store.kept.empty()
             assert broken
             assert all(str(played) in rule for rule in broken)
         broken.clear()
@@ -101,10 +102,33 @@ def test_nothing_rests_on_replacing_what_is_open(store: Any, monkeypatch: Any) -
         assert broken == []
         assert not played.exists()
         assert torch.equal(store.latent(A, batch.hashes[0])["samples"], chosen["samples"])
-        store.limit = 1
-        store.empty()
+        store.kept.limit = 1
+        store.kept.empty()
         assert broken == []
-        assert store.size() == 0
+        assert store.kept.size() == 0
+
+
+def test_what_is_in_use_stays_and_what_is_finished_goes_first(store: Any) -> None:
+    kept, (finished, old, new) = store.kept, ("f" * 32, A, B)
+    for age, name in enumerate((old, finished, new)):
+        with kept.using(name, "{}") as folder:
+            (folder / "latents").mkdir()
+            (folder / "latents" / "00000").write_bytes(bytes(700 << 10))
+        os.utime(folder / "entry.json", (age, age))
+    kept.finish(finished)
+    with kept.using(old, "{}"):
+        with kept.using(old, "{}") as again:
+            assert again is None, "by one at a time"
+        kept.limit = 2
+        assert {folder.name for folder in kept.root.iterdir() if folder.is_dir()} == {old, new}
+        os.utime(kept.folder(old) / "entry.json", (0, 0))
+        kept.limit = 1
+        assert kept.folder(old).exists()
+        assert not kept.folder(new).exists()
+        kept.empty()
+        assert kept.folder(old).exists()
+    assert kept.empty() > 700 << 10
+    assert kept.size() == 0
 
 
 def test_a_use_that_cannot_be_noted_costs_nothing(store: Any, monkeypatch: Any) -> None:
@@ -113,5 +137,5 @@ def test_a_use_that_cannot_be_noted_costs_nothing(store: Any, monkeypatch: Any) 
 
     store.add(A, [latent()])
     monkeypatch.setattr(os, "utime", closed)
-    store.touch(A)
+    store.kept.touch(A)
     assert store.batch(A) is not None

@@ -62,7 +62,7 @@ def test_each_user_has_a_store(shared: ComfyServer, tmp_path: Path, latents: Any
     with signed_in(shared, ann):
         state = shared.get(STORE)
         assert state["bytes"] > 0
-        assert state["limit_megabytes"] == 1024
+        assert state["limit_megabytes"] == 8192
         assert len(shared.get(f"{STORE}/{shown['signature']}")["previews"]) == 1
 
 
@@ -80,4 +80,4 @@ def test_an_unknown_user_is_refused_in_words(shared: ComfyServer, user: str) -> 
 
 def test_a_server_for_one_takes_no_notice_of_names(server: ComfyServer) -> None:
     with signed_in(server, "nobody"):
-        assert server.get(STORE)["limit_megabytes"] == 1024
+        assert server.get(STORE)["limit_megabytes"] == 8192

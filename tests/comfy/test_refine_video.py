@@ -13,10 +13,15 @@ import torch
 from torch import Tensor
 
 from flashvideo import AttentionWindows
+from flashvideo.runs.attention import attention_windows
+from flashvideo.runs.keeping import identified
 from flashvideo.runs.settings import Stage2Settings
 from flashvideo.runs.stream import refine_frames
+from flashvideo.runs.stretches import stretches_between
+from flashvideo.video.files import write_image
 from tests.comfy.conftest import Bench, saved
-from tests.comfy.golden_models import STAGE1, STAGE2, VAE
+from tests.comfy.golden_models import STAGE1, STAGE2, TEXT, VAE
+from tests.comfy.server import RejectedError
 from tests.comfy.test_vae_nodes import a_video, image_of
 from tests.comfy.test_video_nodes import AUTO, facts, file_frames, saved_file, trim
 from tests.comfy.test_video_sources import put, told
@@ -56,12 +61,26 @@ def refined(bench: Bench, context: Tensor) -> Any:
 def by_library(tiny_stage2: Any, tiny_vae: Any, context: Tensor) -> Any:
     """IMAGE that the library makes of one."""
 
-    def refine(images: Tensor, stage2: Any = tiny_stage2, **changes: Any) -> Tensor:
-        settings = Stage2Settings(**{**SETTINGS.to_dict(), **changes})
+    def refine(images: Tensor, stage2: Any = tiny_stage2, cuts: tuple[int, ...] = (), **changes: Any) -> Tensor:
+        settings, models = Stage2Settings(**{**SETTINGS.to_dict(), **changes}), Models(stage2, tiny_vae)
         video = images.movedim(-1, 0)[None]
-        return image_of(torch.cat(list(refine_frames(Models(stage2, tiny_vae), [video], context, settings)), dim=2))
+        frames: list[Tensor] = []
+        for one in stretches_between(cuts, len(images)):
+            scene = [video[:, :, one.first : one.last]]
+            frames += refine_frames(models, scene, context, settings, first_latent=one.latent)
+        return image_of(torch.cat(frames, dim=2))
 
     return refine
+
+
+def confined(transformer: Any, windows: AttentionWindows | None) -> Any:
+    """Stage II whose attention has windows."""
+
+    def evaluate(*inputs: Any, **more: Any) -> Tensor:
+        out: Tensor = transformer(*inputs, **{**more, "attention_windows": windows})
+        return out
+
+    return evaluate
 
 
 def made(bench: Bench, images: Tensor, fps: float = 8.0, **more: Any) -> Any:
@@ -148,13 +167,102 @@ def test_a_models_patches_are_followed(
     bench.run()
     plain, windowed, covered = (saved(path, "images") for path in paths)
 
-    def confined(*inputs: Any, **more: Any) -> Tensor:
-        out: Tensor = tiny_stage2(*inputs, **more, attention_windows=AttentionWindows(2, 4))
-        return out
-
-    torch.testing.assert_close(windowed, by_library(given, stage2=confined), atol=2e-4, rtol=0)
+    stage2 = confined(tiny_stage2, AttentionWindows(2, 4))
+    torch.testing.assert_close(windowed, by_library(given, stage2=stage2), atol=2e-4, rtol=0)
     assert (windowed - plain).abs().max() > 1e-3
     assert torch.equal(covered, plain)
+
+
+def two_scenes() -> Tensor:
+    """18 frames, of which the tenth begins another scene."""
+    first = image_of(a_video(9, 16, 24)) * 0.2
+    return torch.cat((first, 1 - first))
+
+
+def many(bench: Bench, tmp_path: Path, *videos: Any) -> list[Tensor]:
+    """The frames of VIDEOs, all of one run."""
+    paths = [tmp_path / f"{n}.safetensors" for n in range(len(videos))]
+    for path, video in zip(paths, videos, strict=True):
+        bench.add("ProbeVideo", video=video, path=str(path))
+    bench.run()
+    return [saved(path, "images") for path in paths]
+
+
+def test_scenes_are_refined_each_for_itself(bench: Bench, refined: Any, by_library: Any, tmp_path: Path) -> None:
+    given = two_scenes()
+    path = bench.server.base / "input" / "scenes.mp4"
+    make(path, [(frame * 255).byte().numpy() for frame in given])
+    file, video = bench.add("LoadVideo", file=path.name), made(bench, given)
+    read = bench.save(bench.add("FlashVideoVideoFrames", video=file), "ProbeSaveImage", "image")
+    found, of_file, off = refined(video), refined(file), refined(video, cuts="off")
+    images = many(bench, tmp_path, found, of_file, off, refined(video, cuts="5,9"))
+    expected = [by_library(given, cuts=(9,)), by_library(saved(read, "image"), cuts=(9,))]
+    expected += [by_library(given), by_library(given, cuts=(5, 9))]
+    for each, other in zip(images, expected, strict=True):
+        torch.testing.assert_close(each, other, atol=2e-4, rtol=0)
+    assert (images[0] - images[2]).abs().max() > 1e-3
+
+
+def test_a_prompt_for_each_scene(bench: Bench, refined: Any, tmp_path: Path) -> None:
+    video, clip = made(bench, two_scenes()), bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
+
+    def encoded(prompt: str) -> Any:
+        return bench.add("FlashVideoTextEncode", clip=clip, prompt=prompt, stage="Stage II", motion="high motion")
+
+    words = {"clip": clip, "motion": "high motion"}
+    both, one, boat, bird = many(
+        bench,
+        tmp_path,
+        refined(video, prompts="# scenes\na red boat\n\na bird\n", **words),
+        refined(video, prompts="a red boat", **words),
+        refined(video, positive=encoded("a red boat")),
+        refined(video, positive=encoded("a bird")),
+    )
+    assert torch.equal(one, boat)
+    assert torch.equal(both, torch.cat((boat[:9], bird[9:])))
+    assert not torch.equal(boat[9:], bird[9:])
+
+
+def test_what_a_mask_keeps(bench: Bench, refined: Any, by_library: Any, tmp_path: Path) -> None:
+    given = two_scenes()
+    left = torch.zeros(1, 16, 24, 3)
+    left[:, :, :12] = 1
+    picture = write_image(tmp_path / "mask.png", left[0].movedim(-1, 0))
+    video = made(bench, given)
+
+    def mask(frames: Tensor) -> Any:
+        return bench.add("ImageToMask", image=bench.tensor("ProbeImage", frames), channel="red")
+
+    moving = torch.cat((left.expand(9, -1, -1, -1), torch.zeros(9, 16, 24, 3)))
+    kept, moved, plain = many(
+        bench, tmp_path, refined(video, keep=mask(left)), refined(video, keep=mask(moving)), refined(video)
+    )
+    expected = by_library(given, cuts=(9,), keep=identified(str(picture)))
+    torch.testing.assert_close(kept, expected, atol=2e-4, rtol=0)
+    assert torch.equal(moved, torch.cat((kept[:9], plain[9:])))
+    assert (kept - plain).abs().max() > 1e-3
+
+
+def test_beyond_the_trained_size_attention_has_windows(
+    bench: Bench, refined: Any, by_library: Any, tiny_stage2: Any, tmp_path: Path
+) -> None:
+    given, size = image_of(a_video(1, 16, 968)), {"width": 1936, "height": 16}
+    video, quick = made(bench, given), {"steps": 1, "cfg": 1.0, "match_colors": 0.0}
+    model = bench.add("FlashVideoAttentionWindows", model=refined.model, width=480, height=16, pooled=0)
+    images = many(
+        bench,
+        tmp_path,
+        refined(video, **size, **quick),
+        refined(video, **size, **quick, model=model),
+        refined(video, **size, **quick, attention="full"),
+    )
+    expected = []
+    for windows in (attention_windows("auto", 16, 1936), AttentionWindows(2, 60), None):
+        changes = {"num_steps": 1, "guidance_scale": 1.0, "match_colors": 0.0, "attention": "full"}
+        expected.append(by_library(given, stage2=confined(tiny_stage2, windows), **size, **changes))
+    for each, other in zip(images, expected, strict=True):
+        torch.testing.assert_close(each, other, atol=2e-4, rtol=0)
+    assert min((images[k] - images[k - 1]).abs().max() for k in range(3)) > 1e-3
 
 
 def test_memory_does_not_grow_with_length(bench: Bench, refined: Any, tmp_path: Path) -> None:
@@ -175,7 +283,13 @@ def test_memory_does_not_grow_with_length(bench: Bench, refined: Any, tmp_path: 
 
 def test_what_does_not_fit_is_refused_before_anything_is_read(bench: Bench, refined: Any) -> None:
     video = made(bench, torch.rand(5, 16, 24, 3))
+    masks = bench.add("ImageToMask", image=bench.tensor("ProbeImage", torch.rand(2, 16, 24, 3)), channel="red")
+    clip = bench.add("FlashVideoLoadTextEncoder", text_encoder_name=TEXT)
     for more, words in (
+        ({"keep": masks}, "The mask has 2 frames, the video 5."),
+        ({"prompts": "a\nb"}, "prompts has 2 prompts, and clip is not connected"),
+        ({"prompts": "a\nb", "clip": clip, "cuts": "off"}, "there are 2 prompts for 1 stretches"),
+        ({"cuts": "5"}, "cuts before the frames 5; expected rising numbers from 1 to 4"),
         ({"model": bench.add("FlashVideoLoadStage1", model_name=STAGE1)}, "needs Stage II"),
         ({"overlap": 4}, "overlap"),
         ({"steps": 65}, "at most 64"),
@@ -185,6 +299,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_read(bench: Bench, refi
         save = bench.add("SaveVideo", video=node, filename_prefix="refused", **AUTO)
         assert words in bench.fails()
         bench.graph.nodes.pop(save[0])
+
+
+def test_cuts_that_are_none_are_refused_at_once(bench: Bench, refined: Any) -> None:
+    bench.add(
+        "SaveVideo", video=refined(bench.add("LoadVideo", file="any.mp4"), cuts="often"), filename_prefix="no", **AUTO
+    )
+    with pytest.raises(RejectedError) as error:
+        bench.server.queue(bench.graph)
+    assert "cuts are 'often'; expected auto, off, or numbers of frames" in error.value.details
 
 
 def test_a_file_that_changes_meanwhile_is_told(bench: Bench, refined: Any) -> None:

@@ -1,4 +1,4 @@
-"""The preview store as a person meets it: size, limit among the settings, emptying on the node and from the menu."""
+"""The store as a person meets it: size, limit among the settings, emptying on the node and from the menu."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FIELD = "input[inputmode=numeric], input[role=spinbutton]"
 
 @pytest.fixture(scope="module")
 def bench(rendered: Editor) -> GateBench:
-    rendered.server.post("/flashvideo/previews/limit", {"megabytes": 1024})
+    rendered.server.post("/flashvideo/previews/limit", {"megabytes": 8192})
     rendered.server.post("/flashvideo/previews/empty", {})
     return GateBench(rendered)
 
@@ -54,7 +54,7 @@ def test_the_menu_empties_it_after_a_question(bench: GateBench) -> None:
     bench.make()
     page = bench.page.page
     for answer, cards in (("Cancel", 2), ("Delete", 0)):
-        bench.page.choose("FlashVideo", "Empty the preview store")
+        bench.page.choose("FlashVideo", "Empty the store")
         dialog = page.get_by_role("dialog")
         dialog.get_by_role("button", name=answer).click()
         dialog.wait_for(state="detached")
@@ -75,7 +75,7 @@ def test_the_limit_is_a_setting(bench: GateBench) -> None:
     bench.make()
     open_settings(bench)
     field = bench.page.page.get_by_role("dialog").locator(_FIELD).first
-    bench.page.until(lambda: field.input_value().replace(",", ""), "1024")
+    bench.page.until(lambda: field.input_value().replace(",", ""), "8192")
     field.click()
     field.press("Control+a")
     field.press_sequentially("2048")
@@ -105,7 +105,7 @@ def test_previews_that_a_lower_limit_removes_are_said_to_be_gone(bench: GateBenc
     bench.expect_cards(0)
     assert not store.exists()
     bench.expect_status(GONE)
-    bench.page.page.evaluate("(id) => app.extensionManager.setting.set(id, 1024)", LIMIT)
+    bench.page.page.evaluate("(id) => app.extensionManager.setting.set(id, 8192)", LIMIT)
     bench.make()
     bench.expect_cards(2)  # the next Run makes them again
 
@@ -114,6 +114,6 @@ def test_an_impossible_limit_is_refused_in_words(bench: GateBench) -> None:
     bench.page.problems.clear()
     bench.page.page.evaluate("(id) => app.extensionManager.setting.set(id, 0)", LIMIT)
     bench.page.page.get_by_text("it takes 1 to 1048576 megabytes").wait_for()
-    bench.page.until(lambda: setting(bench), 1024)
-    assert limit(bench) == 1024
+    bench.page.until(lambda: setting(bench), 8192)
+    assert limit(bench) == 8192
     assert all("400" in problem for problem in bench.page.problems)

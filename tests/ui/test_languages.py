@@ -58,14 +58,14 @@ def test_the_gate_speaks_chinese(bench: GateBench) -> None:
 @pytest.mark.usefixtures("screenshot")
 def test_menu_and_settings_speak_chinese(bench: GateBench) -> None:
     page = bench.page.page
-    bench.page.choose("FlashVideo", "清空预览存储")
+    bench.page.choose("FlashVideo", "清空存储")
     dialog = page.get_by_role("dialog")
-    dialog.get_by_text("从磁盘删除所有工作流的预览？").wait_for()
+    dialog.get_by_text("从磁盘删除所有工作流的预览，").wait_for()
     page.keyboard.press("Escape")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
     dialog.get_by_text("FlashVideo", exact=True).first.click()
-    dialog.get_by_text("预览存储", exact=True).wait_for()
-    dialog.get_by_text("预览存储的大小上限（MB）").wait_for()
+    dialog.get_by_text("存储", exact=True).wait_for()
+    dialog.get_by_text("存储的大小上限（MB）").wait_for()
     page.keyboard.press("Escape")
 
 

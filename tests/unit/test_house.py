@@ -15,7 +15,7 @@ FLOORS = {  # a room imports rooms of lower floors only; two rooms on one floor 
     **{"method": 1, "models": 1, "vae": 1, "checkpoints": 1, "shapes": 1},
     "tensors": 0,
 }
-NODE_FLOORS = {"blocks": 3, "gate": 3, "host": 2, "shared": 1}
+NODE_FLOORS = {"blocks": 3, "gate": 3, "host": 2, "shared": 1, "kept": 1}
 LOOSE = {"flashvideo": {"__init__.py", "__main__.py"}, "nodes": {"__init__.py"}}
 UPSTAIRS = 3  # the highest floor of the library that a node may import from
 

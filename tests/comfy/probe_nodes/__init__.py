@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -150,6 +151,28 @@ class ProbeCompiled(io.ComfyNode):
 
 def _weaker(attention: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
     return attention(*args, **kwargs) * 0.8
+
+
+class ProbeEvaluations(io.ComfyNode):
+    """A MODEL that appends a byte to a file for each of its evaluations, and takes its time for them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Model.Input("model"), io.String.Input("path")]
+        return _schema("ProbeEvaluations", inputs, [io.Model.Output()])
+
+    @classmethod
+    def execute(cls, model: Any, path: str) -> io.NodeOutput:
+        def counted(executor: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+            with Path(path).open("ab") as file:
+                file.write(b".")
+            time.sleep(0.1)
+            result: torch.Tensor = executor(*args, **kwargs)
+            return result
+
+        patched = model.clone()
+        patched.add_wrapper(WrappersMP.DIFFUSION_MODEL, counted)
+        return io.NodeOutput(patched)
 
 
 class ProbeAttention(io.ComfyNode):
@@ -384,6 +407,7 @@ class ProbeExtension(ComfyExtension):
             ProbeModel,
             ProbeEstimate,
             ProbePatchedWeights,
+            ProbeEvaluations,
             ProbeAttention,
             ProbeBlocks,
             ProbeCoreClip,

@@ -177,7 +177,7 @@ def test_sound_that_does_not_fit_is_told(run, tmp_path, caplog):
     [
         (["--joint"], "--joint goes with previews"),
         (["--keep-latents"], "--keep-latents goes with previews"),
-        (["--cuts=often"], "--cuts is 'often'; expected auto, off, or numbers of frames such as 120,455"),
+        (["--cuts=often"], "cuts are 'often'; expected auto, off, or numbers of frames such as 120,455"),
         (["--cuts=30"], "cuts before the frames 30; expected rising numbers from 1 to 20"),
         (["--cuts=9,9"], "cuts before the frames 9, 9; expected rising numbers"),
         (["--prompt= "], "Give a prompt that is not empty"),

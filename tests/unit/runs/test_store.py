@@ -112,11 +112,11 @@ def whole(models, video, text):
 
 
 def stopping(after: int) -> Callable[[str, int, int], None]:
-    """Progress that ends a stream after so many calls."""
+    """Progress that ends a stream after so many calls, but for those that tell what is kept: so it does get on."""
     left = [after]
 
-    def told(_what: str, _done: int, _total: int) -> None:
-        left[0] -= 1
+    def told(what: str, _done: int, _total: int) -> None:
+        left[0] -= what != "Kept latents"
         if left[0] < 0:
             raise StoppedError
 
@@ -127,10 +127,12 @@ def test_the_video_is_longer_than_the_reach(models):
     assert 8 * decoder_reach(models.parts["vae"]) + 24 < FRAMES
 
 
-def test_interrupted_anywhere_the_bytes_are_the_same(models, text, video, whole, tmp_path):
+@pytest.mark.parametrize("part", [24, 10 * FRAMES])
+def test_interrupted_anywhere_the_bytes_are_the_same(models, text, video, whole, tmp_path, part):
+    """Frames are safe in parts, or none before all are."""
     draw, stops = random.Random(0), 0
     models.parts["stage2"].evaluations = 0
-    attempts = Attempts(models, text, video, tmp_path / "latents")
+    attempts = Attempts(models, text, video, tmp_path / "latents", part)
     while True:
         try:
             attempts.go_on(stopping(draw.randrange(20, 80)))

@@ -1,19 +1,31 @@
-"""Whose previews: with ``--multi-user`` each of ComfyUI's users has a store, else there is one."""
+"""Whose store it is: with ``--multi-user`` each of ComfyUI's users has one, else there is one for all."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 from aiohttp import web
 from comfy.cli_args import args
 from server import PromptServer
+
+from .store import KeptStore
 
 EVERYONE = ""  # without --multi-user, and for programs that name no user
 _KEY = "flashvideo_user"  # in the extra data of a queued prompt
 _HEADER = "Comfy-User"  # the editor's; an address of a video, which a player asks for without headers, has ?user=
 _asking: ContextVar[str] = ContextVar("flashvideo_user", default=EVERYONE)
+
+
+@cache
+def kept_store(user: str = EVERYONE) -> KeptStore:
+    """A user's store in ComfyUI's user directory, which restarts leave alone and the userdata routes do not serve."""
+    root = Path(folder_paths.get_system_user_directory("flashvideo"))
+    return KeptStore((root / "users" / user if user else root) / "previews")
 
 
 def prompt_server() -> Any:

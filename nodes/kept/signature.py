@@ -6,7 +6,10 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from ...flashvideo.checkpoints.files import fingerprint
 
 Node = dict[str, Any]  # {"class_type": ..., "inputs": {...}}, as in an API-format workflow
 Lookup = Callable[[str], Node]
@@ -49,13 +52,14 @@ def signature(value: Any, lookup: Lookup, changed: Callable[[Node], Any] = lambd
         if name not in digests:
             node = lookup(name)
             inputs = {key: digest(v) for key, v in sorted(node["inputs"].items())}
-            digests[name] = _digest([node["class_type"], inputs, changed(node)])
+            digests[name] = digest_of([node["class_type"], inputs, changed(node)])
         return {"from": digests[name], "output": output}
 
-    return _digest(digest(value))
+    return digest_of(digest(value))
 
 
-def _digest(value: Any) -> str:
+def digest_of(value: Any) -> str:
+    """32 hexadecimal digits of a plain value."""
     text = json.dumps(value, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
@@ -83,3 +87,12 @@ def content_mark(node: Node) -> Any:
     except Exception:  # another pack's code: like ComfyUI, take the node for changed
         return uuid.uuid4().hex
     return uuid.uuid4().hex if mark != mark else mark  # NaN
+
+
+def content_and_models(node: Node) -> Any:
+    """:func:`content_mark`, and what tells the model files that a node names from others of their names."""
+    import folder_paths  # ComfyUI's
+
+    names = [value for value in node["inputs"].values() if isinstance(value, str)]
+    paths = [folder_paths.get_full_path(kind, name) for kind in folder_paths.folder_names_and_paths for name in names]
+    return [content_mark(node), sorted({fingerprint([Path(path)]) for path in paths if path and Path(path).is_file()})]
