@@ -14,19 +14,8 @@ from torch.utils._pytree import tree_iter
 from flashvideo.models import network
 from flashvideo.models.rope import ROTATION_CHUNK, rotate
 from flashvideo.models.transformer import FlashVideoTransformer3DModel
-from flashvideo.runs.offloading import Part
+from flashvideo.report.kernels.networks import FULL_SIZE, META
 from tests.live_bytes import LiveBytes
-
-META = torch.device("meta")
-FULL_SIZE = {
-    "stage1": {"num_attention_heads": 48, "num_layers": 42},
-    "stage2": {
-        "num_attention_heads": 30,
-        "num_layers": 30,
-        "use_noise_step_embedding": True,
-        "use_frame_count_embedding": True,
-    },
-}
 
 
 class Counted(LiveBytes):
@@ -98,25 +87,3 @@ def fewer_rotations(monkeypatch: pytest.MonkeyPatch) -> None:
 def values_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is to say of tensors without values."""
     monkeypatch.setattr(torch, "isfinite", lambda _: torch.ones((), dtype=torch.bool))
-
-
-@cache
-def full_parts(dtype: torch.dtype = torch.bfloat16) -> dict[str, Part]:
-    """The published models on the meta device."""
-    from diffusers import AutoencoderKLCogVideoX
-    from transformers import T5Config, T5EncoderModel
-
-    t5 = {"d_model": 4096, "d_ff": 10240, "num_heads": 64, "d_kv": 64, "num_layers": 24, "vocab_size": 32128}
-    config = T5Config(**t5, feed_forward_proj="gated-gelu", is_encoder_decoder=False, use_cache=False)
-    with META:
-        text, vae = T5EncoderModel(config), AutoencoderKLCogVideoX()
-    text.set_input_embeddings(text.shared)
-    for module in (text, vae):
-        for parameter in module.parameters():
-            parameter.data = parameter.data.to(dtype)
-    stages = {name: full_transformer(name, dtype=dtype) for name in FULL_SIZE}
-    return {
-        "text": Part(text, t5),
-        **{name: Part(module, module.config) for name, module in stages.items()},
-        "vae": Part(vae),
-    }

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from flashvideo.models.estimate import evaluation_bytes
-from flashvideo.models.network import FlashVideoNetwork
+from flashvideo.report.planning import published_parts
 from flashvideo.runs.settings import SIZES, Stage1Settings
 from flashvideo.vae.codec import estimate_decode, estimate_encode
 from flashvideo.vae.limits import Limits
@@ -29,9 +25,6 @@ GIB = 2**30
 FRAMES = 49
 RESERVED = 1.0  # GiB of a card that the desktop, CUDA and ComfyUI keep
 CARDS = (8, 12, 16, 24, 48, 80)
-TEXT_ENCODER = 8.9  # GiB of T5 v1.1 XXL's encoder in fp16
-_LAYERS, _HEADS = {"stage1": 42, "stage2": 30}, {"stage1": 48, "stage2": 30}
-_WIDE = {"text_embed_dim": 4096, "time_embed_dim": 512, "in_channels": 16, "out_channels": 16, "attention_head_dim": 64}
 
 
 @dataclass(frozen=True)
@@ -46,41 +39,25 @@ class Step:
         return self.weights + self.work
 
 
-@cache
-def weights(stage: str) -> float:
-    """GiB of a full-size part in bf16."""
-    return sum(parameter.numel() for parameter in _part(stage).parameters()) * 2 / GIB
-
-
-@cache
-def _part(stage: str) -> Any:
-    if stage == "vae":
-        from diffusers import AutoencoderKLCogVideoX
-
-        with torch.device("meta"):
-            return AutoencoderKLCogVideoX().to(torch.bfloat16)
-    second = stage == "stage2"
-    with torch.device("meta"):
-        return FlashVideoNetwork(
-            num_layers=_LAYERS[stage],
-            num_attention_heads=_HEADS[stage],
-            use_noise_step_embedding=second,
-            use_frame_count_embedding=second,
-            **_WIDE,
-        )
+def weights(name: str) -> float:
+    """GiB of a published model in half precision."""
+    return published_parts()[name].weights / GIB
 
 
 def sampling(stage: str, size: tuple[int, int]) -> Step:
     """A stage in bf16 at a size (height, width), one branch of the guidance at a time."""
     shape = (1, 16, (FRAMES - 1) // 4 + 1, size[0] // 8, size[1] // 8)
-    return Step(weights(stage), evaluation_bytes({**_WIDE, "num_attention_heads": _HEADS[stage]}, shape, 2) / GIB)
+    return Step(weights(stage), evaluation_bytes(published_parts()[stage].config, shape, 2) / GIB)
 
 
 def vae_host(size: tuple[int, int], card: float) -> float:
     """GiB of host memory that decoding or encoding takes on a card, whichever is more."""
     budget = (card - RESERVED - weights("vae")) * GIB
     limits = Limits(memory_budget=budget, host_budget=1e15, device="cuda:0")
-    forecasts = (estimate(_part("vae"), FRAMES, *size, limits) for estimate in (estimate_decode, estimate_encode))
+    forecasts = (
+        estimate(published_parts()["vae"].module, FRAMES, *size, limits)
+        for estimate in (estimate_decode, estimate_encode)
+    )
     return max(forecast.host_bytes for forecast in forecasts) / GIB
 
 
@@ -94,7 +71,8 @@ def step_table() -> str:
         if name != "270p"
     ]
     lines = ["| 49 frames, bf16, GiB | weights | work | together |", "|---|---|---|---|"]
-    lines.append(f"| text encoder, fp16 | {TEXT_ENCODER} | | {TEXT_ENCODER} |")
+    text = f"{weights('text'):.1f}"
+    lines.append(f"| text encoder, fp16 | {text} | | {text} |")
     lines += [f"| {name} | {step.weights:.1f} | {step.work:.1f} | {step.total:.1f} |" for name, step in rows]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""The command line: ``flashvideo COMMAND``, the commands as :data:`COMMANDS` has them."""
+"""``flashvideo COMMAND``; :data:`COMMANDS` lists them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ COMMANDS = {  # name -> its module here, whose add_NAME(parser) adds the options
     "convert": ("checkpoints", "a checkpoint to native safetensors"),
     "inspect": ("checkpoints", "what is this checkpoint, does it fit, what is missing"),
     "verify": ("verify", "does every path of this machine give what plain fp32 gives"),
+    "plan": ("plan", "what a run will take, on this machine or another"),
     "train": ("train", "train a model from a configuration file"),
     "report": ("report", "measure a small model on drawn held-out clips"),
     "score": ("score", "judge a video by numbers"),

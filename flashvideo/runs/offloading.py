@@ -70,6 +70,7 @@ class Step:
         work: bytes on the device beside the weights, if the model has the device alone.
         beside: whether it runs as well with all models on the device.
         host: bytes of host memory meanwhile: videos, and what waits for the VAE.
+        forecasts: the VAE's, alone on the device and beside all models.
     """
 
     part: str
@@ -77,6 +78,7 @@ class Step:
     work: int
     beside: bool
     host: int = 0
+    forecasts: tuple[Estimate, Estimate] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,16 @@ def plan_offload(parts: Mapping[str, Part], load: Load, device: torch.device) ->
         load: what it works on.
         device: to compute on.
     """
-    if device.type == "cpu":
-        return Plan("none", "the models are computed where they wait")
     free = memory.free_on(device) + sum(part.bytes_on(device) for part in parts.values())
     host = memory.free_on_host() // _processes_here()
     host += sum(part.bytes_on(torch.device("cpu")) for part in parts.values())
+    return plan_within(parts, load, device, free, host)
+
+
+def plan_within(parts: Mapping[str, Part], load: Load, device: torch.device, free: int, host: int) -> Plan:
+    """The same for a device, here or not, with ``free`` bytes for everything, and ``host`` bytes of host memory."""
+    if device.type == "cpu":
+        return Plan("none", "the models are computed where they wait")
     steps = list(steps_of(parts, load, device, free))
     total = sum(part.weights for part in parts.values())
     there = f"{gigabytes(free)} GB free on {device}"
@@ -156,7 +163,7 @@ def steps_of(parts: Mapping[str, Part], load: Load, device: torch.device, free: 
 
         alone, beside = forecast(free - parts["vae"].weights), forecast(left)
         as_well = beside.device_bytes <= left and beside.host_bytes <= alone.host_bytes
-        return Step("vae", name, alone.device_bytes, as_well, videos + alone.host_bytes)
+        return Step("vae", name, alone.device_bytes, as_well, videos + alone.host_bytes, (alone, beside))
 
     if "text" in parts:
         work = encoding_bytes(parts["text"].config, parts["text"].itemsize)

@@ -1,7 +1,8 @@
-"""Every option of ``convert``, ``inspect``, ``train`` and ``report`` changes exactly its part of what is handed on."""
+"""Every option of these commands changes exactly its part of what is handed on."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from flashvideo.cli import checkpoints, main, report, train
+from flashvideo.cli import checkpoints, main, options, plan, report, train
+from flashvideo.report.kernels.rates import CARDS
+from flashvideo.report.planning import PlannedStep, RunPlan
 from flashvideo.training import loop
+from flashvideo.vae.tiling.memory import MARGIN
 from tests.conftest import TINY
 from tests.unit.cli.watching import FILES, flat, options_of, watch_models
 
@@ -20,6 +24,7 @@ EXTRA = "--extra=other={files}/other-stage2.pt"
 BASE = {
     "convert": [str(TINY / "stage2.pt"), "{out}/a.safetensors"],
     "inspect": [str(TINY / "stage2.pt")],
+    "plan": ["--memory=24", "--host-memory=64"],
     "train": ["{out}/run.toml", "--output={out}/run"],
     "report": ["--models", str(TINY), "--output={out}/report"],
 }
@@ -30,6 +35,31 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {  # command -> the option as it i
         "--overwrite": {"overwrite": True},
     },
     "inspect": {"--quick": {"values": False}, "--json": {"json": True}},
+    "plan": {
+        "--card=H100": {
+            "device": None,
+            "target.name": "H100",
+            "target.device": "cuda:0",
+            "target.rates": asdict(CARDS["H100"]),
+        },
+        "--device=cpu": {"device": "cpu"},
+        "--rates={out}/rates.json": {"target.rates": CARDS["H200"].to_dict()},
+        "--memory=12": {"target.free": 12 * 10**9 - MARGIN},
+        "--host-memory=12": {"target.host": 12 * 10**9},
+        "--json": {"json": True},
+        "--preview-size=160x96": {STAGE1 + "height": 96, STAGE1 + "width": 160},
+        "--frames=21": {STAGE1 + "num_frames": 21},
+        "--preview-steps=9": {STAGE1 + "num_steps": 9},
+        "--preview-cfg=9": {STAGE1 + "guidance_scale": 9.0},
+        "--preview-guidance-every=9": {STAGE1 + "guidance_every": 9},
+        "--size=160x96": {STAGE2 + "height": 96, STAGE2 + "width": 160},
+        "--steps=9": {STAGE2 + "num_steps": 9},
+        "--cfg=9": {STAGE2 + "guidance_scale": 9.0},
+        "--guidance-every=9": {STAGE2 + "guidance_every": 9},
+        "--solver=heun": {STAGE2 + "solver": "heun"},
+        "--attention=full": {STAGE2 + "attention": "full"},
+        "--time-windows=5,1": {STAGE2 + "time_windows": "5,1"},
+    },
     "train": {
         "--output={out}/other": {"folder": "{out}/other"},
         "--resume": {"resume": True},
@@ -91,6 +121,7 @@ def handed_on(files, tmp_path_factory, capsys):
             watch_models(patch, found, True)
             for module, name, watched in watched_functions(found):
                 patch.setattr(module, name, watched)
+            (out / "rates.json").write_text(json.dumps({"machine": {"rates": CARDS["H200"].to_dict()}}))
             capsys.readouterr()
             found["exit"] = main([word.format(files=files, out=out) for word in (command, *BASE[command], *more)])
         found["json"] = capsys.readouterr().out.startswith("{")
@@ -124,6 +155,13 @@ def watched_functions(found: dict[str, Any]) -> list[tuple[Any, str, Any]]:
         found["extras"] = [(extra.name, extra.stage) for extra in bench.extras]
         return {}
 
+    def plan_run(stage1: Any, stage2: Any, target: Any, progress: Any) -> RunPlan:
+        found.update(flat({"stage1": asdict(stage1), "stage2": asdict(stage2)}, "settings."))
+        rates = None if target.rates is None else target.rates.to_dict()
+        found.update({f"target.{name}": value for name, value in vars(target).items()})
+        found.update({"target.device": str(target.device), "target.rates": rates})
+        return RunPlan(target.name, "a load", "cpu", "a reason", "", (PlannedStep("Stage I", 51, None, 1, 1, ""),))
+
     def open_run(config: Path, folder: Path) -> Any:
         found["folder"] = str(folder)
         return SimpleNamespace(total_steps=9)
@@ -137,6 +175,8 @@ def watched_functions(found: dict[str, Any]) -> list[tuple[Any, str, Any]]:
         (checkpoints, "inspect_checkpoint", inspect),
         (report, "run_report", run_report),
         (report, "check_floors", lambda results: ["a floor"]),
+        (plan, "plan_run", plan_run),
+        (plan, "pick_device", options.pick_device),
         (train, "encode", lambda config: found.update(encoded=str(config))),
         (train, "open_run", open_run),
         (train, "read_toml", lambda config: {}),

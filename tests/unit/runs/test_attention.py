@@ -10,13 +10,13 @@ import torch
 
 from flashvideo import AttentionWindows, refine_latents
 from flashvideo.loading.model_store import ModelStore, find_models
+from flashvideo.report.planning import published_parts
 from flashvideo.runs import chain
 from flashvideo.runs.attention import attention_windows
 from flashvideo.runs.memory import Load
 from flashvideo.runs.offloading import steps_of
 from flashvideo.runs.settings import SIZES, Stage2Settings
 from tests.conftest import TINY
-from tests.meta_device import full_parts
 
 TRAINED = AttentionWindows(134, 240)
 QUARTER = AttentionWindows(68, 120, pooled=4)
@@ -101,7 +101,7 @@ def test_the_estimate_of_a_run_is_of_its_windows():
     windowed = load.with_windows(settings)
     assert windowed.attention_windows == TRAINED
     assert load.with_windows(replace(settings, attention="full")) == load
-    parts = {name: part for name, part in full_parts().items() if name in ("stage2", "vae")}
+    parts = {name: part for name, part in published_parts().items() if name in ("stage2", "vae")}
     work = [
         next(step.work for step in steps_of(parts, one, torch.device("cuda"), 1 << 40) if step.part == "stage2")
         for one in (load, windowed)

@@ -13,6 +13,7 @@ import torch
 from flashvideo.method.stage1 import sample_stage1
 from flashvideo.method.stage2 import refine_latents
 from flashvideo.models import attention, network
+from flashvideo.report.planning import published_parts
 from flashvideo.runs.chain import sequential_guidance
 from flashvideo.runs.memory import Load
 from flashvideo.runs.offloading import plan_offload
@@ -21,7 +22,6 @@ from tests.meta_device import (
     META,
     Counted,
     fewer_rotations,
-    full_parts,
     full_transformer,
     fused_attention,
     values_are_finite,
@@ -80,7 +80,7 @@ def is_view(name: str) -> bool:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_card(size, monkeypatch):
     """What a plan says to fit, fits; what it says to lack room, lacks it; nobody is left without a word."""
-    parts, load = full_parts(), Load(FRAMES, PREVIEW, SIZES[size], encodes=True)
+    parts, load = published_parts(), Load(FRAMES, PREVIEW, SIZES[size], encodes=True)
     counted = {"stage1": count_sampler("stage1", PREVIEW), "stage2": count_sampler("stage2", SIZES[size])}
     needed = {name: parts[name].weights + one.peak["computing"] for name, one in counted.items()}
     total = sum(part.weights for part in parts.values())

@@ -14,12 +14,13 @@ from flashvideo.cli import options
 from flashvideo.loading.load import load_stage1, load_stage2, load_vae
 from flashvideo.loading.model_store import ModelStore, find_models
 from flashvideo.loading.text import encoding_bytes, load_text_encoder
+from flashvideo.report.planning import published_parts
 from flashvideo.runs.memory import Load
 from flashvideo.runs.offloading import Part, choose_offload, plan_offload
 from flashvideo.runs.settings import SIZES, Stage1Settings, Stage2Settings
 from flashvideo.vae.tiling import memory
 from tests.conftest import TINY
-from tests.meta_device import Counted, full_parts
+from tests.meta_device import Counted
 from tests.unit.conftest import StoppedError
 
 GB = 10**9
@@ -53,33 +54,33 @@ def whole(size):
 )
 def test_models_stay_where_nothing_would_run_worse_for_it(free, card, host, size, offload):
     free(card, host)
-    plan = plan_offload(full_parts(), whole(size), CARD)
+    plan = plan_offload(published_parts(), whole(size), CARD)
     assert (plan.offload, plan.shortage) == (offload, "")
 
 
 def test_the_reason_is_one_line(free):
     free(24, 64)
-    assert plan_offload(full_parts(), whole("1080p"), CARD).reason == (
+    assert plan_offload(published_parts(), whole("1080p"), CARD).reason == (
         "24 GB free on cuda:0: the models (24 GB) take turns there and wait in host memory"
     )
     free(24, 24)
-    assert plan_offload(full_parts(), whole("1080p"), CARD).reason == (
+    assert plan_offload(published_parts(), whole("1080p"), CARD).reason == (
         "24 GB free on cuda:0, 24 GB of host memory: the models (24 GB) take turns there, each loaded anew"
     )
     free(96, 64)
-    assert plan_offload(full_parts(), whole("1080p"), CARD).reason == "96 GB free on cuda:0: all models stay there"
+    assert plan_offload(published_parts(), whole("1080p"), CARD).reason == "96 GB free on cuda:0: all models stay there"
 
 
 def test_where_host_memory_is_the_devices_nothing_waits_in_it(free):
     free(24, 256)
-    assert plan_offload(full_parts(), whole("270p"), torch.device("mps")).offload == "disk"
+    assert plan_offload(published_parts(), whole("270p"), torch.device("mps")).offload == "disk"
 
 
 def test_processes_of_a_machine_share_its_memory(free, monkeypatch):
     free(24, 60)
-    assert plan_offload(full_parts(), whole("1080p"), CARD).offload == "cpu"
+    assert plan_offload(published_parts(), whole("1080p"), CARD).offload == "cpu"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert plan_offload(full_parts(), whole("1080p"), CARD).offload == "disk"
+    assert plan_offload(published_parts(), whole("1080p"), CARD).offload == "disk"
 
 
 @pytest.mark.parametrize(
@@ -91,12 +92,12 @@ def test_processes_of_a_machine_share_its_memory(free, monkeypatch):
 )
 def test_what_does_not_fit_is_said(free, card, size, said):
     free(card, 64)
-    assert plan_offload(full_parts(), whole(size), CARD).shortage.startswith(said)
+    assert plan_offload(published_parts(), whole(size), CARD).shortage.startswith(said)
 
 
 def test_a_video_that_does_not_fit(free):
     free(8, 64)
-    parts = {name: part for name, part in full_parts().items() if name in ("stage2", "vae")}
+    parts = {name: part for name, part in published_parts().items() if name in ("stage2", "vae")}
     assert plan_offload(parts, Load(49, None, SIZES["1080p"]), CARD).shortage == ""
     shortage = plan_offload(parts, Load(97, None, SIZES["4k"]), CARD).shortage
     assert shortage.startswith("Stage II needs 21 GB (3.4 GB of weights), 8.0 GB are free. Choose a smaller size")
@@ -129,13 +130,13 @@ def test_weights_are_those_that_will_be_loaded(models, dtype):
 
 
 def test_the_published_models_weigh_what_the_table_says():
-    assert sum(part.weights for part in full_parts().values()) / GB == pytest.approx(WEIGHTS, abs=0.01)
+    assert sum(part.weights for part in published_parts().values()) / GB == pytest.approx(WEIGHTS, abs=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_encoding_a_prompt(dtype):
-    part = full_parts()["text"]
-    module = part.module if dtype == torch.bfloat16 else full_parts(dtype)["text"].module
+    part = published_parts()["text"]
+    module = part.module if dtype == torch.bfloat16 else published_parts(dtype)["text"].module
     with torch.no_grad(), Counted() as counted:
         module(input_ids=torch.zeros(1, 226, dtype=torch.long, device="meta"))
     said = encoding_bytes(part.config, dtype.itemsize)
@@ -158,7 +159,7 @@ def test_a_store_is_told(free, models):
 def test_full_attention_is_named_where_it_fits_and_windows_do_not(free, card, full):
     """Windows of the trained size take 1.6 GB more at 4K."""
     free(card, 128)
-    parts = {name: part for name, part in full_parts().items() if name in ("stage2", "vae")}
+    parts = {name: part for name, part in published_parts().items() if name in ("stage2", "vae")}
     store = SimpleNamespace(device=CARD, names=tuple(parts), meta=lambda name: (parts[name].module, parts[name].config))
     height, width = SIZES["4k"]
     load = Load(49, None, (height, width), encodes=True)

@@ -12,6 +12,7 @@ import torch
 from flashvideo import TimeWindows, refine_latents
 from flashvideo.loading.model_store import ModelStore, find_models
 from flashvideo.method.windows import frames_at_once
+from flashvideo.report.planning import published_parts
 from flashvideo.runs import chain
 from flashvideo.runs import memory as runs_memory
 from flashvideo.runs.memory import Load, check_memory
@@ -20,7 +21,6 @@ from flashvideo.runs.record import Record
 from flashvideo.runs.settings import SIZES, Stage2Settings
 from flashvideo.runs.time_windows import time_windows
 from tests.conftest import TINY
-from tests.meta_device import full_parts
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_stage2_is_expected_to_take_what_its_windows_take():
 
     def work(frames: int, windows: TimeWindows | None) -> int:
         load = Load(frames, refined=SIZES["1080p"], time_windows=windows)
-        steps = steps_of(full_parts(), load, torch.device("cuda", 0), 141 * 10**9)
+        steps = steps_of(published_parts(), load, torch.device("cuda", 0), 141 * 10**9)
         return next(step.work for step in steps if step.part == "stage2")
 
     one_window = work(49, None)
