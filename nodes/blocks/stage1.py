@@ -14,7 +14,7 @@ from ...flashvideo.method.stage1 import GUIDANCE_CURVES, GuidanceCurve
 from ...flashvideo.tensors.sizes import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, latent_frames
 from ..host.codec import require_vae
 from ..host.stage1_sampling import Stage1Guidance, Stage1Solver, stage1_sigmas
-from ..shared.live_picture import colour_factors, sampling_callback
+from ..shared.live_picture import live_picture, sampling_callback
 from ..shared.widgets import (
     STAGE1,
     check_chosen_size,
@@ -157,7 +157,7 @@ class Stage1Sampler(io.ComfyNode):
         positive, negative = conditionings(model, positive, negative)
         if vae is not None:
             require_vae(vae)
-        factors = colour_factors(vae) if vae is not None else None
+        picture = live_picture(vae)
         sigmas, scale = stage1_sigmas(model, steps), model.model.latent_format.scale_factor
         seeds, painted = sample_seeds(latent, seed), []
         for k, sample_seed in enumerate(seeds):
@@ -167,7 +167,7 @@ class Stage1Sampler(io.ComfyNode):
             guider.every = guidance_every
             empty = samples[k : k + 1]
             noise = comfy.sample.prepare_noise(empty, sample_seed)
-            callback = sampling_callback(steps * len(seeds), steps * k, scale, factors)
+            callback = sampling_callback(steps * len(seeds), steps * k, scale, picture)
             result = guider.sample(
                 noise, empty, Stage1Solver(), sigmas, callback=callback, disable_pbar=True, seed=sample_seed
             )

@@ -14,7 +14,7 @@ from ...flashvideo.method.degradation import STAGE2_LATENT_SCALE, degrade_latent
 from ...flashvideo.method.keeping import Kept, latent_mask
 from ...flashvideo.method.schedules import flow_times
 from ...flashvideo.method.stage2 import Rounding, Solver, flow_steps, get_solver, time_dtype
-from ..shared.live_picture import sampling_callback
+from ..shared.live_picture import live_picture, sampling_callback
 from ..shared.wiring import (
     NOISE_STEP_KEY,
     conditionings,
@@ -145,6 +145,7 @@ def refined_latent(
     patched = with_noise_step(model, noise_step, rounding)
     sigmas, scale, refined = stage2_sigmas(steps, shift, rounding), model.model.latent_format.scale_factor, []
     mask, clean = kept_of(samples, keep, source)
+    picture = live_picture()
     for k, sample in enumerate(samples.split(1)):  # one after another: full-resolution latents fill the memory
         end = None if clean is None else clean[k : k + 1] * scale
         sampler = flow_sampler(get_solver(solver), rounding, mask, end)
@@ -152,7 +153,7 @@ def refined_latent(
         guider.every = guidance_every
         guider.set_conds(positive, negative)
         guider.set_cfg(cfg)
-        callback = sampling_callback(steps * len(samples), steps * k, scale, None)
+        callback = sampling_callback(steps * len(samples), steps * k, scale, picture)
         no_noise = torch.zeros_like(sample)  # the latent is degraded already
         result = guider.sample(no_noise, sample, sampler, sigmas, callback=callback, disable_pbar=True, seed=0)
         require_finite(result, "stage2")

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import shutil
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flashvideo.loading.draft import load_draft_decoder
+from flashvideo.vae.draft import decode_draft
 from tests.comfy.conftest import Bench, saved
 from tests.comfy.golden_models import STAGE1, STAGE2, TEXT, VAE
 from tests.comfy.server import ComfyServer
 from tests.comfy.test_loaders import make_lora
 from tests.conftest import assert_within
+from tests.unit.vae.draft_files import save_decoder
 
 
 class Stage1Bench:
@@ -168,6 +173,31 @@ def test_the_live_picture_with_the_packs_own_vae(stage1: Stage1Bench) -> None:
     pictures = [Image.open(BytesIO(data[data.index(b"\xff\xd8") :])) for data in previews]
     assert len(pictures) >= 3
     assert pictures[-1].width / pictures[-1].height == pytest.approx(48 / 32, rel=0.01)
+
+
+def test_the_live_picture_of_the_draft_decoder(stage1: Stage1Bench, tmp_path: Path) -> None:
+    """Where ComfyUI's previews are set to TAESD: of both stages, at full size; without its file a line in the log."""
+    bench, taesd = stage1.bench, {"extra_data": {"preview_method": "taesd"}}
+    stage1.sample(steps=2)
+    assert not bench.run(**taesd).previews
+    assert "Download https://github.com/madebyollin/taehv/raw/main/safetensors/taecvx.safetensors" in bench.server.log()
+    file = save_decoder(tmp_path / "taecvx.safetensors")
+    linked = bench.server.base / "models" / "vae_approx" / bench.server.add_model("vae_approx", file)
+    try:
+        stage1.sample(steps=3)
+        model = bench.add("FlashVideoLoadStage2", model_name=STAGE2)
+        degraded = bench.add("FlashVideoDegrade", latent=bench.latent(torch.ones(1, 16, 3, 4, 8)))
+        sockets = {"model": model, "positive": stage1.positive, "latent": degraded}
+        refined = bench.save(bench.add("FlashVideoStage2Refiner", **sockets, steps=1))
+        previews = bench.run(**taesd).previews
+    finally:
+        linked.unlink()
+    pictures = [Image.open(BytesIO(data[data.index(b"\xff\xd8") :])) for data in previews]
+    assert sorted(picture.size for picture in pictures) == [(512, 256), *[(512, 341)] * 3]  # ComfyUI enlarges them
+    (shown,) = (picture.convert("RGB").resize((64, 32)) for picture in pictures if picture.height == 256)
+    (frame,) = decode_draft(load_draft_decoder(file), saved(refined)[:, :, 1:2])
+    seen = torch.from_numpy(np.array(shown)).movedim(-1, 0) / 255
+    assert torch.corrcoef(torch.stack((seen.flatten(), frame.flatten())))[0, 1] > 0.9
 
 
 def test_generation_imports_neither_diffusers_nor_peft(server: ComfyServer, bench: Bench) -> None:
