@@ -288,8 +288,7 @@ def require_same_noise_step(model: Any, noise_step: int) -> None:
 def _telling(num_steps: int, stretches: Sequence[Stretch]) -> Callable[[Stretch, str, int, int], None]:
     """Progress of a stream: ComfyUI's bar, a line with the time left, and interruption."""
     bar, began, told, first = comfy.utils.ProgressBar(1), time.monotonic(), 0.0, 0
-    last = stretches[-1]
-    steps = num_steps * (last.latent + latent_frames(padded_frames(last.last - last.first)))
+    steps = num_steps * sum(stretch.latents for stretch in stretches)
 
     def tell(stretch: Stretch, what: str, done: int, total: int) -> None:
         nonlocal began, told, first
