@@ -10,39 +10,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 
 import torch
 from diffusers import CogVideoXTransformer3DModel
 
 from flashvideo import load_stage1
 from flashvideo.models.rope import rotary_table
-from tests.live_bytes import LiveBytes
+from flashvideo.report.kernels.machine import peak_bytes, seconds
 
 BASE = (5, 32, 32)  # latent frames, height, width: 1280 video tokens
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        return torch.cuda.max_memory_allocated() - before
-    with LiveBytes() as counted:
-        run()
-    return counted.peak["computing"]
 
 
 def twins(options: argparse.Namespace) -> tuple[CogVideoXTransformer3DModel, torch.nn.Module]:

@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flashvideo import AttentionWindows
 from flashvideo.models.transformer import FlashVideoTransformer3DModel
+from flashvideo.report.kernels.machine import seconds
 from flashvideo.runs.attention import attention_windows
-from tests.benchmarks.transformer import seconds
 from tests.meta_device import META, full_transformer
 
 FRAMES = 13

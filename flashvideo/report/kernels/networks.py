@@ -23,7 +23,8 @@ from ...vae.tiling.plan import decode_chunks, encode_chunks
 from ...vae.tiling.session import decode_job, encode_job, plan_run
 from ...vae.tiling.store import LENT, DryStore, Plane
 from ...vae.tiling.walker import Tiler, Walker
-from .counter import Count, KernelCounter, counting
+from .counter import Count, counting
+from .live import LiveBytes
 
 META = torch.device("meta")
 DEVICE = torch.device("cuda", 0)  # whose branches are taken; none is needed
@@ -164,10 +165,10 @@ def _count_vae(case: Case, fused: bool, dtype: torch.dtype) -> Count:
 
 def _walk(vae: nn.Module, job: Job, estimate: Estimate, chunks: tuple[int, ...], fused: bool) -> Count:
     with counting(vae, fused=fused) as counter:
-        store = _CountedStore(counter, job, estimate)
+        store = CountedStore(counter, job, estimate)
         tiler = Tiler(job.size, estimate.tile)
         for _ in range(job.batch):
-            walker = Walker(job.layers, store, tiler, mover=_MetaMover(META))
+            walker = Walker(job.layers, store, tiler, mover=MetaMover(META))
             walker.device = META
             for index, frames in enumerate(chunks):
                 _run_chunk(walker, store, job, frames, first=index == 0, last=index == len(chunks) - 1)
@@ -185,10 +186,10 @@ def _run_chunk(walker: Walker, store: DryStore, job: Job, frames: int, *, first:
     walker.run(Plane(latents, LENT), latents=latents, first=first, last=last)
 
 
-class _CountedStore(DryStore):
+class CountedStore(DryStore):
     """Planes on the meta device, counted apart from what is computed."""
 
-    def __init__(self, counter: KernelCounter, job: Job, estimate: Estimate) -> None:
+    def __init__(self, counter: LiveBytes, job: Job, estimate: Estimate) -> None:
         super().__init__(job.device, job.dtype, estimate.room)
         self._counter = counter
 
@@ -197,7 +198,7 @@ class _CountedStore(DryStore):
             return super()._new(place, shape)
 
 
-class _MetaMover(Mover):
+class MetaMover(Mover):
     """Copies what it reads of planes that do not wait on the device."""
 
     def read(self, plane: Plane, region: Any) -> Tensor:

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from flashvideo.report.kernels.live import LiveBytes
+from flashvideo.report.kernels.networks import CountedStore, MetaMover
 from flashvideo.vae.codec import estimate_decode, estimate_encode
 from flashvideo.vae.limits import Limits
 from flashvideo.vae.tiling import layers as op
 from flashvideo.vae.tiling import walker as walking
 from flashvideo.vae.tiling.estimate import Estimate, Job, working_bytes
-from flashvideo.vae.tiling.mover import Mover
 from flashvideo.vae.tiling.plan import Region, decode_chunks, encode_chunks
 from flashvideo.vae.tiling.session import decode_job, encode_job
 from flashvideo.vae.tiling.statistics import Statistics
-from flashvideo.vae.tiling.store import LENT, DryStore, Plane
+from flashvideo.vae.tiling.store import LENT, Plane
 from flashvideo.vae.tiling.walker import Tiler, Walker
-from tests.live_bytes import LiveBytes
 
 GB = 10**9
 META = torch.device("meta")
@@ -60,26 +60,6 @@ class Counted(LiveBytes):
         return super().__torch_dispatch__(torch.ops.aten.empty.memory_format, types, (list(plain.shape),), options)
 
 
-class MetaStore(DryStore):
-    """A dry store whose planes are counted apart from what is computed."""
-
-    def __init__(self, counted: Counted, job: Job, estimate: Estimate) -> None:
-        super().__init__(job.device, job.dtype, estimate.room)
-        self.counted = counted
-
-    def _new(self, place: str, shape: tuple[int, ...]) -> Tensor:
-        with self.counted.storing():
-            return super()._new(place, shape)
-
-
-class MetaMover(Mover):
-    """Copies what it reads of planes that do not wait on the device."""
-
-    def read(self, plane: Plane, region: Region) -> Tensor:
-        part = super().read(plane, region)
-        return part if plane.place in ("device", LENT) else part.clone()
-
-
 class LargestTile(Tiler):
     """Goes over one tile only, the one with the largest halo."""
 
@@ -106,7 +86,7 @@ def fewer_operations(monkeypatch):
 
 def run_plan(job: Job, estimate: Estimate, counted: Counted) -> Iterator[tuple[int, ...]]:
     """Run the first and the last chunk of ``job``, and give the shape of what came out of each."""
-    store = MetaStore(counted, job, estimate)
+    store = CountedStore(counted, job, estimate)
     walker = Walker(job.layers, store, LargestTile(job.size, estimate.tile), mover=MetaMover(META))
     walker.device = META
     first, last = job.layers[0], job.chunks[-1]
