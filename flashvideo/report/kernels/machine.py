@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -247,22 +248,20 @@ def _diffusers_transformer(layers: int, x: Any, text: Any, step: Any) -> Callabl
 
 
 def _comfyui_transformer(layers: int, x: Any, text: Any, step: Any) -> Callable[[], object] | str:
-    try:
+    try:  # as a program that happens to be here: the library knows nothing of ComfyUI
         if x.device.type == "cpu":
-            import comfy.cli_args
-
-            comfy.cli_args.args.cpu = True  # or ComfyUI looks for a GPU
-        import comfy.ops
-        from comfy.ldm.cogvideo.model import CogVideoXTransformer3DModel
+            importlib.import_module("comfy.cli_args").args.cpu = True  # or ComfyUI looks for a GPU
+        operations = importlib.import_module("comfy.ops").disable_weight_init
+        network = importlib.import_module("comfy.ldm.cogvideo.model").CogVideoXTransformer3DModel
     except ImportError as error:
         return f"not here ({error})"
-    theirs = CogVideoXTransformer3DModel(
+    theirs = network(
         num_layers=layers,
         num_attention_heads=_HEADS,
         use_rotary_positional_embeddings=True,
         dtype=x.dtype,
         device=x.device,
-        operations=comfy.ops.disable_weight_init,
+        operations=operations,
     ).eval()
 
     def run() -> object:
