@@ -207,10 +207,10 @@ class RefineVideo(io.ComfyNode):
                 "Load Text Encoder, or leave prompts empty."
             )
         positive, negative = conditionings(model, positive, negative)
-        finder = CutFinder() if given == AUTO else None
-        source = described(video, with_audio=audio is None, cuts=finder)
+        finder = CutFinder()
+        source = described(video, with_audio=audio is None, cuts=finder if given == AUTO else None)
         frames, shape = source.shape[0], source.shape[1:]
-        stretches = stretches_between(given if finder is None else finder.cuts, frames)
+        stretches = stretches_between(finder.cuts if isinstance(given, str) else given, frames)
         if keep is not None:
             keep = require_mask_of(keep, frames)
         rows, columns = chosen_target(size, width, height, short_side, shape)

@@ -48,7 +48,7 @@ def fit_tokens(tokens: Tokens, length: int) -> tuple[Tokens, int]:
     return {"t5xxl": [fitted]}, lost
 
 
-def motion_input(*, advanced: bool | None = None, optional: bool = False) -> io.Input:
+def motion_input(*, advanced: bool = False, optional: bool = False) -> io.Input:
     tooltip = STAGE2["motion"].help
     return io.Combo.Input(
         "motion", options=MOTIONS, default=MOTION, tooltip=tooltip, advanced=advanced, optional=optional

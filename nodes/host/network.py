@@ -55,8 +55,9 @@ def with_attention_windows(model: Any, windows: AttentionWindows) -> Any:
 
 def with_windows_unless_set(model: Any, windows: AttentionWindows | None) -> Any:
     """A MODEL whose attention is confined to windows; one that has others keeps them."""
-    kept = windows is None or model.model_options["transformer_options"].get(ATTENTION_WINDOWS)
-    return model if kept else with_attention_windows(model, windows)
+    if windows is None or model.model_options["transformer_options"].get(ATTENTION_WINDOWS):
+        return model
+    return with_attention_windows(model, windows)
 
 
 _FOLLOWED = {"patches": {"attn1_patch", "attn1_output_patch"}, "patches_replace": {"dit"}}

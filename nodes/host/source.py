@@ -89,10 +89,11 @@ def described(video: Any, with_audio: bool = True, cuts: CutFinder | None = None
     if not isinstance(video, VideoFromFile):
         width, height = video.get_dimensions()
         taken = Taken(Fraction(video.get_frame_rate()), _made_audio(video) if with_audio else None)
-        for number, frame in enumerate(streamed_frames(video) if cuts is not None else ()):
-            comfy.model_management.throw_exception_if_processing_interrupted()
-            pixels = eight_bits(frame[0, :, 0]).movedim(0, -1).contiguous().numpy()
-            cuts.look(number, av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        if cuts is not None:
+            for number, frame in enumerate(streamed_frames(video)):
+                comfy.model_management.throw_exception_if_processing_interrupted()
+                pixels = eight_bits(frame[0, :, 0]).movedim(0, -1).contiguous().numpy()
+                cuts.look(number, av.VideoFrame.from_ndarray(pixels, format="rgb24"))
         return Described((video.get_frame_count(), height, width), taken)
     size: tuple[int, int] | None = None
     with _pictures(video) as pictures:
@@ -133,8 +134,10 @@ def content_of(video: Any) -> list[str] | None:
         return None
     if isinstance(video, VideoFromFile):
         file = video.get_stream_source()
-        held = isinstance(file, io.BytesIO)
-        content = hashlib.sha256(file.getbuffer()).hexdigest() if held else fingerprint([Path(file)])
+        if isinstance(file, io.BytesIO):
+            content = hashlib.sha256(file.getbuffer()).hexdigest()
+        else:
+            content = fingerprint([Path(file)])
         return [content, *map(str, trimmed_to(video))]
     images, digest = video.get_components().images, hashlib.sha256()
     for frame in images:
