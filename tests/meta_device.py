@@ -11,8 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_iter
 
-from flashvideo.models import network
-from flashvideo.models.rope import ROTATION_CHUNK, rotate
 from flashvideo.models.transformer import FlashVideoTransformer3DModel
 from flashvideo.report.kernels.networks import FULL_SIZE, META
 from tests.live_bytes import LiveBytes
@@ -71,17 +69,6 @@ def fused_attention(monkeypatch: pytest.MonkeyPatch) -> None:
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", fused)
-
-
-def fewer_rotations(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tokens are rotated some at a time, one lot like the other: the first shows what all of them take."""
-
-    def rotated(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
-        count = max(1, ROTATION_CHUNK // max(1, x[:, 0].numel()))
-        rotate(x[:, :count], table[:, :count], inplace=inplace)
-        return x
-
-    monkeypatch.setattr(network, "rotate", rotated)
 
 
 def values_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ _SAMPLING = "tests/unit/method/test_sampling.py"
 _PIPELINE = "tests/unit/runs/test_golden.py"
 _STAGE2 = "flashvideo/method/stage2.py"
 _NETWORK = "flashvideo/models/network.py"
+_LAYER = "flashvideo/models/layer.py"
 _SOURCE = "flashvideo/loading/source.py"
 _REPORT, _REPORT_TESTS = "flashvideo/report/models.py", "tests/unit/report/test_models.py"
 
@@ -62,21 +63,21 @@ MUTANTS = (
     ),
     Mutant(
         "exact-gelu",
-        _NETWORK,
+        _LAYER,
         'F.gelu(hidden, approximate="tanh")',
         'F.gelu(hidden, approximate="none")',
         _TRANSFORMER,
     ),
     Mutant(
         "exact-gelu-in-place",
-        _NETWORK,
+        _LAYER,
         'gelu_(hidden, approximate="tanh")',
         'gelu_(hidden, approximate="none")',
         _PIPELINE,
     ),
     Mutant(
         "exact-gelu-in-training",
-        _NETWORK,
+        _LAYER,
         'F.gelu(hidden, approximate="tanh")',
         'F.gelu(hidden, approximate="none")',
         _TRANSFORMER,

@@ -1,15 +1,14 @@
 """What an evaluation of the transformer takes beside its weights, before it runs.
 
-With a token tensor of ``t`` bytes (text and video tokens, each of the network's width), a piece of ``p`` of them (what
-a layer works on at a time; all, where they are few) and ``r`` elements that are rotated at a time, a layer holds
+With a token tensor of ``t`` bytes (text and video tokens, each of the network's width) a layer holds
 
-    while q, k and v are made    4 t, and 6 p or 5 p + 12 r      x; q, k, v so far; norm, product and copies of a piece
+    while q, k and v are made    5 t at most                     x, its norm, their product
     in attention                 5 t + 4 bytes a token and head  x, q, k, v, the result, its logarithms
     in attention in windows      5 t and what is gathered
-    in the MLP                   2 t + 5 p                       x, attention's result, the four times wider state
+    in the MLP                   4.5 t, of few tokens 7 t        x, attention's result; of half of the tokens, or of
+                                                                 few, the norm and the four times wider state
 
-In one piece q, k and v are parts of their product, and q and k are copied: t instead of 4 t at first, then 7 t. Around
-the layers there are the rotary table, the latents' patches and the prompt.
+Around the layers there are the rotary table, the latents' patches and the prompt.
 """
 
 from __future__ import annotations
@@ -17,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .network import TOKENS_ELSEWHERE
-from .rope import ROTATION_CHUNK
+from .layer import FEW_TOKENS
 from .windows import AttentionWindows, gathered_tokens
 
 _PROMPT = 226  # tokens
@@ -43,18 +41,11 @@ def evaluation_bytes(
     text = config.get("max_text_seq_length", _PROMPT)
     tokens = text + video
     token_tensor = batch * tokens * dim * itemsize
-    tokens_at_once = min(tokens, max(1, TOKENS_ELSEWHERE // batch))
-    piece = batch * tokens_at_once * dim * itemsize
-    rotation = 3 * _FLOAT * min(ROTATION_CHUNK, batch * min(tokens_at_once, video) * dim)
-    one_piece = tokens_at_once == tokens
     grid = frames, height // patch, width // patch
     gathered = 0 if windows is None else gathered_tokens(windows, grid, patch, text, batch)
     pooled = 0 if windows is None or not gathered or not windows.pooled else 3 * token_tensor // windows.pooled**2
-    layer = max(
-        (1 if one_piece else 4) * token_tensor + max(6 * piece, 5 * piece + rotation),
-        (7 if one_piece else 5) * token_tensor + _FLOAT * batch * tokens * heads + pooled + gathered * dim * itemsize,
-        2 * token_tensor + 5 * piece,
-    )
+    attention = 5 * token_tensor + _FLOAT * batch * tokens * heads + pooled + gathered * dim * itemsize
+    layer = max(attention, 7 * token_tensor if batch * tokens <= FEW_TOKENS else 0)
     rotary = _FLOAT * video * config["attention_head_dim"]
     latents = 2 * batch * channels * frames * height * width * itemsize
     modulation = 24 * batch * dim * itemsize

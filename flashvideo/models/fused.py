@@ -40,11 +40,6 @@ def gated_add(x: Tensor, branch: Tensor, modulation: Tensor, text_length: int, g
     return None if done is None else x
 
 
-def positions(qkv: Tensor) -> bool:
-    """Whether :func:`position` may do it."""
-    return fusing.available(qkv)
-
-
 def position(
     qkv: Tensor, into: tuple[Tensor, Tensor, Tensor], norms: tuple[Any, Any], rotary: Tensor, text_length: int
 ) -> bool | None:
@@ -52,7 +47,7 @@ def position(
 
     Args:
         qkv: ``[B, S, 3 * heads * head_dim]``.
-        into: q, k and v ``[B, S, heads, head_dim]``, parts of contiguous tensors.
+        into: q, k and v ``[B, S, heads, head_dim]``, of ``qkv`` itself or parts of contiguous tensors.
         norms: q's and k's, over ``head_dim``.
         rotary: ``[2, S - text_length, head_dim // 2]``, the video tokens' cosines and sines.
         text_length: how many of the tokens are text; they come first and are not rotated.

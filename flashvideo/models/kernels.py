@@ -87,7 +87,8 @@ def _turned(values, weight, bias, cosine, sine, eps, HEADS: tl.constexpr, DIM: t
 @triton.jit(do_not_specialize=["text_length", "tokens"])
 def _position(
     qkv, q, k, v, q_weight, q_bias, k_weight, k_bias, cosines, sines, q_eps, k_eps, text_length, tokens, heads,
-    into_sample, into_token, turn_token, turn_pair, HEADS: tl.constexpr, DIM: tl.constexpr,
+    into_sample, into_token, turn_token, turn_pair,
+    APART: tl.constexpr, HEADS: tl.constexpr, DIM: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     sample, token = row // tokens, row % tokens
@@ -108,7 +109,8 @@ def _position(
     weight, bias = tl.load(k_weight + at).to(tl.float32), tl.load(k_bias + at).to(tl.float32)
     result = _turned(values, weight, bias, cosine, sine, k_eps, HEADS, DIM)
     tl.store(k + target, result.to(k.dtype.element_ty), mask=inside)
-    tl.store(v + target, tl.load(source + 2 * heads * DIM, mask=inside, other=0.0), mask=inside)
+    if APART:
+        tl.store(v + target, tl.load(source + 2 * heads * DIM, mask=inside, other=0.0), mask=inside)
 
 
 def position(
@@ -122,7 +124,7 @@ def position(
     """Norm and rotate q and k of ``qkv`` ``[B, S, 3 * heads * dim]``, contiguous, and write q, k and v apart.
 
     Args:
-        into: q, k and v ``[B, S, heads, dim]``, heads and channels side by side.
+        into: q, k and v ``[B, S, heads, dim]``, heads and channels side by side; they may be parts of ``qkv``.
         norms: weight and bias of q's norm, then of k's.
         rotary: ``[2, S - text_length, dim // 2]``.
     """
@@ -130,6 +132,6 @@ def position(
     strides = (into[0].stride(0), into[0].stride(1), rotary.stride(1), rotary.stride(2))
     _position[(batch * tokens,)](
         qkv, *into, *norms, rotary[0], rotary[1], *eps, text_length, tokens, heads, *strides,
-        HEADS=triton.next_power_of_2(heads), DIM=dim, num_warps=4,
+        APART=into[0].data_ptr() != qkv.data_ptr(), HEADS=triton.next_power_of_2(heads), DIM=dim, num_warps=4,
     )  # fmt: skip
     return True

@@ -18,18 +18,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..tensors.sizes import SPATIAL_FACTOR
-from . import fused
 from .attention import AttentionFunction, sdpa_attention
-from .rope import no_rotation, rope_axis_dims, rotary_table, rotate, sinusoidal_table
-from .windows import AttentionWindows, WindowPattern, window_pattern, windowed_attention
+from .layer import FlashVideoLayer, cut
+from .rope import no_rotation, rope_axis_dims, rotary_table, sinusoidal_table
+from .windows import AttentionWindows, WindowPattern, window_pattern
 
-QK_NORM_EPS = 1e-6
 OUT_NORM_EPS = 1e-6
-# Tokens that a layer works on at a time while sampling, attention aside: on a CPU what its cache holds, elsewhere
-# enough to keep it busy. It bounds what a layer holds beside x, q, k and v, and the elements of every operation.
-TOKENS_ON_CPU = 2048
-TOKENS_ELSEWHERE = 16384
-
 
 Patterns = tuple[WindowPattern | None, WindowPattern | None]  # of even and of odd layers
 
@@ -47,56 +41,6 @@ def sinusoid(values: Tensor, dim: int) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def _split(x: Tensor, text_length: int) -> tuple[Tensor, Tensor]:
-    return x[:, :text_length], x[:, text_length:]
-
-
-def _modulate(
-    normed: Tensor, text_length: int, shift: tuple[Tensor, Tensor], scale: tuple[Tensor, Tensor], inplace: bool
-) -> Tensor:
-    """``normed * (1 + scale) + shift`` with one (shift, scale) for text tokens and one for video tokens."""
-    parts = _split(normed, text_length)
-    if not inplace:
-        return torch.cat([torch.addcmul(b, p, 1 + a) for p, b, a in zip(parts, shift, scale, strict=True)], dim=1)
-    for part, b, a in zip(parts, shift, scale, strict=True):
-        torch.addcmul(b, part, 1 + a, out=part)
-    return normed
-
-
-def _gated_add(x: Tensor, branch: Tensor, text_length: int, gate: tuple[Tensor, Tensor], inplace: bool) -> Tensor:
-    """``x + gate * branch``."""
-    pairs = zip(_split(x, text_length), _split(branch, text_length), gate, strict=True)
-    if not inplace:
-        return torch.cat([torch.addcmul(p, b, g) for p, b, g in pairs], dim=1)
-    for part, b, g in pairs:
-        part.addcmul_(b, g)
-    return x
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Tokens of a sequence of text and video: where they are, how many are text, and which of the video the others."""
-
-    tokens: slice
-    text_length: int
-    video: slice
-
-
-def _pieces(x: Tensor, text_length: int) -> list[_Piece]:
-    """Cut the tokens of ``x`` ``[B, S, dim]`` into pieces that a layer works on at a time."""
-    limit = TOKENS_ON_CPU if x.device.type == "cpu" else TOKENS_ELSEWHERE
-    count = max(1, limit // len(x))
-    starts = range(0, x.shape[1], count)
-    return [
-        _Piece(
-            slice(start, start + count),
-            max(0, text_length - start),
-            slice(max(0, start - text_length), max(0, start + count - text_length)),
-        )
-        for start in starts
-    ]
-
-
 class StepEmbedding(nn.Module):
     """Sinusoid of a number -> linear -> SiLU -> linear: ``[B]`` -> ``[B, out_dim]``."""
 
@@ -108,126 +52,6 @@ class StepEmbedding(nn.Module):
 
     def forward(self, values: Tensor, dtype: torch.dtype) -> Tensor:
         return self.linear_2(F.silu(self.linear_1(sinusoid(values, self.dim).to(dtype))))
-
-
-_ATTENTION, _MLP = 0, 3  # where a branch's shift, scale and gate begin among the chunks of a modulation
-
-
-class _Modulation:
-    """What the time embedding does to a layer's branches: six chunks for video tokens, then six for text tokens.
-
-    Args:
-        whole: ``[B, 12 * dim]``.
-        inplace: overwrite activations, in one pass where a fused kernel runs.
-    """
-
-    def __init__(self, whole: Tensor, inplace: bool) -> None:
-        self.whole, self.inplace = whole, inplace
-        chunks = whole[:, None].chunk(12, dim=-1)
-        self.chunks = tuple(zip(chunks[6:], chunks[:6], strict=True))  # (text, video)
-
-    def normed(self, norm: nn.Module, x: Tensor, text_length: int, branch: int) -> Tensor:
-        """``norm(x) * (1 + scale) + shift``."""
-        if self.inplace:
-            result = fused.norm_modulate(norm, x, self.whole, text_length, branch)
-            if result is not None:
-                return result
-        return _modulate(norm(x), text_length, self.chunks[branch], self.chunks[branch + 1], self.inplace)
-
-    def gated_add(self, x: Tensor, added: Tensor, text_length: int, branch: int) -> Tensor:
-        """``x + gate * added``."""
-        if self.inplace and fused.gated_add(x, added, self.whole, text_length, branch + 2) is not None:
-            return x
-        return _gated_add(x, added, text_length, self.chunks[branch + 2], self.inplace)
-
-
-class FlashVideoLayer(nn.Module):
-    """Joint attention over text and video tokens, then an MLP; both modulated by the time embedding."""
-
-    def __init__(
-        self, dim: int, heads: int, embed_dim: int, eps: float, operations: Any, attention: AttentionFunction, **kw: Any
-    ) -> None:
-        super().__init__()
-        self.heads = heads
-        self.attention = attention
-        self.modulation = operations.Linear(embed_dim, 12 * dim, **kw)
-        self.attn_norm = operations.LayerNorm(dim, eps=eps, **kw)
-        self.qkv = operations.Linear(dim, 3 * dim, **kw)
-        self.q_norm = operations.LayerNorm(dim // heads, eps=QK_NORM_EPS, **kw)
-        self.k_norm = operations.LayerNorm(dim // heads, eps=QK_NORM_EPS, **kw)
-        self.attn_out = operations.Linear(dim, dim, **kw)
-        self.mlp_norm = operations.LayerNorm(dim, eps=eps, **kw)
-        self.mlp_up = operations.Linear(dim, 4 * dim, **kw)
-        self.mlp_down = operations.Linear(4 * dim, dim, **kw)
-
-    def forward(
-        self,
-        x: Tensor,
-        embedding: Tensor,
-        rotary: Tensor,
-        text_length: int,
-        attention_options: dict[str, Any],
-        inplace: bool = False,
-        pattern: WindowPattern | None = None,
-    ) -> Tensor:
-        """``x`` ``[B, text_length + N, dim]``, ``embedding`` ``[B, embed_dim]`` after SiLU -> like ``x``.
-
-        ``inplace`` overwrites ``x`` and everything else, some tokens at a time; autograd cannot follow. ``pattern``
-        confines attention to windows.
-        """
-        modulation = _Modulation(self.modulation(embedding), inplace)
-        pieces = _pieces(x, text_length) if inplace else [_Piece(slice(None), text_length, slice(None))]
-        q, k, v = self._project(x, rotary, pieces, modulation)
-        if pattern is None:
-            attended = self.attention(*(t.transpose(1, 2) for t in (q, k, v)), self.heads, **attention_options)
-        else:
-            attended = windowed_attention(
-                self.attention, q, k, v, self.heads, pattern, text_length, **attention_options
-            )
-        del q, k, v
-        for piece in pieces:
-            here, length = piece.tokens, piece.text_length
-            part = modulation.gated_add(x[:, here], self.attn_out(attended[:, here]), length, _ATTENTION)
-            part = modulation.gated_add(part, self._mlp(part, length, modulation), length, _MLP)
-        return x if inplace else part
-
-    def _project(self, x: Tensor, rotary: Tensor, pieces: list[_Piece], modulation: _Modulation) -> list[Tensor]:
-        """q, k and v ``[B, S, heads, head_dim]``, rotated."""
-        whole: list[Tensor] = []
-        for piece in pieces:
-            length, turns = piece.text_length, rotary[:, piece.video]
-            qkv = self.qkv(modulation.normed(self.attn_norm, x[:, piece.tokens], length, _ATTENTION))
-            if modulation.inplace and (len(pieces) > 1 or fused.positions(qkv)):
-                whole = whole or [x.new_empty(*x.shape[:2], self.heads, qkv.shape[2] // 3 // self.heads) for _ in "qkv"]
-                into = whole[0][:, piece.tokens], whole[1][:, piece.tokens], whole[2][:, piece.tokens]
-                if fused.position(qkv, into, (self.q_norm, self.k_norm), turns, length):
-                    del qkv, into
-                    continue
-            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).unbind(2)
-            del qkv
-            q, k = (
-                self._positioned(norm(part), turns, length, modulation.inplace)
-                for norm, part in ((self.q_norm, q), (self.k_norm, k))
-            )
-            if len(pieces) == 1:
-                return [q, k, v]
-            for all_tokens, part in zip(into, (q, k, v), strict=True):
-                all_tokens.copy_(part)
-            del q, k, v, part  # or the next piece would be made beside them
-        return whole
-
-    @staticmethod
-    def _positioned(x: Tensor, rotary: Tensor, text_length: int, inplace: bool) -> Tensor:
-        """Rotate the video tokens of ``x`` ``[B, S, heads, head_dim]``; text tokens carry no position."""
-        text, video = _split(x, text_length)
-        rotated = rotate(video, rotary, inplace=inplace)
-        return x if inplace else torch.cat((text, rotated), dim=1)
-
-    def _mlp(self, x: Tensor, text_length: int, modulation: _Modulation) -> Tensor:
-        hidden = self.mlp_up(modulation.normed(self.mlp_norm, x, text_length, _MLP))
-        if not modulation.inplace:
-            return self.mlp_down(F.gelu(hidden, approximate="tanh"))
-        return self.mlp_down(torch.ops.aten.gelu_(hidden, approximate="tanh"))
 
 
 @dataclass(frozen=True)
@@ -386,10 +210,10 @@ class FlashVideoNetwork(nn.Module):
         video = x[:, self.text_length :]
         patches = torch.cat(
             [
-                self.out_proj(
-                    _modulate(self.out_norm(self.final_norm(part)), 0, (shift, shift), (scale, scale), inplace)
+                self.out_proj(torch.addcmul(shift, self.out_norm(self.final_norm(part)), 1 + scale))
+                for part in (
+                    [video[:, piece.tokens] for piece in cut(video, 0, self.inner_dim)] if inplace else [video]
                 )
-                for part in ([video[:, piece.tokens] for piece in _pieces(video, 0)] if inplace else [video])
             ],
             dim=1,
         )
@@ -410,7 +234,7 @@ class FlashVideoNetwork(nn.Module):
             return torch.cat((text.expand(batch, -1, -1), self.patch_embed(patches)), dim=1)
         x = text.new_empty(batch, length + patches.shape[1], self.inner_dim)
         x[:, :length] = text
-        for piece in _pieces(patches, 0):
+        for piece in cut(patches, 0, self.inner_dim):
             x[:, length:][:, piece.tokens] = self.patch_embed(patches[:, piece.tokens])
         return x
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 ROPE_BASE = 10000.0
-ROTATION_CHUNK = 1 << 22  # elements rotated at a time: bounds the fp32 temporaries of half-precision models
 
 
 def rope_axis_dims(head_dim: int) -> tuple[int, int, int]:
@@ -74,25 +73,31 @@ def sinusoidal_table(frames: int, height: int, width: int, dim: int) -> Tensor:
     return torch.cat(parts, dim=-1).flatten(0, 2).float()
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
-
-
-def rotate(x: Tensor, table: Tensor, *, inplace: bool = False) -> Tensor:
+def rotate(x: Tensor, table: Tensor, out: Tensor | None = None) -> Tensor:
     """Rotate channel pairs (2i, 2i+1) of ``x`` ``[B, N, heads, head_dim]`` by a :func:`rotary_table` of N tokens.
 
-    ``inplace`` overwrites ``x``, and autograd cannot follow.
+    Angles and products are in fp32. ``out`` shares no memory with ``x``; autograd cannot follow there.
     """
-    cos, sin = table[:, None, :, None, :]
-    if not inplace:
-        return _rotated(x, cos, sin)
-    if x.dtype == torch.float32 and x.device.type == "cpu":
-        turns = torch.view_as_complex(table.movedim(0, -1))[None, :, None, :]
-        torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(turns)  # one pass over the memory instead of seven
-        return x
-    tokens = max(1, ROTATION_CHUNK // max(1, x[:, :1].numel()))
-    for start in range(0, x.shape[1], tokens):
-        part = x[:, start : start + tokens]
-        part.copy_(_rotated(part, cos[:, start : start + tokens], sin[:, start : start + tokens]))
-    return x
+    pairs = x.unflatten(-1, (-1, 2))
+    if out is None:
+        (even, odd), (cos, sin) = pairs.float().unbind(-1), table[:, None, :, None]
+        return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
+    (_turn_complex if x.device.type == "cpu" else _turn)(pairs, table, out.unflatten(-1, (-1, 2)))
+    return out
+
+
+def _turn(pairs: Tensor, table: Tensor, out: Tensor) -> None:
+    """Rotate ``pairs`` ``[B, N, heads, head_dim // 2, 2]`` in three passes, without anything held beside them."""
+    cos, sin = table[:, :, None]
+    torch.mul(pairs, cos[..., None], out=out)
+    out[..., 0].addcmul_(pairs[..., 1], sin, value=-1)
+    out[..., 1].addcmul_(pairs[..., 0], sin)
+
+
+def _turn_complex(pairs: Tensor, table: Tensor, out: Tensor) -> None:
+    """The same as a product of complex numbers: one pass over the memory in fp32."""
+    values, turns = torch.view_as_complex(pairs.float()), torch.view_as_complex(table.movedim(0, -1))[:, None]
+    if out.dtype == torch.float32:
+        torch.mul(values, turns, out=torch.view_as_complex(out))
+    else:
+        out.copy_(torch.view_as_real(values.mul_(turns)))

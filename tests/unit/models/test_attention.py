@@ -62,7 +62,7 @@ def test_a_network_in_pieces_is_the_same(monkeypatch, within, rows):
     x, text = (torch.randn(shape, generator=generator) for shape in ((2, 16, 5, 16, 16), (2, 226, 32)))
     with torch.no_grad():
         whole = network(x, torch.tensor([500.0]), text, inplace=True)
-        monkeypatch.setattr("flashvideo.models.network.TOKENS_ON_CPU", 2 * rows)
+        monkeypatch.setattr("flashvideo.models.layer.TOKENS_ON_CPU", 2 * rows)
         monkeypatch.setattr(attention, "LARGEST_BYTES", 1 << 17)
         pieces = network(x, torch.tensor([500.0]), text, inplace=True)
     within(pieces, whole, 1e-6 * whole.abs().max().item())

@@ -9,7 +9,7 @@ from flashvideo.method.stage1 import sample_stage1
 from flashvideo.method.stage2 import refine_latents
 from flashvideo.models.estimate import evaluation_bytes, sampling_bytes
 from flashvideo.models.windows import AttentionWindows
-from tests.meta_device import META, Counted, fewer_rotations, full_transformer, fused_attention, values_are_finite
+from tests.meta_device import META, Counted, full_transformer, fused_attention, values_are_finite
 
 SIZES = {"270p": (256, 480), "540p": (544, 960), "720p": (720, 1280), "1080p": (1072, 1920), "4k": (2160, 3840)}
 
@@ -17,7 +17,6 @@ SIZES = {"270p": (256, 480), "540p": (544, 960), "720p": (720, 1280), "1080p": (
 @pytest.fixture(autouse=True)
 def _as_on_a_gpu(monkeypatch):
     fused_attention(monkeypatch)
-    fewer_rotations(monkeypatch)
     values_are_finite(monkeypatch)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from flashvideo import FlashVideoTransformer3DModel
 from flashvideo.method.guidance import GuidedTransformer
+from flashvideo.models import layer, network, rope
 from flashvideo.models.network import FlashVideoNetwork, sdpa_attention
 from tests.live_bytes import live_bytes
 
@@ -138,15 +139,40 @@ def test_gradient_checkpointing_gives_the_same_gradients(model):
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6 * a.abs().max()) for a, b in zip(*grads, strict=True))
 
 
-def test_in_place_and_not_agree(model, within):
-    """In place the layers work in chunks, too."""
-    x, t, text = inputs(batch=1, frames=5, height=32, width=60)  # more tokens than one chunk
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("pieces", ["of a CPU's cache", "of a device", "of a device's kernels"])
+def test_in_place_and_not_agree(monkeypatch, model, within, pieces, batch):
+    """In place, a layer works on some tokens at a time, and norms one sample with modulated weights."""
+    x, t, text = inputs(batch=batch, frames=5, height=24, width=30)
     before = x.clone()
+    monkeypatch.setattr(layer, "TOKENS_ON_CPU", 500)
+    monkeypatch.setattr(layer, "FEW_TOKENS", 500)
+    if pieces != "of a CPU's cache":
+        cut = layer.cut
+        for module in (layer, network):
+            monkeypatch.setattr(module, "cut", lambda x, *given, **more: cut(x.to("meta"), *given, **more))
+        monkeypatch.setattr(rope, "_turn_complex", rope._turn)
+    if pieces == "of a device's kernels":
+        monkeypatch.setattr(layer, "LARGEST_BYTES", 1 << 10)
     graded = model(x, t, text, noise_step=675)
     with torch.no_grad():
         plain = model(x, t, text, noise_step=675, inplace=True)
     within(plain, graded.detach(), 1e-5 * graded.abs().max().item())
     assert torch.equal(x, before), "the input was changed"
+
+
+@pytest.mark.parametrize("kernel", [rope._turn, rope._turn_complex])
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-7), (torch.bfloat16, 3e-3)])
+def test_rotations_are_right(kernel, dtype, error):
+    """Against double precision, into parts of a larger tensor."""
+    table = rope.rotary_table(3, 5, 7, 32)
+    x = torch.randn(2, 105, 3, 32, generator=torch.Generator().manual_seed(0)).to(dtype)
+    out = torch.empty(2, 105, 2, 3, 32, dtype=dtype)[:, :, 1]
+    kernel(x.unflatten(-1, (-1, 2)), table, out.unflatten(-1, (-1, 2)))
+    turned = torch.view_as_complex(x.double().unflatten(-1, (-1, 2))) * torch.complex(*table.double())[:, None]
+    right = torch.view_as_real(turned).flatten(-2)
+    assert (out - right).norm() <= error * right.norm()
+    assert (rope.rotate(x, table) - right).norm() <= error * right.norm()
 
 
 def test_in_place_takes_less_memory(model):
@@ -215,15 +241,15 @@ def test_injected_operations_and_attention(model):
         return sdpa_attention(q, k, v, heads)
 
     operations = SimpleNamespace(Linear=CountedLinear, LayerNorm=nn.LayerNorm)
-    network = FlashVideoNetwork(**SMALL, **STAGE2, operations=operations, attention=attention)
-    network.load_state_dict(model.state_dict())
+    injected = FlashVideoNetwork(**SMALL, **STAGE2, operations=operations, attention=attention)
+    injected.load_state_dict(model.state_dict())
     x, t, text = inputs()
     with torch.no_grad():
-        out = network(x, t, text, noise_step=675, attention_options={"marker": 1})
+        out = injected(x, t, text, noise_step=675, attention_options={"marker": 1})
         assert torch.equal(out, model(x, t, text, noise_step=675))
     seen = [call for call in calls if call[0] == "attention"]
     assert seen == [("attention", (2, 2, 226 + 18, 64), 2, {"marker": 1})] * 2
-    leaves = [m for m in network.modules() if list(m.parameters(recurse=False))]
+    leaves = [m for m in injected.modules() if list(m.parameters(recurse=False))]
     assert all(isinstance(m, (CountedLinear, nn.LayerNorm)) for m in leaves), "a parameter outside of injected layers"
 
 

@@ -151,7 +151,7 @@ def test_layers_take_turns(monkeypatch, within, inplace):
     """Even layers have windows that begin in the corner; on odd ones they are shifted, if they are."""
     made, seen = network(), []
     monkeypatch.setattr(
-        "flashvideo.models.network.windowed_attention",
+        "flashvideo.models.layer.windowed_attention",
         lambda *arguments, **more: seen.append(arguments[5]) or windowed_attention(*arguments, **more),
     )
     moved = evaluate(made, attention_windows=AttentionWindows(8, 8), inplace=inplace)

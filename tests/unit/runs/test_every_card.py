@@ -12,7 +12,7 @@ import torch
 
 from flashvideo.method.stage1 import sample_stage1
 from flashvideo.method.stage2 import refine_latents
-from flashvideo.models import attention, network
+from flashvideo.models import attention
 from flashvideo.report.planning import published_parts
 from flashvideo.runs.chain import sequential_guidance
 from flashvideo.runs.memory import Load
@@ -21,7 +21,6 @@ from flashvideo.vae.tiling import memory
 from tests.meta_device import (
     META,
     Counted,
-    fewer_rotations,
     full_transformer,
     fused_attention,
     values_are_finite,
@@ -41,7 +40,6 @@ ANY_SIZE = {"cat", "copy_", "empty.memory_format", "new_empty", "fill_.Scalar"}
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     fused_attention(monkeypatch)
-    fewer_rotations(monkeypatch)
     values_are_finite(monkeypatch)
 
 
@@ -104,7 +102,6 @@ def test_every_card(size, monkeypatch):
 @pytest.mark.parametrize("cut", [True, False], ids=["in pieces", "not cut"])
 def test_batches_beyond_an_index(monkeypatch, cut):
     """Three videos of 4K have more than 2^31 elements in q, k and v each. Were attention not cut, it would be seen."""
-    monkeypatch.setattr(network, "TOKENS_ELSEWHERE", 1 << 16)  # fewer pieces to count
     if not cut:
         monkeypatch.setattr(attention, "LARGEST_BYTES", 1 << 60)
     counted = count_sampler.__wrapped__("stage2", SIZES["4k"], 3)
