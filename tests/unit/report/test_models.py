@@ -116,6 +116,7 @@ def test_command_writes_everything(run, tmp_path):
         "refinement",
         "nfe",
         "cfg",
+        "guidance",
         "noise_step",
         "windows",
         "windows_wider",
