@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -137,7 +137,7 @@ class KernelCounter(LiveBytes):
         self._work: dict[tuple[str, str], Work] = defaultdict(Work)
         self._parts = {module: _part(name) for name, module in network.named_modules()}
         self._stack = ["network"]
-        self._open: list[Any] = []
+        self._opened = ExitStack()
 
     def __enter__(self) -> KernelCounter:
         def enter(module: nn.Module, _: Any) -> None:
@@ -146,22 +146,18 @@ class KernelCounter(LiveBytes):
         def leave(*_: Any) -> None:
             self._stack.pop()
 
-        hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)
-        self._open = [*hooks]
-        if self._fused:
-            recording = fusing.recorded(self._record)
-            recording.__enter__()
-            self._open.append(recording)
-        super().__enter__()
+        with ExitStack() as opened:
+            opened.callback(register_module_forward_pre_hook(enter).remove)
+            opened.callback(register_module_forward_hook(leave, always_call=True).remove)
+            if self._fused:
+                opened.enter_context(fusing.recorded(self._record))
+            super().__enter__()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        *hooks, last = self._open
-        if self._fused:
-            last.__exit__(*error)
-        for hook in hooks if self._fused else self._open:
-            hook.remove()
+        with self._opened:
+            super().__exit__(*error)
 
     def count(self) -> Count:
         """So far."""

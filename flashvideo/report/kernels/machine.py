@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -307,8 +308,6 @@ def fits(size: int, device: torch.device) -> bool:
 @contextmanager
 def importable(folder: str | None) -> Iterator[None]:
     """ComfyUI's modules can be imported from its folder."""
-    import sys
-
     if folder is None:
         yield
         return
